@@ -1,0 +1,2 @@
+//! websocket-bridge.
+pub mod config;
