@@ -30,10 +30,7 @@ impl Env {
     /// The value of `name`; an empty value counts as unset, as the XDG specification asks.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
     /// The value of `name` as an absolute path; a relative one is ignored, as the XDG specification asks.

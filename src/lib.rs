@@ -1,2 +1,3 @@
 //! websocket-bridge.
 pub mod config;
+pub mod wire;

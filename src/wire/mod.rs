@@ -1,0 +1,204 @@
+//! The words that cross the native messaging port, and the two ways they are carried.
+//!
+//! Owns: protocol 1 as types ([`Request`], [`Event`], [`Code`]) and as bytes ([`frame`], [`link`]). `PROTOCOL.md`
+//! is its description for people. Pure: no I/O, no clock. Does not decide anything: that is `session`'s.
+//!
+//! Payloads pass through untouched: a payload is never parsed into a tree; it is checked and then carried as the
+//! bytes that came ([`Body`]).
+
+pub mod event;
+pub mod frame;
+pub mod link;
+pub mod request;
+
+pub use event::{Encoder, Event, Gap, GapReason, Opened, Problem, Reason, Stage, State, Window};
+pub use request::{Acknowledge, Open, Request, Send};
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+/// The version of the messages between extension and host that this build speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// The longest `session`, `consumer` or `ref`, in characters.
+pub const MAX_NAME: usize = 64;
+
+/// The longest `profile`, in bytes.
+pub const MAX_PROFILE: usize = 128;
+
+/// The longest `id` of a message, in bytes.
+pub const MAX_ID: usize = 128;
+
+/// How deep arrays and objects may be nested in a payload. Deeper text from a server is delivered as `text`, so that
+/// no parser in a browser has to meet it; a deeper payload from an extension is refused.
+pub const MAX_NESTING: usize = 512;
+
+/// How many sessions one extension may have.
+pub const MAX_SESSIONS: usize = 100;
+
+/// How much may be on its way to the extension without being acknowledged: browsers buffer without bound, so somebody
+/// else must set one.
+pub const WINDOW: Window = Window { messages: 1024, bytes: 4 * 1024 * 1024 };
+
+/// What one message carries, in either direction, as the bytes that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A text frame that is JSON: its text.
+    Json(Bytes),
+    /// Any other text frame: UTF-8.
+    Text(Bytes),
+    /// A binary frame.
+    Binary(Bytes),
+}
+
+impl Body {
+    /// The body of a text frame from a server: JSON if it can be carried as JSON.
+    #[must_use]
+    pub fn from_text_frame(text: Bytes) -> Self {
+        let json = std::str::from_utf8(&text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        if json && !nested_deeper_than(&text, MAX_NESTING) { Self::Json(text) } else { Self::Text(text) }
+    }
+
+    /// The bytes, whatever they are.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Bytes of the frame's content.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Whether the frame is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    /// The same content for a port that asked for `as: "text"`.
+    #[must_use]
+    pub fn into_text(self) -> Self {
+        match self {
+            Self::Json(bytes) => Self::Text(bytes),
+            other => other,
+        }
+    }
+}
+
+/// Whether valid JSON nests arrays and objects deeper than `limit`.
+fn nested_deeper_than(json: &[u8], limit: usize) -> bool {
+    if json.len() <= limit {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether `name` may be the name of a session or a consumer: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal, $retryable:literal, $doc:literal;)*) => {
+        /// What an `error` is about: stable words for programs. New ones may be added; none changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $(#[doc = $doc] $name,)* }
+
+        impl Code {
+            /// All codes, in the order of PROTOCOL.md.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The word that is sent.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Whether the same request may succeed later without anybody changing anything.
+            #[must_use]
+            pub fn retryable(self) -> bool {
+                match self { $(Self::$name => $retryable,)* }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc.trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidMessage = "invalid-message", false, " The message is not JSON, not an object, or a field is missing or of the wrong kind.";
+    UnknownType = "unknown-type", false, " This version does not know a message of that `type`.";
+    Unsupported = "unsupported", false, " The message is right, but this version does not offer what it asks for.";
+    ProtocolUnsupported = "protocol-unsupported", false, " `hello` asked for a protocol that is not spoken.";
+    TooLarge = "too-large", false, " The message is over a limit of size.";
+    UnknownSession = "unknown-session", false, " This port has not opened that session.";
+    TooManySessions = "too-many-sessions", false, " The limit of sessions is reached.";
+    UrlMissing = "url-missing", false, " A session that is not yet known was opened without a `url`.";
+    UrlInvalid = "url-invalid", false, " The `url` is not one of a WebSocket server.";
+    UrlDiffers = "url-differs", false, " The session belongs to another server.";
+    ServerNotAllowed = "server-not-allowed", false, " The configuration does not allow this server for this extension.";
+    AckAhead = "ack-ahead", false, " The `seq` is above what was delivered.";
+    Superseded = "superseded", false, " Another port of the same extension took over this consumer.";
+    QueueFull = "queue-full", true, " The queue towards the server is full; the message was not taken.";
+    RateLimited = "rate-limited", true, " This was asked for too often.";
+    AckOverdue = "ack-overdue", true, " The window of unacknowledged messages has been full for 10 seconds.";
+    DaemonUnavailable = "daemon-unavailable", true, " The host found no daemon and could not start one.";
+    ConfigInvalid = "config-invalid", false, " The configuration file cannot be used.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_is_json_is_carried_as_json_and_any_other_as_text() {
+        for json in ["{}", " [1, 2] ", "null", "1e999", r#"{"a":1,"a":2}"#, r#""\ud83d""#, "12345678901234567890"] {
+            assert_eq!(Body::from_text_frame(json.into()), Body::Json(json.into()));
+        }
+        for text in ["", "hello", "{", "{} {}", "01", "'a'", "\u{feff}{}", "NaN", "\"\u{1}\""] {
+            assert_eq!(Body::from_text_frame(text.into()), Body::Text(text.into()));
+        }
+    }
+
+    #[test]
+    fn json_nested_beyond_the_limit_is_carried_as_text() {
+        let nested = |depth: usize| Bytes::from("[".repeat(depth) + &"]".repeat(depth));
+        assert!(matches!(Body::from_text_frame(nested(MAX_NESTING)), Body::Json(_)));
+        assert!(matches!(Body::from_text_frame(nested(MAX_NESTING + 1)), Body::Text(_)));
+        let brackets_in_a_string = Bytes::from(format!("\"\\\"{}\"", "[".repeat(2 * MAX_NESTING)));
+        assert!(matches!(Body::from_text_frame(brackets_in_a_string), Body::Json(_)));
+    }
+
+    #[test]
+    fn names_are_limited_in_length_and_letters() {
+        assert!(is_name("default") && is_name("a.B_c-9") && is_name(&"x".repeat(64)));
+        assert!(!is_name("") && !is_name("a b") && !is_name("ä") && !is_name(&"x".repeat(65)) && !is_name("a/b"));
+    }
+}

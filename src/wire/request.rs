@@ -1,0 +1,501 @@
+//! Messages from the extension: reading them, and saying precisely what is wrong with one that cannot be read.
+//!
+//! Owns: the shapes and the sizes of requests. Does not know whether a request makes sense at its time.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Body, Code, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, PROTOCOL, Stage, is_name, nested_deeper_than};
+
+/// What an extension asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The optional first message.
+    Hello {
+        /// The port takes `batch` messages.
+        batch: bool,
+    },
+    /// Attach this port to a session.
+    Open(Open),
+    /// Send a message to the server.
+    Send {
+        /// Which session.
+        session: String,
+        /// What to send.
+        send: Send,
+    },
+    /// Everything up to `seq` has been processed.
+    Ack {
+        /// Which session.
+        session: String,
+        /// The highest number that was processed.
+        seq: u64,
+        /// The epoch that `seq` belongs to; without it, the present one.
+        epoch: Option<String>,
+    },
+    /// Try to connect now.
+    Reconnect {
+        /// Which session.
+        session: String,
+    },
+    /// End the connection for all ports.
+    Close {
+        /// Which session.
+        session: String,
+        /// Also delete everything that is kept.
+        forget: bool,
+    },
+    /// This port leaves the session.
+    Detach {
+        /// Which session.
+        session: String,
+    },
+    /// Ask for figures; without a session, for all sessions of this extension.
+    Status {
+        /// Which session.
+        session: Option<String>,
+    },
+}
+
+/// The fields of `open`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Name of the session.
+    pub session: String,
+    /// Keeps apart what different browser profiles do under one name.
+    pub profile: String,
+    /// The server; absent: the one that the session already has.
+    pub url: Option<String>,
+    /// Memory mode: nothing of the session may reach the disk.
+    pub memory: bool,
+    /// Name of the reader whose place in the session this port takes.
+    pub consumer: String,
+    /// Who acknowledges.
+    pub acknowledge: Acknowledge,
+    /// Give every text frame as `text`.
+    pub as_text: bool,
+}
+
+/// Who acknowledges messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acknowledge {
+    /// The extension, when it has processed them.
+    #[default]
+    Manual,
+    /// The daemon, when they are written to the browser: at most once.
+    Auto,
+}
+
+impl Acknowledge {
+    /// The word in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// The fields of `send`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// What to send.
+    pub body: Body,
+    /// The extension's name for the message; without one it gets no receipts.
+    pub id: Option<String>,
+    /// How long the message may wait, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// Send it again when the connection was lost before the server had it.
+    pub resend: bool,
+    /// Which stages to report.
+    pub receipts: Vec<Stage>,
+}
+
+/// A request that cannot be understood, and how to answer it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The answer's code.
+    pub code: Code,
+    /// The answer's text.
+    pub message: String,
+}
+
+/// A message as far as every message is the same: its type, its `ref` and its fields, not yet looked at.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    #[serde(borrow, rename = "type", default, deserialize_with = "present")]
+    kind: Field<'a>,
+    #[serde(borrow, rename = "ref", default, deserialize_with = "present")]
+    reference: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    session: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    text: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    binary: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ttl_ms: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    resend: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    receipts: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    seq: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    epoch: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    url: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    profile: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    mode: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    consumer: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ack: Field<'a>,
+    #[serde(borrow, rename = "as", default, deserialize_with = "present")]
+    as_: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    observe: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    after: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    protocols: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    settings: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    protocol: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    features: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    forget: Field<'a>,
+}
+
+/// The JSON text of a field that is there, `null` included (a payload may be `null`).
+type Field<'a> = Option<&'a RawValue>;
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field<'de>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What an envelope's `type` may be, for the answer to one that is not known.
+const TYPES: &str = "hello, open, send, ack, reconnect, close, detach and status";
+
+impl<'a> Envelope<'a> {
+    /// Reads the outside of a message.
+    ///
+    /// # Errors
+    /// [`Code::InvalidMessage`] if the frame is not one JSON object.
+    pub fn read(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let text = std::str::from_utf8(frame)
+            .map_err(|error| invalid(format!("the message is not UTF-8 (byte {})", error.valid_up_to())))?;
+        match text.trim_ascii_start().as_bytes().first() {
+            None => {
+                return Err(invalid("the message is empty (was `undefined` posted?); post an object with a `type`"));
+            }
+            Some(b'{') => {}
+            Some(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+                return Err(invalid("the message is not an object; post an object with a string `type`"));
+            }
+            Some(_) => {}
+        }
+        serde_json::from_str(text).map_err(|error| invalid(format!("the message is not a JSON object: {error}")))
+    }
+
+    /// The `ref` that the answer must carry.
+    ///
+    /// # Errors
+    /// If it is not a string of up to 64 characters.
+    pub fn reference(&self) -> Result<Option<String>, Malformed> {
+        let reference: Option<String> = optional(self.reference, "ref", "a string")?;
+        match reference {
+            Some(text) if text.chars().count() > MAX_NAME => {
+                Err(invalid(format!("`ref` is longer than {MAX_NAME} characters")))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The session that the message names, if it names one properly: an `error` repeats it.
+    #[must_use]
+    pub fn session_name(&self) -> Option<String> {
+        self.session.and_then(|raw| serde_json::from_str(raw.get()).ok()).filter(|name: &String| is_name(name))
+    }
+
+    /// Reads the fields; `frame` is what the envelope was read from, and the payload stays a part of it.
+    ///
+    /// # Errors
+    /// A code and a sentence that names the field, what was found and what is allowed.
+    pub fn request(&self, frame: &Bytes) -> Result<Request, Malformed> {
+        let kind: Cow<'_, str> = required(self.kind, "type", "a string")?;
+        match &*kind {
+            "hello" => self.hello(),
+            "open" => self.open().map(Request::Open),
+            "send" => Ok(Request::Send { session: self.session()?, send: self.send(frame)? }),
+            "ack" => Ok(Request::Ack {
+                session: self.session()?,
+                seq: required(self.seq, "seq", "a whole number")?,
+                epoch: optional(self.epoch, "epoch", "a string")?,
+            }),
+            "reconnect" => Ok(Request::Reconnect { session: self.session()? }),
+            "close" => {
+                Ok(Request::Close { session: self.session()?, forget: self.flag(self.forget, "forget", false)? })
+            }
+            "detach" => Ok(Request::Detach { session: self.session()? }),
+            "status" => Ok(Request::Status { session: self.session.map(|_| self.session()).transpose()? }),
+            other => Err(Malformed {
+                code: Code::UnknownType,
+                message: format!("there is no message of type {}; this version knows {TYPES}", quoted(other)),
+            }),
+        }
+    }
+
+    fn hello(&self) -> Result<Request, Malformed> {
+        let protocol: u64 = required(self.protocol, "protocol", "a whole number")?;
+        if protocol != u64::from(PROTOCOL) {
+            return Err(Malformed {
+                code: Code::ProtocolUnsupported,
+                message: format!("protocol {protocol} is not spoken here; this version speaks {PROTOCOL}"),
+            });
+        }
+        let features: Vec<Cow<'_, str>> = optional(self.features, "features", "a list of strings")?.unwrap_or_default();
+        Ok(Request::Hello { batch: features.iter().any(|feature| feature == "batch") })
+    }
+
+    fn open(&self) -> Result<Open, Malformed> {
+        for (field, name) in [
+            (self.observe, "observe"),
+            (self.after, "after"),
+            (self.protocols, "protocols"),
+            (self.settings, "settings"),
+        ] {
+            if field.is_some_and(|raw| !matches!(raw.get(), "null" | "false" | "{}" | "[]")) {
+                return Err(unsupported(format!("`{name}` of `open` is not offered by this version; leave it out")));
+            }
+        }
+        let profile: String = optional(self.profile, "profile", "a string")?.unwrap_or_default();
+        if profile.len() > MAX_PROFILE {
+            return Err(invalid(format!("`profile` is longer than {MAX_PROFILE} bytes")));
+        }
+        let mode: Option<Cow<'_, str>> = optional(self.mode, "mode", "a string")?;
+        let memory = match mode.as_deref() {
+            None | Some("durable") => false,
+            Some("memory") => true,
+            Some("direct") => {
+                return Err(unsupported("mode `direct` is not offered by this version; use `durable` or `memory`"));
+            }
+            Some(other) => {
+                return Err(invalid(format!("`mode` must be `durable`, `memory` or `direct`, not {}", quoted(other))));
+            }
+        };
+        let as_: Option<Cow<'_, str>> = optional(self.as_, "as", "a string")?;
+        let as_text = match as_.as_deref() {
+            None | Some("json") => false,
+            Some("text") => true,
+            Some(other) => return Err(invalid(format!("`as` must be `json` or `text`, not {}", quoted(other)))),
+        };
+        Ok(Open {
+            session: name_or(self.session, "session", "default")?,
+            profile,
+            url: optional(self.url, "url", "a string")?,
+            memory,
+            consumer: name_or(self.consumer, "consumer", "main")?,
+            acknowledge: optional(self.ack, "ack", "`manual` or `auto`")?.unwrap_or_default(),
+            as_text,
+        })
+    }
+
+    fn send(&self, frame: &Bytes) -> Result<Send, Malformed> {
+        let body = match (self.payload, self.text, self.binary) {
+            (Some(payload), None, None) => {
+                let json = payload.get().as_bytes();
+                if nested_deeper_than(json, MAX_NESTING) {
+                    let message =
+                        format!("`payload` nests arrays and objects deeper than {MAX_NESTING}; send it as `text`");
+                    return Err(invalid(message));
+                }
+                Body::Json(frame.slice_ref(json))
+            }
+            (None, Some(text), None) => {
+                let text: String = required(Some(text), "text", "a string without lone surrogates")?;
+                Body::Text(text.into())
+            }
+            (None, None, Some(binary)) => {
+                let encoded: Cow<'_, str> = required(Some(binary), "binary", "a string of base64")?;
+                let bytes = BASE64
+                    .decode(encoded.as_bytes())
+                    .map_err(|error| invalid(format!("`binary` is not base64 (RFC 4648, with padding): {error}")))?;
+                Body::Binary(bytes.into())
+            }
+            _ => return Err(invalid("`send` takes exactly one of `payload`, `text` and `binary`")),
+        };
+        let id: Option<String> = optional(self.id, "id", "a string")?;
+        if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_ID) {
+            return Err(invalid(format!("`id` must have 1 to {MAX_ID} bytes")));
+        }
+        Ok(Send {
+            body,
+            id,
+            ttl_ms: optional(self.ttl_ms, "ttl_ms", "a whole number")?,
+            resend: self.flag(self.resend, "resend", true)?,
+            receipts: optional(self.receipts, "receipts", "a list of `stored`, `received` and `acknowledged`")?
+                .unwrap_or_else(|| vec![Stage::Stored, Stage::Received]),
+        })
+    }
+
+    fn session(&self) -> Result<String, Malformed> {
+        name_or(self.session, "session", "default")
+    }
+
+    fn flag(&self, field: Field<'_>, name: &str, default: bool) -> Result<bool, Malformed> {
+        Ok(optional(field, name, "true or false")?.unwrap_or(default))
+    }
+}
+
+fn name_or(field: Field<'_>, name: &str, default: &str) -> Result<String, Malformed> {
+    let value: String = optional(field, name, "a string")?.unwrap_or_else(|| default.to_owned());
+    if is_name(&value) {
+        return Ok(value);
+    }
+    let allowed = "1 to 64 of the letters A-Z and a-z, digits, `.`, `_` and `-`";
+    Err(invalid(format!("`{name}` must be {allowed}, not {}", quoted(&value))))
+}
+
+fn required<'a, T: Deserialize<'a>>(field: Field<'a>, name: &str, expected: &str) -> Result<T, Malformed> {
+    optional(field, name, expected)?.ok_or_else(|| invalid(format!("`{name}` is missing; it must be {expected}")))
+}
+
+fn optional<'a, T: Deserialize<'a>>(field: Field<'a>, name: &str, expected: &str) -> Result<Option<T>, Malformed> {
+    let Some(raw) = field else { return Ok(None) };
+    serde_json::from_str(raw.get())
+        .map_err(|_| invalid(format!("`{name}` must be {expected}, not {}", shortened(raw.get()))))
+}
+
+fn invalid(message: impl Into<String>) -> Malformed {
+    Malformed { code: Code::InvalidMessage, message: message.into() }
+}
+
+fn unsupported(message: impl Into<String>) -> Malformed {
+    Malformed { code: Code::Unsupported, message: message.into() }
+}
+
+fn quoted(text: &str) -> String {
+    shortened(&serde_json::Value::from(text).to_string()).into_owned()
+}
+
+/// The first characters of a text that an extension sent, for an error text.
+fn shortened(text: &str) -> Cow<'_, str> {
+    const MAX: usize = 60;
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(text: &str) -> Result<Request, Malformed> {
+        let frame = Bytes::copy_from_slice(text.as_bytes());
+        Envelope::read(&frame)?.request(&frame)
+    }
+
+    fn refusal(text: &str) -> String {
+        let malformed = request(text).unwrap_err();
+        format!("{}: {}", malformed.code.as_str(), malformed.message)
+    }
+
+    fn payload(text: &str) -> Body {
+        match request(text) {
+            Ok(Request::Send { send, .. }) => send.body,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_payload_is_exactly_the_text_that_was_posted() {
+        for json in
+            [r#"{"n":12345678901234567890,"a":1,"a":2,"s":"\u0000\ud83d\ude00"}"#, "null", "[ 1 , 2 ]", r#""\ud83d""#]
+        {
+            assert_eq!(
+                payload(&format!(r#"{{"type":"send", "payload" : {json} }}"#)),
+                Body::Json(json.to_owned().into())
+            );
+        }
+    }
+
+    #[test]
+    fn text_and_binary_are_decoded() {
+        assert_eq!(payload(r#"{"type":"send","text":"a\u0000\ud83d\ude00"}"#), Body::Text("a\0😀".into()));
+        assert_eq!(payload(r#"{"type":"send","binary":"AP8="}"#), Body::Binary(vec![0, 255].into()));
+    }
+
+    #[test]
+    fn open_has_the_defaults_of_the_protocol() {
+        let Ok(Request::Open(open)) = request(r#"{"type":"open","url":"ws://localhost/","unknown":[]}"#) else {
+            panic!()
+        };
+        assert_eq!((&*open.session, &*open.profile, &*open.consumer), ("default", "", "main"));
+        assert_eq!((open.memory, open.as_text, open.acknowledge), (false, false, Acknowledge::Manual));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_precisely() {
+        for (text, expected) in [
+            ("", "invalid-message: the message is empty"),
+            ("nonsense", "invalid-message: the message is not a JSON object: expected"),
+            ("[1]", "invalid-message: the message is not an object"),
+            ("null", "invalid-message: the message is not an object"),
+            ("{}", "invalid-message: `type` is missing"),
+            (r#"{"type":7}"#, "invalid-message: `type` must be a string, not 7"),
+            (r#"{"type":"dance"}"#, "unknown-type: there is no message of type \"dance\""),
+            (r#"{"type":"ack","session":"a","seq":-1}"#, "invalid-message: `seq` must be a whole number, not -1"),
+            (r#"{"type":"ack","session":"a b","seq":1}"#, "invalid-message: `session` must be 1 to 64"),
+            (r#"{"type":"send"}"#, "invalid-message: `send` takes exactly one"),
+            (r#"{"type":"send","text":"a","payload":1}"#, "invalid-message: `send` takes exactly one"),
+            (r#"{"type":"send","text":"\ud800"}"#, "invalid-message: `text` must be a string without lone"),
+            (r#"{"type":"send","binary":"A"}"#, "invalid-message: `binary` is not base64"),
+            (r#"{"type":"hello","protocol":9}"#, "protocol-unsupported: protocol 9 is not spoken"),
+            (r#"{"type":"open","mode":"x"}"#, "invalid-message: `mode` must be"),
+            (r#"{"type":"open","type":"ack"}"#, "invalid-message: the message is not a JSON object: duplicate field"),
+        ] {
+            let said = refusal(text);
+            assert!(said.starts_with(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let deep = "[".repeat(20_000) + &"]".repeat(20_000);
+        assert!(refusal(&deep).starts_with("invalid-message"), "{}", refusal(&deep));
+        assert!(refusal(&format!(r#"{{"type":"send","payload":{deep}}}"#)).contains("deeper than"));
+    }
+
+    #[test]
+    fn an_error_text_never_repeats_a_long_input() {
+        assert!(refusal(&format!(r#"{{"type":"{}"}}"#, "x".repeat(100_000))).len() < 300);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let frame = Bytes::from(bytes);
+            if let Ok(envelope) = Envelope::read(&frame) {
+                let _ = (envelope.reference(), envelope.session_name(), envelope.request(&frame));
+            }
+        }
+    }
+}
