@@ -1,3 +1,4 @@
 //! websocket-bridge.
 pub mod config;
+pub mod install;
 pub mod wire;
