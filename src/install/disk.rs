@@ -1,0 +1,159 @@
+//! Changes to the disk that are whole or not at all.
+//!
+//! Owns: replacing a file atomically, making and removing directories, and the errors of both. Does not own: what is
+//! written, nor why.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::InstallError;
+
+/// A file that any program of the user may read.
+pub(super) const READABLE: u32 = 0o644;
+/// A program.
+pub(super) const EXECUTABLE: u32 = 0o755;
+/// A file that is nobody else's business.
+pub(super) const PRIVATE: u32 = 0o600;
+
+/// The bytes of `path`, or `None` if there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, InstallError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(InstallError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Puts `contents` at `path`: readers see the old file or the new one, and after a crash one of them is there.
+pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), InstallError> {
+    replace(path, mode, |file| file.write_all(contents))
+        .map_err(|source| InstallError::Write { path: path.to_owned(), source })
+}
+
+/// Puts a copy of the program `from` at `to`, also while `to` is running.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), InstallError> {
+    let error = |source| InstallError::Copy { from: from.to_owned(), to: to.to_owned(), source };
+    let mut program = File::open(from).map_err(error)?;
+    replace(to, EXECUTABLE, |file| io::copy(&mut program, file).map(drop)).map_err(error)
+}
+
+/// A new file beside `path`, filled, flushed to the disk, and given its name only then.
+fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{:016x}", fastrand::u64(..)));
+    let temporary = directory.join(hidden);
+
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
+    let mut file = options.open(&temporary)?;
+    let written = fill(&mut file)
+        .and_then(|()| set_mode(&file, mode))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // The first error is the one to report; a leftover has a name that no browser reads.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_directory(directory)
+}
+
+#[cfg(unix)]
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// A rename is on the disk once its directory is.
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_directory(_directory: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The permission bits of the file at `path`, where the system has them.
+#[cfg(unix)]
+pub(super) fn mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata().ok().map(|metadata| metadata.permissions().mode() & 0o777)
+}
+
+#[cfg(not(unix))]
+pub(super) fn mode(_path: &Path) -> Option<u32> {
+    None
+}
+
+/// Makes `path` and what is missing above it, noting in `created` what was missing; `private` ones are for their
+/// owner alone.
+pub(super) fn create_directories(path: &Path, private: bool, created: &mut Vec<PathBuf>) -> Result<(), InstallError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, if private { 0o700 } else { 0o755 });
+        #[cfg(not(unix))]
+        let _ = private;
+        builder
+            .create(directory)
+            .map_err(|source| InstallError::CreateDirectory { path: directory.to_owned(), source })?;
+        created.push(directory.to_owned());
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), InstallError> {
+    gone(path, fs::remove_file(path))
+}
+
+/// Removes a file, or a directory with everything in it; a link goes, not what it points to.
+pub(super) fn remove_tree(path: &Path) -> Result<(), InstallError> {
+    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    gone(path, if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) })
+}
+
+/// What was not there need not be removed.
+fn gone(path: &Path, removed: io::Result<()>) -> Result<(), InstallError> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(InstallError::Remove { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory if nothing is in it, and says whether it is gone.
+pub(super) fn remove_empty_directory(path: &Path) -> Result<bool, InstallError> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(source) => Err(InstallError::Remove { path: path.to_owned(), source }),
+    }
+}
+
+/// Whether both paths lead to one and the same file.
+pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// Whether both files hold the same bytes.
+pub(super) fn is_same_content(one: &Path, other: &Path) -> bool {
+    let is_same_length = one.metadata().is_ok_and(|one| other.metadata().is_ok_and(|other| one.len() == other.len()));
+    is_same_length && fs::read(one).is_ok_and(|one| fs::read(other).is_ok_and(|other| one == other))
+}
