@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: everything it does is in the library, see [`websocket_bridge::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    websocket_bridge::cli::run(std::env::args_os())
+}

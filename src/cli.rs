@@ -1,0 +1,517 @@
+//! The command line, and how each browser starts us.
+//!
+//! Owns: what the arguments mean, what goes to standard output, and the exit codes. Does nothing by itself: each command
+//! is a few lines that call the module which does it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bytes::BytesMut;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use url::Url;
+
+use crate::config::{Env, Paths};
+use crate::daemon::endpoint::{self, EndpointError, HostLink};
+use crate::daemon::launch::{self, Starter};
+use crate::install::{self, ExtensionId, HostName};
+use crate::wire::frame::{self, Decoder};
+use crate::{daemon, host, log, os};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// Something was tried and failed.
+    Failed = 1,
+    /// The arguments make no sense.
+    Usage = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Keeps WebSocket streams alive for browser extensions while their service workers sleep.
+#[derive(Debug, Parser)]
+#[command(name = "websocket-bridge", version, max_term_width = 100, subcommand_required = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Let browsers find this program: copy it to a stable place and write a manifest for each browser
+    Install(Install),
+    /// Undo what install did
+    Uninstall(Uninstall),
+    /// Show the whole story on this machine in a few seconds: server, host, daemon, and what they survive
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Port of the demo's server; any free one if left out
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Keep the demo's directory with its logs
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the demo's server alone
+    #[cfg(feature = "demo")]
+    DemoServer {
+        /// Port to listen on, on this machine only
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Show the running daemon and its sessions
+    Status {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start the daemon; hosts do this by themselves
+    Daemon {
+        /// Stay in this terminal and log to it
+        #[arg(long)]
+        foreground: bool,
+        /// Started by another process of this program, which waits for a word
+        #[arg(long, hide = true)]
+        child: bool,
+    },
+    /// End the running daemon
+    Stop,
+}
+
+#[derive(Debug, Args)]
+struct Install {
+    #[command(flatten)]
+    which: Which,
+    /// A server to allow for these extensions; servers on this machine need no permission
+    #[arg(long)]
+    url: Option<Url>,
+    /// Allow ws:// beyond this machine, where everybody on the way can read and change what is said
+    #[arg(long, requires = "url")]
+    allow_insecure: bool,
+    /// Leave the program where it is instead of copying it
+    #[arg(long)]
+    in_place: bool,
+    /// Replace a manifest of the same name that belongs to another program
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct Uninstall {
+    #[command(flatten)]
+    which: Which,
+    /// Also delete configuration and logs
+    #[arg(long)]
+    purge: bool,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Only this browser; may be given several times
+    #[arg(long = "browser", value_name = "NAME")]
+    browsers: Vec<String>,
+    /// A browser's directory, if it was started with --user-data-dir; may be given several times
+    #[arg(long = "user-data-dir", value_name = "DIR")]
+    user_data_dirs: Vec<PathBuf>,
+    /// Id of the extension: 32 letters for Chromium's family, name@domain or {uuid} for Firefox's
+    #[arg(long = "extension", value_name = "ID")]
+    extensions: Vec<ExtensionId>,
+    /// Name under which extensions ask for this host
+    #[arg(long = "name", value_name = "HOST", default_value_t)]
+    host_name: HostName,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// How this process was started.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// By a browser, as the host of this extension.
+    Host {
+        /// The extension, as the browser names it.
+        origin: String,
+    },
+    /// By anybody else.
+    Person,
+}
+
+/// Recognises a browser by its arguments: Chromium's family passes the extension's origin (on Windows also a window),
+/// Firefox the path of the manifest and the add-on's id. (`reference`: Chromium's `launch_context.cc`, Firefox's
+/// `NativeMessaging.sys.mjs`.)
+fn recognise(arguments: &[OsString]) -> Start {
+    let text = |argument: &OsString| argument.to_str().map(str::to_owned);
+    let words: Vec<String> = arguments.iter().skip(1).filter_map(text).collect();
+    let by_origin = words.iter().find(|word| word.starts_with("chrome-extension://"));
+    if let Some(origin) = by_origin {
+        return Start::Host { origin: origin.clone() };
+    }
+    match &words[..] {
+        [manifest, id] if manifest.ends_with(".json") && (id.contains('@') || id.starts_with('{')) => {
+            Start::Host { origin: id.clone() }
+        }
+        _ => Start::Person,
+    }
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let env = Env::current();
+    if let Start::Host { origin } = recognise(&arguments) {
+        return run_host(&env, &origin);
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no mistake; clap knows which is which.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Fine }.into();
+        }
+    };
+    let Some(command) = cli.command else {
+        let help = Cli::command().render_help();
+        return match print(&format!("{}", help.ansi_or_plain())) {
+            Ok(()) => Exit::Fine.into(),
+            Err(_) => Exit::Failed.into(),
+        };
+    };
+    match dispatch(command, &env) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn run_host(env: &Env, origin: &str) -> ExitCode {
+    let paths = match Paths::new(env) {
+        Ok(paths) => paths,
+        Err(error) => {
+            complain(&error.to_string());
+            return Exit::Failed.into();
+        }
+    };
+    // A host without a log is better than no host.
+    let _log = log::to_file(paths.log_directory(), "host", false);
+    host::run(&paths, origin)
+}
+
+fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
+    let paths = Paths::new(env)?;
+    match command {
+        Command::Install(options) => run_install(options, env, &paths),
+        Command::Uninstall(options) => run_uninstall(options, env, &paths),
+        #[cfg(feature = "demo")]
+        Command::Demo { port, keep } => Ok(if crate::demo::run(port, keep)? { Exit::Fine } else { Exit::Failed }),
+        #[cfg(feature = "demo")]
+        Command::DemoServer { port } => run_demo_server(port),
+        Command::Status { json } => run_status(&paths, json),
+        Command::Daemon { foreground: false, child: false } => {
+            let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
+            complain(&format!("the daemon runs (version {})", link.daemon.build));
+            Ok(Exit::Fine)
+        }
+        Command::Daemon { child, .. } => run_daemon(&paths, child),
+        Command::Stop => run_stop(&paths),
+    }
+}
+
+fn run_daemon(paths: &Paths, child: bool) -> anyhow::Result<Exit> {
+    let (starter, _log) = if child {
+        os::detach();
+        let starter = Starter::at_stdout()?;
+        // Whoever started us may be deleted or unmounted; we hold on to no directory.
+        let _ = std::env::set_current_dir("/");
+        match log::to_file(paths.log_directory(), "daemon", true) {
+            Ok(log) => (starter, Some(log)),
+            Err(error) => {
+                starter.failed(&format!("cannot log to {}: {error}", paths.log_directory().display()));
+                return Ok(Exit::Failed);
+            }
+        }
+    } else {
+        os::restrict_new_files();
+        (Starter::nobody(), Some(log::to_stderr()))
+    };
+    daemon::run(paths, starter, signal())?;
+    Ok(Exit::Fine)
+}
+
+/// Done when the system or a person asks this process to end.
+async fn signal() -> &'static str {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        if tokio::signal::ctrl_c().await.is_err() {
+            return std::future::pending().await;
+        }
+        "Ctrl-C"
+    }
+}
+
+fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
+    let Some(mut link) = running(paths)? else {
+        complain("no daemon runs");
+        return Ok(Exit::Fine);
+    };
+    ask(&mut link, "stop")?;
+    // The daemon lets go of the link when it ends.
+    let _ = link.reader.read(&mut [0]);
+    let lock = os::open_lock_file(&paths.daemon_lock())?;
+    lock.lock().context("cannot wait for the daemon's end")?;
+    complain("the daemon has ended");
+    Ok(Exit::Fine)
+}
+
+fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
+    let Some(mut link) = running(paths)? else {
+        if json {
+            print("{\"daemon\":null,\"sessions\":[]}\n")?;
+        } else {
+            print("no daemon runs; a browser starts it when an extension connects\n")?;
+        }
+        return Ok(Exit::Fine);
+    };
+    let answer = ask(&mut link, "status")?;
+    let text = if json { format!("{}\n", serde_json::to_string_pretty(&answer)?) } else { status_text(&answer) };
+    print(&text)?;
+    Ok(Exit::Fine)
+}
+
+/// A link to the running daemon; nothing is started for a look.
+fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
+    match endpoint::connect(paths, "") {
+        Ok(link) => Ok(Some(link)),
+        Err(EndpointError::Nobody { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks the daemon one thing.
+fn ask(link: &mut HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
+    let mut out = BytesMut::new();
+    frame::put(&mut out, |out| out.extend_from_slice(serde_json::json!({"type": what}).to_string().as_bytes()));
+    link.writer.write_all(&out).context("cannot ask the daemon")?;
+    let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        if let Some(answer) = decoder.next()? {
+            return serde_json::from_slice(&answer).context("the daemon's answer is no JSON");
+        }
+        let length = link.reader.read(&mut bytes).context("the daemon did not answer")?;
+        anyhow::ensure!(length > 0, "the daemon ended before it answered");
+        decoder.buffer().extend_from_slice(&bytes[..length]);
+    }
+}
+
+fn status_text(answer: &serde_json::Value) -> String {
+    let word = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => shown(text),
+        other => other.to_string(),
+    };
+    let mut text = String::new();
+    let daemon = &answer["daemon"];
+    let minutes = daemon["uptime_ms"].as_u64().unwrap_or(0) / 60_000;
+    let megabytes = daemon["memory_bytes"].as_u64().unwrap_or(0) / (1024 * 1024);
+    let _ = writeln!(
+        text,
+        "daemon {} (process {}), up {minutes} min, {megabytes} MiB, ports {}",
+        word(&daemon["version"]),
+        word(&daemon["pid"]),
+        word(&daemon["links"])
+    );
+    for session in answer["sessions"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "\n{}  {}  {}", word(&session["session"]), word(&session["state"]), word(&session["url"]));
+        let _ = writeln!(text, "  extension  {}", word(&session["origin"]));
+        let latency = session["latency_ms"].as_f64().map_or("-".to_owned(), |latency| format!("{latency:.1} ms"));
+        let _ = writeln!(text, "  health     {}  latency {latency}", word(&session["health"]));
+        let _ = writeln!(
+            text,
+            "  received   {}  waiting {}   sent {}  waiting {}",
+            word(&session["messages_received"]),
+            word(&session["inbox"]["messages"]),
+            word(&session["messages_sent"]),
+            word(&session["outbox"]["messages"])
+        );
+        if let Some(reason) = session["reason"]["message"].as_str() {
+            let _ = writeln!(text, "  reason     {}", shown(reason));
+        }
+    }
+    text
+}
+
+/// Text from extensions and servers, made harmless for a terminal.
+fn shown(text: &str) -> String {
+    daemon::log_text(text)
+}
+
+#[cfg(feature = "demo")]
+fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = crate::demo::server::DemoServer::bind(port)
+            .with_context(|| format!("cannot listen on port {port} of this machine; try another --port"))?;
+        let address = server.address();
+        print(&format!(
+            "WebSocket     ws://{address}/ws\npage          http://{address}/#token={token}\ncontrol token {token}\n",
+            token = server.control_token()
+        ))?;
+        server.run(async { drop(signal().await) }).await?;
+        Ok(Exit::Fine)
+    })
+}
+
+fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
+    let request = install::Request {
+        browsers,
+        user_data_dirs: absolute(user_data_dirs)?,
+        extensions,
+        url: options.url,
+        host_name,
+        in_place: options.in_place,
+        allow_insecure: options.allow_insecure,
+        force: options.force,
+        dry_run,
+        ..install::Request::default()
+    };
+    let plan = install::plan(&request, &install_context(env, paths)?).map_err(with_next_step)?;
+    report(&install::apply(plan), json)
+}
+
+fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
+    if options.purge && !dry_run && running(paths)?.is_some() {
+        run_stop(paths)?;
+    }
+    let removal = install::Removal {
+        browsers,
+        user_data_dirs: absolute(user_data_dirs)?,
+        extensions,
+        host_name,
+        purge: options.purge,
+        dry_run,
+        ..install::Removal::default()
+    };
+    let plan = install::plan_removal(&removal, &install_context(env, paths)?).map_err(with_next_step)?;
+    report(&install::apply(plan), json)
+}
+
+fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
+    let data = paths.data_directory();
+    Ok(install::Context {
+        platform: install::Platform::CURRENT,
+        env: env.clone(),
+        root: PathBuf::from("/"),
+        browsers: install::browsers::TABLE,
+        current_exe: std::env::current_exe().context("cannot find this program")?,
+        binary_dir: data.join("bin"),
+        name_file: None,
+        config_file: paths.config_file().to_owned(),
+        receipt: data.join("installed.json"),
+        purge: vec![
+            paths.config_file().to_owned(),
+            paths.log_directory().to_owned(),
+            paths.socket_directory().to_owned(),
+            paths.daemon_lock(),
+            paths.launch_lock(),
+        ],
+    })
+}
+
+fn absolute(directories: Vec<PathBuf>) -> std::io::Result<Vec<PathBuf>> {
+    directories.into_iter().map(std::path::absolute).collect()
+}
+
+fn with_next_step(error: install::InstallError) -> anyhow::Error {
+    let next = error.next_step();
+    let error = anyhow::Error::new(error);
+    match next {
+        Some(next) => anyhow::anyhow!("{error:#}\n{next}"),
+        None => error,
+    }
+}
+
+fn report(report: &install::Report, json: bool) -> anyhow::Result<Exit> {
+    let text = if json { format!("{}\n", serde_json::to_string_pretty(report)?) } else { report.to_string() };
+    print(&text)?;
+    Ok(if report.ok { Exit::Fine } else { Exit::Failed })
+}
+
+/// Prints data. A reader that has seen enough is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Says something to the person, beside the data.
+fn complain(text: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stderr(), "websocket-bridge: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(arguments: &[&str]) -> Start {
+        let mut all = vec![OsString::from("websocket-bridge")];
+        all.extend(arguments.iter().map(OsString::from));
+        recognise(&all)
+    }
+
+    #[test]
+    fn each_browser_is_recognised_by_what_it_passes() {
+        let chromium = Start::Host { origin: "chrome-extension://abc/".into() };
+        assert_eq!(start(&["chrome-extension://abc/"]), chromium);
+        assert_eq!(start(&["chrome-extension://abc/", "--parent-window=0"]), chromium);
+        assert_eq!(start(&["--parent-window=123", "chrome-extension://abc/"]), chromium);
+        let firefox = Start::Host { origin: "a@b.c".into() };
+        assert_eq!(start(&["/home/x/.mozilla/native-messaging-hosts/y.json", "a@b.c"]), firefox);
+        let by_uuid = Start::Host { origin: "{0-1}".into() };
+        assert_eq!(start(&[r"C:\x\y.json", "{0-1}"]), by_uuid);
+    }
+
+    #[test]
+    fn a_person_is_recognised_too() {
+        for arguments in [&[][..], &["status"], &["install", "--extension", "a@b.c"], &["x.json"]] {
+            assert_eq!(start(arguments), Start::Person, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

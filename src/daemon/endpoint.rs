@@ -1,0 +1,186 @@
+//! The local socket (on Windows: named pipe) at which hosts find their daemon.
+//!
+//! Owns: its name, who may use it, and the exchange of [`Header`]s that both ends begin with. Does not know what is
+//! said on a link afterwards.
+//!
+//! Both sides check that the other runs as the same user: the directory of the socket is the owner's alone, and the
+//! kernel is asked again for each link.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use interprocess::local_socket::tokio::{Listener, RecvHalf, SendHalf, Stream};
+use interprocess::local_socket::traits::tokio::{Listener as _, Stream as _};
+use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
+use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, Name, PeerCreds, ToFsName as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::config::Paths;
+use crate::os;
+use crate::wire::link::{FIXED, Header, HeaderError};
+
+/// How long the other side may take for its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What goes wrong between the two ends of a link.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// Nobody listens there.
+    #[error("no daemon listens at {path}")]
+    Nobody {
+        /// The socket.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody listens, but does not answer as a daemon.
+    #[error("the daemon at {path} does not answer")]
+    Mute {
+        /// The socket.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The other side is not a daemon or host of this kind.
+    #[error("what answers at {path} is not this daemon")]
+    Foreign {
+        /// The socket.
+        path: String,
+        /// What is wrong with its header.
+        source: HeaderError,
+    },
+    /// The other side runs as another user.
+    #[error("the other side of {path} runs as another user ({user:?})")]
+    OtherUser {
+        /// The socket.
+        path: String,
+        /// The user.
+        user: Option<u32>,
+    },
+    /// The socket cannot be made or used.
+    #[error("cannot {tried} {path}")]
+    Io {
+        /// What was tried.
+        tried: &'static str,
+        /// On what.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A host's end of a link, ready for native frames.
+#[derive(Debug)]
+pub struct HostLink {
+    /// From the daemon.
+    pub reader: local_socket::RecvHalf,
+    /// To the daemon.
+    pub writer: local_socket::SendHalf,
+    /// The daemon's header.
+    pub daemon: Header,
+}
+
+/// A daemon's end of a link, ready for native frames.
+#[derive(Debug)]
+pub struct DaemonLink {
+    /// From the host.
+    pub reader: RecvHalf,
+    /// To the host.
+    pub writer: SendHalf,
+    /// The host's header.
+    pub host: Header,
+}
+
+/// Makes the endpoint. One that is left from a daemon that is gone is removed; one that answers is not touched.
+///
+/// # Errors
+/// [`EndpointError::Io`], also if another daemon answers there.
+pub fn bind(paths: &Paths) -> Result<Listener, EndpointError> {
+    let path = paths.socket();
+    let failed = |tried, source| EndpointError::Io { tried, path: path.display().to_string(), source };
+    os::private_directory(paths.socket_directory()).map_err(|source| failed("make a private directory for", source))?;
+    if local_socket::Stream::connect(name(path)?).is_ok() {
+        return Err(failed("listen at", io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
+    }
+    if path.exists() {
+        std::fs::remove_file(path).map_err(|source| failed("remove the stale", source))?;
+    }
+    let options = ListenerOptions::new().name(name(path)?);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let options = interprocess::os::unix::local_socket::ListenerOptionsExt::mode(options, 0o600);
+    options.create_tokio().map_err(|source| failed("listen at", source))
+}
+
+/// Takes the next host that calls; its header is read by [`greet`].
+///
+/// # Errors
+/// If the system has no room for another link.
+pub async fn accept(listener: &Listener) -> io::Result<Stream> {
+    listener.accept().await
+}
+
+/// Exchanges headers with a host that has called.
+///
+/// # Errors
+/// If it is another user's, something else than a host, or too slow.
+pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointError> {
+    check_user(&stream.peer_creds(), path)?;
+    let path = || path.display().to_string();
+    let (mut reader, mut writer) = stream.split();
+    let exchange = async {
+        let mut fixed = [0; FIXED];
+        reader.read_exact(&mut fixed).await?;
+        let mut rest = vec![0; Header::rest(&fixed).map_err(io::Error::other)?];
+        reader.read_exact(&mut rest).await?;
+        let host = Header::decode(&fixed, &rest).map_err(io::Error::other)?;
+        writer.write_all(&Header::new("").encode().map_err(io::Error::other)?).await?;
+        Ok(host)
+    };
+    let host = tokio::time::timeout(HEADER_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| EndpointError::Mute { path: path(), source })?;
+    Ok(DaemonLink { reader, writer, host })
+}
+
+/// Calls the daemon, speaking for `origin`.
+///
+/// # Errors
+/// [`EndpointError::Nobody`] if there is none; otherwise what is wrong with it.
+pub fn connect(paths: &Paths, origin: &str) -> Result<HostLink, EndpointError> {
+    let path = paths.socket();
+    let text = || path.display().to_string();
+    let stream = local_socket::Stream::connect(name(path)?)
+        .map_err(|source| EndpointError::Nobody { path: text(), source })?;
+    check_user(&stream.peer_creds(), path)?;
+    let mute = |source| EndpointError::Mute { path: text(), source };
+    let foreign = |source| EndpointError::Foreign { path: text(), source };
+    stream.set_recv_timeout(Some(HEADER_TIMEOUT)).map_err(mute)?;
+    let header = Header::new(origin).encode().map_err(foreign)?;
+    (&stream).write_all(&header).map_err(mute)?;
+    let mut fixed = [0; FIXED];
+    (&stream).read_exact(&mut fixed).map_err(mute)?;
+    let mut rest = vec![0; Header::rest(&fixed).map_err(foreign)?];
+    (&stream).read_exact(&mut rest).map_err(mute)?;
+    let daemon = Header::decode(&fixed, &rest).map_err(foreign)?;
+    stream.set_recv_timeout(None).map_err(mute)?;
+    let (reader, writer) = stream.split();
+    Ok(HostLink { reader, writer, daemon })
+}
+
+fn name(path: &Path) -> Result<Name<'_>, EndpointError> {
+    path.to_fs_name::<GenericFilePath>().map_err(|source| EndpointError::Io {
+        tried: "use as the name of a local socket",
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn check_user(peer: &io::Result<PeerCreds>, path: &Path) -> Result<(), EndpointError> {
+    let user = peer.as_ref().ok().and_then(os::user_of);
+    if user == Some(os::user()) {
+        return Ok(());
+    }
+    Err(EndpointError::OtherUser { path: path.display().to_string(), user })
+}

@@ -1,0 +1,285 @@
+//! One port of an extension, as the daemon sees it: a link to its host.
+//!
+//! Owns: reading requests from the link and answering those that no session must decide; writing events to it. Two tasks
+//! serve a link, one for each direction, so that a slow reader stops only what goes to it.
+//!
+//! A port whose origin is empty is a person's: the command line of the same user, which may ask for everything and stop
+//! the daemon.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use interprocess::local_socket::tokio::{RecvHalf, SendHalf, Stream};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use super::{Core, SessionId, chain, endpoint, log_text};
+use crate::session::{Input, PortId};
+use crate::wire::event::Problem;
+use crate::wire::frame::{Decoder, FrameError, MAX_FROM_EXTENSION};
+use crate::wire::request::{Envelope, Malformed};
+use crate::wire::{Code, Encoder, Event, Request};
+
+/// Bytes that are encoded before they are written: enough to fill a write, little enough to keep none waiting.
+const WRITE: usize = 64 * 1024;
+
+/// Events that may wait for the host before its requests are no longer read: an extension that asks and never
+/// listens must not fill our memory with answers.
+const MAX_WAITING: usize = 4096;
+
+/// What the daemon knows of a port.
+pub(super) struct Port {
+    origin: Arc<str>,
+    queue: Rc<Queue>,
+    /// The sessions that this port has open, by the names that it uses.
+    pub(super) sessions: HashMap<String, SessionId>,
+}
+
+/// Events on their way to the host.
+#[derive(Default)]
+struct Queue {
+    events: RefCell<VecDeque<Event>>,
+    batch: Cell<bool>,
+    /// There is something to write.
+    filled: Notify,
+    /// There is room again.
+    drained: Notify,
+}
+
+impl Port {
+    /// Puts an event on its way.
+    pub(super) fn send(&self, event: Event) {
+        self.queue.send(event);
+    }
+}
+
+impl Queue {
+    fn send(&self, event: Event) {
+        self.events.borrow_mut().push_back(event);
+        self.filled.notify_one();
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.borrow().len() >= MAX_WAITING
+    }
+}
+
+/// Serves a host that has called, until one side is gone.
+pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
+    let path = core.borrow().paths.socket().to_owned();
+    let link = match endpoint::greet(stream, &path).await {
+        Ok(link) => link,
+        Err(error) => return warn!(error = %chain(&error), "a caller was turned away"),
+    };
+    if link.host.origin.is_empty() {
+        return serve_person(&core, link.reader, link.writer).await;
+    }
+    let origin: Arc<str> = link.host.origin.into();
+    let queue = Rc::<Queue>::default();
+    let id = {
+        let mut core = core.borrow_mut();
+        let id = PortId(core.next_number());
+        let port = Port { origin: Arc::clone(&origin), queue: Rc::clone(&queue), sessions: HashMap::new() };
+        core.ports.insert(id, port);
+        core.need_changed.notify_one();
+        id
+    };
+    info!(port = id.0, origin = %log_text(&origin), host = link.host.build, "port opened");
+    let end = tokio::select! {
+        end = read_requests(&core, id, &origin, link.reader, &queue) => end,
+        end = write_events(&core, id, link.writer, &queue) => end,
+    };
+    info!(port = id.0, reason = end, "port closed");
+    let mut core = core.borrow_mut();
+    if let Some(port) = core.ports.remove(&id) {
+        for session in port.sessions.into_values() {
+            core.input(session, Input::Detach { port: id });
+        }
+    }
+    core.need_changed.notify_one();
+}
+
+/// Reads requests until the link ends; returns how it ended.
+async fn read_requests(core: &Rc<RefCell<Core>>, id: PortId, origin: &Arc<str>, mut reader: RecvHalf, queue: &Queue) -> String {
+    let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
+    loop {
+        match reader.read_buf(decoder.buffer()).await {
+            Ok(0) => {
+                return match decoder.finish() {
+                    Ok(()) => "the host closed the link".into(),
+                    Err(torn) => format!("the host closed the link: {torn}"),
+                };
+            }
+            Ok(_) => {}
+            Err(error) => return format!("cannot read from the host: {error}"),
+        }
+        loop {
+            match decoder.next() {
+                Ok(Some(frame)) => handle_frame(&mut core.borrow_mut(), id, origin, &frame),
+                Ok(None) => break,
+                Err(error @ FrameError::TooLong { .. }) => {
+                    queue.send(Problem::new(Code::TooLarge, format!("{error}; send it in parts")).into());
+                }
+                Err(torn @ FrameError::Torn { .. }) => return torn.to_string(),
+            }
+            while queue.is_full() {
+                queue.drained.notified().await;
+            }
+        }
+    }
+}
+
+/// Writes events until the link ends; returns how it ended.
+async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: SendHalf, queue: &Queue) -> String {
+    let mut encoder = Encoder::default();
+    let mut out = BytesMut::new();
+    loop {
+        if queue.batch.take() {
+            encoder.allow_batches();
+        }
+        let more = encoder.encode(&mut queue.events.borrow_mut(), &mut out, WRITE);
+        queue.drained.notify_one();
+        if out.is_empty() && !more {
+            queue.filled.notified().await;
+            continue;
+        }
+        while out.has_remaining() {
+            match writer.write_buf(&mut out).await {
+                Ok(0) => return "the host takes no more".into(),
+                Ok(_) => {}
+                Err(error) => return format!("cannot write to the host: {error}"),
+            }
+        }
+        if out.capacity() > 4 * WRITE {
+            // A long message is gone; its room goes too.
+            out = BytesMut::new();
+        }
+        for (session, seq) in encoder.take_written() {
+            core.borrow_mut().input(SessionId(session), Input::Written { port: id, seq });
+        }
+    }
+}
+
+fn handle_frame(core: &mut Core, id: PortId, origin: &Arc<str>, frame: &Bytes) {
+    let mut session = None;
+    let mut reference = None;
+    let handled = Envelope::read(frame).map_err(Problem::from).and_then(|envelope| {
+        session = envelope.session_name();
+        reference = envelope.reference()?;
+        let request = envelope.request(frame)?;
+        handle_request(core, id, origin, request, reference.clone())
+    });
+    let Err(problem) = handled else { return };
+    debug!(port = id.0, code = problem.code.as_str(), "request refused");
+    let mut problem = problem.answering(reference);
+    problem.session = problem.session.or(session);
+    if let Some(port) = core.ports.get(&id) {
+        port.send(problem.into());
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(malformed.code, malformed.message)
+    }
+}
+
+fn handle_request(
+    core: &mut Core,
+    id: PortId,
+    origin: &Arc<str>,
+    request: Request,
+    reference: Option<String>,
+) -> Result<(), Problem> {
+    match request {
+        Request::Send { session, send } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Send { port: id, send, reference });
+        }
+        Request::Ack { session, seq, epoch } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Ack { port: id, seq, epoch, reference });
+        }
+        Request::Hello { batch } => {
+            if let Some(port) = core.ports.get(&id) {
+                port.queue.batch.set(batch);
+                port.send(Event::Welcome { reference, origin: Arc::clone(origin) });
+            }
+        }
+        Request::Open(open) => {
+            let (session, url) = core.session_for(origin, &open)?;
+            let Some(port) = core.ports.get_mut(&id) else { return Ok(()) };
+            let before = port.sessions.insert(open.session.clone(), session);
+            if let Some(before) = before.filter(|before| *before != session) {
+                // The same name in another profile or mode: this port has one session of a name.
+                core.input(before, Input::Detach { port: id });
+            }
+            core.input(session, Input::Open { port: id, open, url, reference });
+        }
+        Request::Reconnect { session } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Reconnect { port: id, reference });
+        }
+        Request::Close { session, forget } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Close { forget });
+        }
+        Request::Detach { session } => {
+            let number = opened(core, id, &session)?;
+            if let Some(port) = core.ports.get_mut(&id) {
+                port.sessions.remove(&session);
+            }
+            core.input(number, Input::Detach { port: id });
+        }
+        Request::Status { session } => {
+            let only = session.map(|session| opened(core, id, &session)).transpose()?;
+            let sessions = core.statuses(|identity| {
+                identity.origin == *origin && only.is_none_or(|only| core.identities.get(identity) == Some(&only))
+            });
+            if let Some(port) = core.ports.get(&id) {
+                port.send(Event::Status { reference, sessions });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn opened(core: &Core, id: PortId, session: &str) -> Result<SessionId, Problem> {
+    core.ports.get(&id).and_then(|port| port.sessions.get(session)).copied().ok_or_else(|| {
+        let message = format!("this port has not opened session `{session}`; send `open` first");
+        Problem::new(Code::UnknownSession, message)
+    })
+}
+
+/// Answers the command line: one request a frame, `status` or `stop`.
+async fn serve_person(core: &Rc<RefCell<Core>>, mut reader: RecvHalf, mut writer: SendHalf) {
+    let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
+    while let Ok(1..) = reader.read_buf(decoder.buffer()).await {
+        while let Ok(Some(frame)) = decoder.next() {
+            let request: serde_json::Value = serde_json::from_slice(&frame).unwrap_or_default();
+            let mut stop = false;
+            let answer = match request["type"].as_str() {
+                Some("status") => core.borrow().overview(),
+                Some("stop") => {
+                    stop = true;
+                    json!({"stopping": std::process::id()})
+                }
+                _ => json!({"error": "this daemon answers `status` and `stop`"}),
+            };
+            let mut out = BytesMut::new();
+            crate::wire::frame::put(&mut out, |out| out.extend_from_slice(answer.to_string().as_bytes()));
+            let written = writer.write_all(&out).await;
+            if stop {
+                core.borrow().stop.notify_one();
+            }
+            if written.is_err() {
+                return;
+            }
+        }
+    }
+}

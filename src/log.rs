@@ -1,0 +1,130 @@
+//! Log files: what happened and who ended what, without payloads and without secrets.
+//!
+//! Owns: where lines go, how large the files may grow and who may read them. What is worth a line is up to those who
+//! write it; nothing is ever written to standard output.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::os;
+
+/// A file that has grown to this many bytes is set aside, and a new one begun.
+const MAX_BYTES: u64 = 2 * 1024 * 1024;
+
+/// How many files that were set aside are kept.
+const KEPT: usize = 3;
+
+/// Names the environment variable with the filter, as in `WEBSOCKET_BRIDGE_LOG=debug`.
+pub const LOG_VARIABLE: &str = "WEBSOCKET_BRIDGE_LOG";
+
+/// Keeps the log going; what is not yet written is written when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Guard(Option<WorkerGuard>);
+
+/// A log file that is rotated by size.
+#[derive(Debug)]
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Rotating {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = os::append_private(&path)?;
+        let length = file.metadata()?.len();
+        Ok(Self { path, file, length })
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let aside = |number: usize| self.path.with_extension(format!("{number}.log"));
+        for number in (1..KEPT).rev() {
+            // Not there yet, most often.
+            let _ = std::fs::rename(aside(number), aside(number + 1));
+        }
+        std::fs::rename(&self.path, aside(1))?;
+        *self = Self::open(self.path.clone())?;
+        Ok(())
+    }
+}
+
+impl Write for Rotating {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.length > 0 && self.length + bytes.len() as u64 > MAX_BYTES {
+            self.rotate()?;
+        }
+        let written = self.file.write(bytes)?;
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Logs to `NAME.log` in `directory`. A daemon's lines are written by a thread of their own, so that a slow disk stops no
+/// stream; a host's, which are few, at once.
+///
+/// # Errors
+/// If the file cannot be made; the program goes on without a log.
+pub fn to_file(directory: &Path, name: &str, own_thread: bool) -> io::Result<Guard> {
+    os::private_directory(directory)?;
+    let file = Rotating::open(directory.join(format!("{name}.log")))?;
+    if own_thread {
+        let (writer, guard) = tracing_appender::non_blocking(file);
+        begin(writer);
+        Ok(Guard(Some(guard)))
+    } else {
+        begin(std::sync::Mutex::new(file));
+        Ok(Guard(None))
+    }
+}
+
+/// Logs to standard error, for a daemon in a terminal.
+pub fn to_stderr() -> Guard {
+    begin(io::stderr);
+    Guard(None)
+}
+
+fn begin(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var(LOG_VARIABLE)
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false).with_env_filter(filter);
+    // A second one can only come from a test that runs in the same process.
+    let _ = tracing::subscriber::set_global_default(subscriber.finish());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_never_takes_more_than_its_files_and_only_the_owner_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Rotating::open(directory.path().join("daemon.log")).unwrap();
+        let line = [b'x'; 100_000];
+        for _ in 0..200 {
+            log.write_all(&line).unwrap();
+        }
+        let mut names: Vec<String> = Vec::new();
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert!(entry.metadata().unwrap().len() <= MAX_BYTES);
+            #[cfg(unix)]
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&entry.metadata().unwrap().permissions()) & 0o777, 0o600);
+            names.push(entry.file_name().into_string().unwrap());
+        }
+        names.sort();
+        assert_eq!(names, ["daemon.1.log", "daemon.2.log", "daemon.3.log", "daemon.log"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! What only the operating system can do, one file for each kind: keeping the browser's pipes apart, starting a
+//! process that outlives us, knowing who we are.
+//!
+//! Owns: all code that asks which platform this is (with `daemon::endpoint` for the local socket). Both files offer
+//! the same functions with the same meaning.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub use unix::*;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub use windows::*;

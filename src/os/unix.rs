@@ -1,0 +1,161 @@
+//! Linux, macOS and the BSDs.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, umask};
+
+/// The longest path of a local socket, in bytes (`sun_path` of macOS, the shortest of all, less its final NUL).
+pub const MAX_SOCKET_PATH: usize = 103;
+
+/// This process's user.
+#[must_use]
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Takes standard output away from everything that might print: what is returned writes to what was standard output,
+/// and from now on standard output is standard error.
+///
+/// # Errors
+/// If a stream of this process is closed.
+pub fn take_stdout() -> io::Result<File> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdout(io::stderr())?;
+    Ok(stdout.into())
+}
+
+/// Standard input without a buffer in between.
+///
+/// # Errors
+/// If standard input is closed.
+pub fn take_stdin() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+/// Keeps every open descriptor beyond the standard streams from the processes that this one starts: a browser leaves
+/// some open (Firefox a pipe by which it learns that its host is gone), and a daemon must not hold them.
+///
+/// # Errors
+/// If the list of descriptors cannot be read.
+pub fn keep_descriptors_from_children() -> io::Result<()> {
+    for entry in std::fs::read_dir("/dev/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if number > 2 {
+            // The list's own descriptor is among them and closed by now or soon; that is no error.
+            let _ = fcntl(borrowed(number), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "a descriptor that was inherited by number has no owner in Rust")]
+fn borrowed(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: only used to set a flag at once; if nothing is open under this number the call fails and does nothing.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Prepares `command` to start a process that outlives this one. Here the process does all of it by itself, with
+/// [`detach`]; were it made the leader of a process group, it could not.
+pub fn prepare_detached(_command: &mut Command) {}
+
+/// Leaves the session of whoever started this process, so that a signal to them is none to us; files made from now on
+/// are the owner's alone.
+pub fn detach() {
+    // Fails only for the leader of a process group, which no signal to another group reaches either.
+    let _ = nix::unistd::setsid();
+    restrict_new_files();
+}
+
+/// From now on files and directories that this process makes are the owner's alone.
+pub fn restrict_new_files() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Points standard output at nothing.
+///
+/// # Errors
+/// If `/dev/null` cannot be opened.
+pub fn silence_stdout() -> io::Result<()> {
+    Ok(nix::unistd::dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?)
+}
+
+/// Creates a directory and those above it, for the owner alone; one that exists must be the owner's and closed to others.
+///
+/// # Errors
+/// If it cannot be made, or is somebody else's, or others may enter it.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let metadata = std::fs::symlink_metadata(path)?;
+    let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
+    if !metadata.is_dir() || owner != user() {
+        let message = format!("{} is not a directory of user {} (owner {owner})", path.display(), user());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    if mode & 0o077 != 0 {
+        let message = format!("{} is open to others (mode {mode:o}); run: chmod 700 '{0}'", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(())
+}
+
+/// Opens a file for appending that only the owner may read, and makes it if need be.
+///
+/// # Errors
+/// As for any file.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Opens a file for a lock and a note in it, for the owner alone, and makes it if need be.
+///
+/// # Errors
+/// As for any file.
+pub fn open_lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
+/// Waits until the other end of a pipe is closed: the writer of one that we read, the reader of one that we write.
+/// What is still in the pipe may be read after that.
+pub fn wait_for_hangup(pipes: &[&File]) {
+    // No events are asked for: POLLHUP and POLLERR are reported all the same, and nothing else wakes us.
+    let mut watched: Vec<PollFd<'_>> = pipes.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::empty())).collect();
+    loop {
+        match poll(&mut watched, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
+
+/// Memory that this process has in use, in bytes, if the system tells.
+#[must_use]
+pub fn resident_memory() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+/// Time since the system started, sleep included, where the system can tell; otherwise without sleep.
+#[must_use]
+pub fn time_since_boot() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_BOOTTIME;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_MONOTONIC;
+    nix::time::clock_gettime(CLOCK).map_or(Duration::ZERO, Into::into)
+}
+
+/// The user of the process at the other end of a local socket.
+#[must_use]
+pub fn user_of(peer: &interprocess::local_socket::PeerCreds) -> Option<u32> {
+    use interprocess::os::unix::local_socket::PeerCredsExt as _;
+    peer.euid()
+}

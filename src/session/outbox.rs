@@ -1,0 +1,245 @@
+//! What the extension sent and the server is not yet known to have.
+//!
+//! Owns: the queue towards the server, its limits, what was written on the present connection, the ids and the endings
+//! of messages. Does not know connections or time beyond what it is told.
+//!
+//! Invariants: numbers only grow; the first `written` items are on the present connection, in order; an item leaves
+//! only with an ending, and an ending of an item with an id is reported or kept to be reported.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::PortId;
+use crate::wire::{Body, Send, Stage};
+
+/// How much may wait.
+const MAX_MESSAGES: usize = 10_000;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many ids are remembered after their messages' ends.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// How many endings are kept for a consumer whose port is gone; the oldest are dropped first.
+const MAX_UNREPORTED: usize = 10_000;
+
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) number: u64,
+    pub(super) body: Body,
+    id: Option<Arc<str>>,
+    resend: bool,
+    expires: Option<Duration>,
+}
+
+/// A message with an id, from the moment that it was taken until it is forgotten.
+#[derive(Debug)]
+struct Known {
+    stage: Option<Stage>,
+    reason: Option<&'static str>,
+    /// The port that sent, or last repeated, the id.
+    port: PortId,
+    consumer: String,
+    wanted: Vec<Stage>,
+}
+
+/// Something to tell a port about its messages.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Receipt {
+    pub(super) port: PortId,
+    pub(super) stage: Stage,
+    pub(super) reason: Option<&'static str>,
+    pub(super) ids: Vec<Arc<str>>,
+}
+
+/// What became of a message that was to be queued.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Queued {
+    /// It waits under this number.
+    New(u64),
+    /// Its id is known; a receipt answers if there is anything to say.
+    Repeated,
+    /// There is no room. A message with an id has its receipt.
+    Full {
+        /// The message had an id.
+        told: bool,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Item>,
+    bytes: usize,
+    written: usize,
+    last_number: u64,
+    next_expiry: Option<Duration>,
+    known: HashMap<Arc<str>, Known>,
+    /// Ids whose messages have ended, oldest first.
+    ended: VecDeque<Arc<str>>,
+    unreported: BTreeMap<String, VecDeque<Ending>>,
+    receipts: Vec<Receipt>,
+}
+
+type Ending = (Stage, Option<&'static str>, Arc<str>);
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Messages that wait or are not confirmed, and their bytes.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
+    }
+
+    /// Takes a message from `port`, which reads for `consumer`.
+    pub(super) fn push(&mut self, now: Duration, port: PortId, consumer: &str, send: Send) -> Queued {
+        if let Some(id) = &send.id
+            && let Some(known) = self.known.get_mut(&**id)
+        {
+            known.port = port;
+            consumer.clone_into(&mut known.consumer);
+            if let Some(stage) = known.stage {
+                let reason = known.reason;
+                self.receipts.push(Receipt { port, stage, reason, ids: vec![id.as_str().into()] });
+            }
+            return Queued::Repeated;
+        }
+        let id: Option<Arc<str>> = send.id.map(Into::into);
+        let full =
+            !self.queue.is_empty() && (self.queue.len() >= MAX_MESSAGES || self.bytes + send.body.len() > MAX_BYTES);
+        if full {
+            // Not remembered: the same id may be tried again when there is room.
+            let ids = id.into_iter().collect::<Vec<_>>();
+            let told = !ids.is_empty();
+            if told {
+                self.receipts.push(Receipt { port, stage: Stage::Refused, reason: Some("full"), ids });
+            }
+            return Queued::Full { told };
+        }
+        self.last_number += 1;
+        if let Some(id) = &id {
+            let known = Known { stage: None, reason: None, port, consumer: consumer.to_owned(), wanted: send.receipts };
+            self.known.insert(Arc::clone(id), known);
+        }
+        self.bytes += send.body.len();
+        let expires = send.ttl_ms.map(|ttl| now.saturating_add(Duration::from_millis(ttl)));
+        self.next_expiry = self.next_expiry.into_iter().chain(expires).min();
+        self.queue.push_back(Item { number: self.last_number, body: send.body, id, resend: send.resend, expires });
+        Queued::New(self.last_number)
+    }
+
+    /// The message under `number` is kept safely.
+    pub(super) fn stored(&mut self, number: u64) {
+        let index = self.queue.partition_point(|item| item.number < number);
+        let item = self.queue.get(index).filter(|item| item.number == number);
+        if let Some(id) = item.and_then(|item| item.id.clone()) {
+            self.reached(&id, Stage::Stored, None);
+        }
+    }
+
+    /// The next message for the present connection.
+    pub(super) fn write_next(&mut self) -> Option<&Item> {
+        let item = self.queue.get(self.written)?;
+        self.written += 1;
+        Some(item)
+    }
+
+    /// The highest number on the present connection that is not confirmed.
+    pub(super) fn last_written(&self) -> Option<u64> {
+        self.written.checked_sub(1).map(|index| self.queue[index].number)
+    }
+
+    /// The server's peer has everything up to `number`.
+    pub(super) fn received(&mut self, number: u64) {
+        while self.written > 0 && self.queue.front().is_some_and(|item| item.number <= number) {
+            self.written -= 1;
+            self.end(0, Stage::Received, None);
+        }
+    }
+
+    /// The connection is gone: what it carried and nobody confirmed must be sent again, or may not be.
+    pub(super) fn connection_lost(&mut self) {
+        for index in (0..std::mem::take(&mut self.written)).rev() {
+            if !self.queue[index].resend {
+                self.end(index, Stage::Refused, Some("unknown-delivery"));
+            }
+        }
+        // What was under way may expire again.
+        self.next_expiry = self.queue.iter().filter_map(|item| item.expires).min();
+    }
+
+    /// When to look again for messages that have waited too long; never later than the first one's time.
+    pub(super) fn expires_at(&self) -> Option<Duration> {
+        self.next_expiry
+    }
+
+    /// Ends what has waited too long. What is on the connection is left: it may have arrived.
+    pub(super) fn expire(&mut self, now: Duration) {
+        for index in (self.written..self.queue.len()).rev() {
+            if self.queue[index].expires.is_some_and(|expires| expires <= now) {
+                self.end(index, Stage::Expired, None);
+            }
+        }
+        self.next_expiry = self.queue.iter().skip(self.written).filter_map(|item| item.expires).min();
+    }
+
+    fn end(&mut self, index: usize, stage: Stage, reason: Option<&'static str>) {
+        let Some(item) = self.queue.remove(index) else { return };
+        self.bytes -= item.body.len();
+        let Some(id) = item.id else { return };
+        self.reached(&id, stage, reason);
+        self.ended.push_back(id);
+        if self.ended.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn reached(&mut self, id: &Arc<str>, stage: Stage, reason: Option<&'static str>) {
+        let Some(known) = self.known.get_mut(id) else { return };
+        if known.stage.is_some_and(|reached| reached >= stage) {
+            return;
+        }
+        known.stage = Some(stage);
+        known.reason = reason;
+        // A message that ends badly is always told; a good stage if it was asked for.
+        if stage <= Stage::Acknowledged && !known.wanted.contains(&stage) {
+            return;
+        }
+        match self.receipts.last_mut() {
+            Some(last) if (last.port, last.stage, last.reason) == (known.port, stage, reason) => {
+                last.ids.push(Arc::clone(id))
+            }
+            _ => self.receipts.push(Receipt { port: known.port, stage, reason, ids: vec![Arc::clone(id)] }),
+        }
+    }
+
+    /// The receipts that are due; those for a port that is not `attached` are kept for its consumer's next port.
+    pub(super) fn take_receipts(&mut self, attached: impl Fn(PortId) -> bool) -> Vec<Receipt> {
+        let (due, homeless): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.receipts).into_iter().partition(|receipt| attached(receipt.port));
+        for receipt in homeless.into_iter().filter(|receipt| receipt.stage > Stage::Stored) {
+            for id in receipt.ids {
+                let Some(known) = self.known.get(&id) else { continue };
+                let kept = self.unreported.entry(known.consumer.clone()).or_default();
+                kept.push_back((receipt.stage, receipt.reason, id));
+                if kept.len() > MAX_UNREPORTED {
+                    kept.pop_front();
+                }
+            }
+        }
+        due
+    }
+
+    /// `port` reads for `consumer` now: it gets the endings that nobody was there to hear.
+    pub(super) fn report_to(&mut self, port: PortId, consumer: &str) {
+        for (stage, reason, id) in self.unreported.remove(consumer).unwrap_or_default() {
+            match self.receipts.last_mut() {
+                Some(last) if (last.port, last.stage, last.reason) == (port, stage, reason) => last.ids.push(id),
+                _ => self.receipts.push(Receipt { port, stage, reason, ids: vec![id] }),
+            }
+        }
+    }
+}
