@@ -1,0 +1,4 @@
+//! The integration tests: one binary, one module for each concern. `tree` fails if a file here is not declared.
+
+/// Rules of the source tree itself: who may know whom, and what each file must say.
+mod tree;
