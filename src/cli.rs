@@ -3,9 +3,9 @@
 //! Owns: what the arguments mean, what goes to standard output, and the exit codes. Does nothing by itself: each command
 //! is a few lines that call the module which does it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -184,8 +184,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let Some(command) = cli.command else {
-        let help = Cli::command().render_help();
-        return match print(&format!("{}", help.ansi_or_plain())) {
+        return match Cli::command().print_help() {
             Ok(()) => Exit::Fine.into(),
             Err(_) => Exit::Failed.into(),
         };
@@ -277,13 +276,13 @@ async fn signal() -> &'static str {
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
-    let Some(mut link) = running(paths)? else {
+    let Some(link) = running(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
-    ask(&mut link, "stop")?;
+    ask(&link, "stop")?;
     // The daemon lets go of the link when it ends.
-    let _ = link.reader.read(&mut [0]);
+    let _ = (&*link.stream).read(&mut [0]);
     let lock = os::open_lock_file(&paths.daemon_lock())?;
     lock.lock().context("cannot wait for the daemon's end")?;
     complain("the daemon has ended");
@@ -291,7 +290,7 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
 }
 
 fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
-    let Some(mut link) = running(paths)? else {
+    let Some(link) = running(paths)? else {
         if json {
             print("{\"daemon\":null,\"sessions\":[]}\n")?;
         } else {
@@ -299,7 +298,7 @@ fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Fine);
     };
-    let answer = ask(&mut link, "status")?;
+    let answer = ask(&link, "status")?;
     let text = if json { format!("{}\n", serde_json::to_string_pretty(&answer)?) } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
@@ -315,17 +314,17 @@ fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
 }
 
 /// Asks the daemon one thing.
-fn ask(link: &mut HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
+fn ask(link: &HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
     let mut out = BytesMut::new();
     frame::put(&mut out, |out| out.extend_from_slice(serde_json::json!({"type": what}).to_string().as_bytes()));
-    link.writer.write_all(&out).context("cannot ask the daemon")?;
+    (&*link.stream).write_all(&out).context("cannot ask the daemon")?;
     let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
     let mut bytes = vec![0; 64 * 1024];
     loop {
         if let Some(answer) = decoder.next()? {
             return serde_json::from_slice(&answer).context("the daemon's answer is no JSON");
         }
-        let length = link.reader.read(&mut bytes).context("the daemon did not answer")?;
+        let length = (&*link.stream).read(&mut bytes).context("the daemon did not answer")?;
         anyhow::ensure!(length > 0, "the daemon ended before it answered");
         decoder.buffer().extend_from_slice(&bytes[..length]);
     }
@@ -334,7 +333,7 @@ fn ask(link: &mut HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
 fn status_text(answer: &serde_json::Value) -> String {
     let word = |value: &serde_json::Value| match value {
         serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => shown(text),
+        serde_json::Value::String(text) => log::harmless(text),
         other => other.to_string(),
     };
     let mut text = String::new();
@@ -349,9 +348,11 @@ fn status_text(answer: &serde_json::Value) -> String {
         word(&daemon["links"])
     );
     for session in answer["sessions"].as_array().into_iter().flatten() {
-        let _ = writeln!(text, "\n{}  {}  {}", word(&session["session"]), word(&session["state"]), word(&session["url"]));
+        let _ =
+            writeln!(text, "\n{}  {}  {}", word(&session["session"]), word(&session["state"]), word(&session["url"]));
         let _ = writeln!(text, "  extension  {}", word(&session["origin"]));
-        let latency = session["latency_ms"].as_f64().map_or("-".to_owned(), |latency| format!("{latency:.1} ms"));
+        let latency =
+            session["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |latency| format!("{latency:.1} ms"));
         let _ = writeln!(text, "  health     {}  latency {latency}", word(&session["health"]));
         let _ = writeln!(
             text,
@@ -362,15 +363,10 @@ fn status_text(answer: &serde_json::Value) -> String {
             word(&session["outbox"]["messages"])
         );
         if let Some(reason) = session["reason"]["message"].as_str() {
-            let _ = writeln!(text, "  reason     {}", shown(reason));
+            let _ = writeln!(text, "  reason     {}", log::harmless(reason));
         }
     }
     text
-}
-
-/// Text from extensions and servers, made harmless for a terminal.
-fn shown(text: &str) -> String {
-    daemon::log_text(text)
 }
 
 #[cfg(feature = "demo")]
@@ -384,7 +380,11 @@ fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
             "WebSocket     ws://{address}/ws\npage          http://{address}/#token={token}\ncontrol token {token}\n",
             token = server.control_token()
         ))?;
-        server.run(async { drop(signal().await) }).await?;
+        server
+            .run(async {
+                signal().await;
+            })
+            .await?;
         Ok(Exit::Fine)
     })
 }
@@ -428,7 +428,7 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
 fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
     let data = paths.data_directory();
     Ok(install::Context {
-        platform: install::Platform::CURRENT,
+        platform: install::browsers::Platform::CURRENT,
         env: env.clone(),
         root: PathBuf::from("/"),
         browsers: install::browsers::TABLE,

@@ -271,10 +271,18 @@ mod tests {
 
     #[test]
     fn without_configuration_only_this_machine_is_reached() {
-        for url in ["ws://127.0.0.1:1/", "wss://127.9.9.9/", "ws://[::1]:8080/", "ws://localhost/x", "ws://LOCALHOST/"] {
+        for url in ["ws://127.0.0.1:1/", "wss://127.9.9.9/", "ws://[::1]:8080/", "ws://localhost/x", "ws://LOCALHOST/"]
+        {
             assert_eq!(verdict("", url), Ok(()), "{url}");
         }
-        for url in ["ws://localhost.evil/", "ws://localhost./", "wss://example.org/", "ws://10.0.0.1/", "ws://[::2]/", "ws://0.0.0.0/"] {
+        for url in [
+            "ws://localhost.evil/",
+            "ws://localhost./",
+            "wss://example.org/",
+            "ws://10.0.0.1/",
+            "ws://[::2]/",
+            "ws://0.0.0.0/",
+        ] {
             assert!(verdict("", url).is_err(), "{url}");
         }
     }

@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ const BUFFER: usize = 64 * 1024;
 /// How long what the extension posted last may take to reach the daemon after the browser has closed the port. Browsers
 /// kill a host that stays: Chromium after 2 s, a portal at once.
 const LAST_WORDS: Duration = Duration::from_millis(80);
+
+/// Who ended it, for the log.
+const BROWSER: &str = "the browser closed the port";
+const DAEMON: &str = "the daemon closed the link";
 
 /// Serves one port: `origin` is the extension, as the browser named it.
 #[must_use]
@@ -56,15 +61,15 @@ pub fn run(paths: &Paths, origin: &str) -> ExitCode {
             os::wait_for_hangup(&[&stdin, &stdout]);
             std::thread::sleep(LAST_WORDS);
             // Most often a direction has ended by itself by now, and nobody listens any more.
-            let _ = ended.send(End { who: "the browser closed the port", after: None });
+            let _ = ended.send(End { who: BROWSER, after: None });
         });
     }
-    let to_daemon = carry(stdin, link.writer, ("the browser closed the port", "the daemon closed the link"), ended.clone());
-    let to_browser = carry(link.reader, stdout, ("the daemon closed the link", "the browser closed the port"), ended);
+    let (stdin, stdout) = (Arc::new(stdin), Arc::new(stdout));
+    // Not waited for: what is left of them ends with the process, which must not stay.
+    carry(stdin, Arc::clone(&link.stream), (BROWSER, DAEMON), ended.clone());
+    carry(link.stream, stdout, (DAEMON, BROWSER), ended);
     let end = end.recv().unwrap_or(End { who: "nobody", after: None });
     info!(reason = end.who, error = end.after.map(tracing::field::display), "host ended");
-    // Not waited for: what is left of them ends with the process, which must not stay.
-    drop((to_daemon, to_browser));
     ExitCode::SUCCESS
 }
 
@@ -75,33 +80,34 @@ struct End {
 }
 
 /// Carries bytes until one end is gone; `ends` say who that is when reading ends and when writing does.
-fn carry(
-    mut from: impl Read + Send + 'static,
-    mut to: impl Write + Send + 'static,
-    ends: (&'static str, &'static str),
-    ended: Sender<End>,
-) -> std::thread::JoinHandle<()> {
+fn carry<From, To>(from: Arc<From>, to: Arc<To>, ends: (&'static str, &'static str), ended: Sender<End>)
+where
+    From: Send + Sync + 'static,
+    To: Send + Sync + 'static,
+    for<'a> &'a From: Read,
+    for<'a> &'a To: Write,
+{
     std::thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         let end = loop {
-            let length = match from.read(&mut buffer) {
+            let length = match (&*from).read(&mut buffer) {
                 Ok(0) => break End { who: ends.0, after: None },
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => break End { who: ends.0, after: Some(error) },
             };
-            if let Err(error) = to.write_all(&buffer[..length]) {
+            if let Err(error) = (&*to).write_all(&buffer[..length]) {
                 break End { who: ends.1, after: Some(error) };
             }
         };
         // The other direction may have been first.
         let _ = ended.send(end);
-    })
+    });
 }
 
 /// Tells the extension that there is no daemon, in the one message that this host will ever send.
 fn tell(stdout: &mut File, paths: &Paths, error: &LaunchError) {
-    let cause = crate::daemon::chain(error);
+    let cause = crate::log::chain(error);
     error!(error = %cause, "no daemon");
     let message = format!(
         "the websocket-bridge daemon cannot be reached: {cause}. Run `websocket-bridge doctor` in a terminal; the log is \

@@ -26,7 +26,9 @@ pub const LOG_VARIABLE: &str = "WEBSOCKET_BRIDGE_LOG";
 /// Keeps the log going; what is not yet written is written when it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Guard(Option<WorkerGuard>);
+pub struct Guard {
+    _writer: Option<WorkerGuard>,
+}
 
 /// A log file that is rotated by size.
 #[derive(Debug)]
@@ -81,17 +83,17 @@ pub fn to_file(directory: &Path, name: &str, own_thread: bool) -> io::Result<Gua
     if own_thread {
         let (writer, guard) = tracing_appender::non_blocking(file);
         begin(writer);
-        Ok(Guard(Some(guard)))
+        Ok(Guard { _writer: Some(guard) })
     } else {
         begin(std::sync::Mutex::new(file));
-        Ok(Guard(None))
+        Ok(Guard { _writer: None })
     }
 }
 
 /// Logs to standard error, for a daemon in a terminal.
 pub fn to_stderr() -> Guard {
     begin(io::stderr);
-    Guard(None)
+    Guard { _writer: None }
 }
 
 fn begin(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
@@ -99,14 +101,48 @@ fn begin(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var(LOG_VARIABLE)
         .from_env_lossy();
-    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false).with_env_filter(filter);
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false).with_env_filter(filter);
     // A second one can only come from a test that runs in the same process.
     let _ = tracing::subscriber::set_global_default(subscriber.finish());
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Text from outside, made harmless for a log or a terminal: no control characters, none that change the direction of writing.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() || is_bidirectional(c) { c.escape_unicode().collect() } else { vec![c] })
+        .collect()
+}
+
+fn is_bidirectional(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_from_outside_can_neither_move_the_cursor_nor_turn_the_line() {
+        assert_eq!(harmless("a\u{1b}[2Jb\nc\u{202e}dä"), "a\\u{1b}[2Jb\\u{a}c\\u{202e}dä");
+    }
 
     #[test]
     fn a_log_never_takes_more_than_its_files_and_only_the_owner_reads_it() {
@@ -121,7 +157,10 @@ mod tests {
             let entry = entry.unwrap();
             assert!(entry.metadata().unwrap().len() <= MAX_BYTES);
             #[cfg(unix)]
-            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&entry.metadata().unwrap().permissions()) & 0o777, 0o600);
+            assert_eq!(
+                std::os::unix::fs::PermissionsExt::mode(&entry.metadata().unwrap().permissions()) & 0o777,
+                0o600
+            );
             names.push(entry.file_name().into_string().unwrap());
         }
         names.sort();

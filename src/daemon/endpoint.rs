@@ -8,10 +8,12 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use interprocess::local_socket::tokio::{Listener, RecvHalf, SendHalf, Stream};
-use interprocess::local_socket::traits::tokio::{Listener as _, Stream as _};
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
 use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, Name, PeerCreds, ToFsName as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -73,10 +75,8 @@ pub enum EndpointError {
 /// A host's end of a link, ready for native frames.
 #[derive(Debug)]
 pub struct HostLink {
-    /// From the daemon.
-    pub reader: local_socket::RecvHalf,
-    /// To the daemon.
-    pub writer: local_socket::SendHalf,
+    /// From and to the daemon.
+    pub stream: Arc<local_socket::Stream>,
     /// The daemon's header.
     pub daemon: Header,
 }
@@ -84,10 +84,8 @@ pub struct HostLink {
 /// A daemon's end of a link, ready for native frames.
 #[derive(Debug)]
 pub struct DaemonLink {
-    /// From the host.
-    pub reader: RecvHalf,
-    /// To the host.
-    pub writer: SendHalf,
+    /// From and to the host.
+    pub stream: Rc<Stream>,
     /// The host's header.
     pub host: Header,
 }
@@ -127,7 +125,7 @@ pub async fn accept(listener: &Listener) -> io::Result<Stream> {
 pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointError> {
     check_user(&stream.peer_creds(), path)?;
     let path = || path.display().to_string();
-    let (mut reader, mut writer) = stream.split();
+    let (mut reader, mut writer) = (&stream, &stream);
     let exchange = async {
         let mut fixed = [0; FIXED];
         reader.read_exact(&mut fixed).await?;
@@ -141,7 +139,7 @@ pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointEr
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|source| EndpointError::Mute { path: path(), source })?;
-    Ok(DaemonLink { reader, writer, host })
+    Ok(DaemonLink { stream: Rc::new(stream), host })
 }
 
 /// Calls the daemon, speaking for `origin`.
@@ -151,8 +149,8 @@ pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointEr
 pub fn connect(paths: &Paths, origin: &str) -> Result<HostLink, EndpointError> {
     let path = paths.socket();
     let text = || path.display().to_string();
-    let stream = local_socket::Stream::connect(name(path)?)
-        .map_err(|source| EndpointError::Nobody { path: text(), source })?;
+    let stream =
+        local_socket::Stream::connect(name(path)?).map_err(|source| EndpointError::Nobody { path: text(), source })?;
     check_user(&stream.peer_creds(), path)?;
     let mute = |source| EndpointError::Mute { path: text(), source };
     let foreign = |source| EndpointError::Foreign { path: text(), source };
@@ -165,8 +163,7 @@ pub fn connect(paths: &Paths, origin: &str) -> Result<HostLink, EndpointError> {
     (&stream).read_exact(&mut rest).map_err(mute)?;
     let daemon = Header::decode(&fixed, &rest).map_err(foreign)?;
     stream.set_recv_timeout(None).map_err(mute)?;
-    let (reader, writer) = stream.split();
-    Ok(HostLink { reader, writer, daemon })
+    Ok(HostLink { stream: Arc::new(stream), daemon })
 }
 
 fn name(path: &Path) -> Result<Name<'_>, EndpointError> {

@@ -25,11 +25,12 @@ use tracing::{error, info, warn};
 use url::Url;
 
 use crate::config::{Config, Paths};
+use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::{Action, Input, Now, PortId, Session};
 use crate::wire::event::Problem;
-use crate::wire::{Code, Event, MAX_SESSIONS, Open};
+use crate::wire::{Code, MAX_SESSIONS, Open};
 use launch::Starter;
 use port::Port;
 
@@ -88,7 +89,8 @@ impl Lock {
             }
             Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
         }
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(failed("write"))?;
         Ok(Self { _file: file })
     }
@@ -123,22 +125,6 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
     let _ = std::fs::remove_file(paths.socket());
     drop(lock);
     Ok(())
-}
-
-/// An error with its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 async fn serve(
@@ -324,7 +310,7 @@ impl Core {
         }
         let id = SessionId(self.next_number());
         let session = Session::new(id.0, &open.session, url.clone(), open.memory, random(), self.clock.now());
-        info!(session = id.0, origin = %log_text(origin), server = %url.origin().ascii_serialization(), "session created");
+        info!(session = id.0, origin = %harmless(origin), server = %url.origin().ascii_serialization(), "session created");
         self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, connection: None, deadline: None });
         Ok((id, Some(url)))
@@ -500,7 +486,13 @@ impl Slot {
 }
 
 /// One connection, from the first packet to the last; what happens on it becomes inputs of its session.
-async fn connect(core: Weak<RefCell<Core>>, id: SessionId, attempt: u64, target: server::Target, outgoing: Rc<Outgoing>) {
+async fn connect(
+    core: Weak<RefCell<Core>>,
+    id: SessionId,
+    attempt: u64,
+    target: server::Target,
+    outgoing: Rc<Outgoing>,
+) {
     let server = target.url.origin().ascii_serialization();
     let session = id.0;
     info!(session, attempt, server, "connecting");
@@ -520,19 +512,10 @@ async fn connect(core: Weak<RefCell<Core>>, id: SessionId, attempt: u64, target:
     };
     let reason = server::run(target, &outgoing, report).await;
     let Some(reason) = reason else { return };
-    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = %log_text(&reason.message), "connection ended");
+    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = %harmless(&reason.message), "connection ended");
     if let Some(core) = core.upgrade() {
         core.borrow_mut().input(id, Input::Lost { attempt, reason });
     }
-}
-
-/// Text from outside, made harmless for a log: no control characters, none that change the direction of writing.
-pub(crate) fn log_text(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() || is_bidirectional(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
-}
-
-fn is_bidirectional(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn random() -> u64 {

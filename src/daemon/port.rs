@@ -12,13 +12,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use interprocess::local_socket::tokio::{RecvHalf, SendHalf, Stream};
+use interprocess::local_socket::tokio::Stream;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use super::{Core, SessionId, chain, endpoint, log_text};
+use super::{Core, SessionId, endpoint};
+use crate::log::{chain, harmless};
 use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
 use crate::wire::frame::{Decoder, FrameError, MAX_FROM_EXTENSION};
@@ -34,7 +35,6 @@ const MAX_WAITING: usize = 4096;
 
 /// What the daemon knows of a port.
 pub(super) struct Port {
-    origin: Arc<str>,
     queue: Rc<Queue>,
     /// The sessions that this port has open, by the names that it uses.
     pub(super) sessions: HashMap<String, SessionId>,
@@ -77,22 +77,22 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         Err(error) => return warn!(error = %chain(&error), "a caller was turned away"),
     };
     if link.host.origin.is_empty() {
-        return serve_person(&core, link.reader, link.writer).await;
+        return serve_person(&core, &link.stream).await;
     }
     let origin: Arc<str> = link.host.origin.into();
     let queue = Rc::<Queue>::default();
     let id = {
         let mut core = core.borrow_mut();
         let id = PortId(core.next_number());
-        let port = Port { origin: Arc::clone(&origin), queue: Rc::clone(&queue), sessions: HashMap::new() };
+        let port = Port { queue: Rc::clone(&queue), sessions: HashMap::new() };
         core.ports.insert(id, port);
         core.need_changed.notify_one();
         id
     };
-    info!(port = id.0, origin = %log_text(&origin), host = link.host.build, "port opened");
+    info!(port = id.0, origin = %harmless(&origin), host = link.host.build, "port opened");
     let end = tokio::select! {
-        end = read_requests(&core, id, &origin, link.reader, &queue) => end,
-        end = write_events(&core, id, link.writer, &queue) => end,
+        end = read_requests(&core, id, &origin, &link.stream, &queue) => end,
+        end = write_events(&core, id, &link.stream, &queue) => end,
     };
     info!(port = id.0, reason = end, "port closed");
     let mut core = core.borrow_mut();
@@ -105,7 +105,13 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
 }
 
 /// Reads requests until the link ends; returns how it ended.
-async fn read_requests(core: &Rc<RefCell<Core>>, id: PortId, origin: &Arc<str>, mut reader: RecvHalf, queue: &Queue) -> String {
+async fn read_requests(
+    core: &Rc<RefCell<Core>>,
+    id: PortId,
+    origin: &Arc<str>,
+    mut reader: &Stream,
+    queue: &Queue,
+) -> String {
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
     loop {
         match reader.read_buf(decoder.buffer()).await {
@@ -135,7 +141,7 @@ async fn read_requests(core: &Rc<RefCell<Core>>, id: PortId, origin: &Arc<str>, 
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: SendHalf, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: &Stream, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
@@ -257,7 +263,8 @@ fn opened(core: &Core, id: PortId, session: &str) -> Result<SessionId, Problem> 
 }
 
 /// Answers the command line: one request a frame, `status` or `stop`.
-async fn serve_person(core: &Rc<RefCell<Core>>, mut reader: RecvHalf, mut writer: SendHalf) {
+async fn serve_person(core: &Rc<RefCell<Core>>, stream: &Stream) {
+    let (mut reader, mut writer) = (stream, stream);
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
     while let Ok(1..) = reader.read_buf(decoder.buffer()).await {
         while let Ok(Some(frame)) = decoder.next() {

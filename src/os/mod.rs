@@ -8,8 +8,3 @@
 mod unix;
 #[cfg(unix)]
 pub use unix::*;
-
-#[cfg(windows)]
-mod windows;
-#[cfg(windows)]
-pub use windows::*;

@@ -156,6 +156,5 @@ pub fn time_since_boot() -> Duration {
 /// The user of the process at the other end of a local socket.
 #[must_use]
 pub fn user_of(peer: &interprocess::local_socket::PeerCreds) -> Option<u32> {
-    use interprocess::os::unix::local_socket::PeerCredsExt as _;
     peer.euid()
 }

@@ -55,7 +55,8 @@ pub(super) type Upgraded = (WebSocketStream<super::Watched<Box<dyn Transport>>>,
 pub(super) async fn dial(target: &Target) -> Result<Upgraded, Reason> {
     let url = &target.url;
     let tcp = connect(url).await?;
-    let transport: Box<dyn Transport> = if url.scheme() == "wss" { Box::new(encrypt(url, tcp).await?) } else { Box::new(tcp) };
+    let transport: Box<dyn Transport> =
+        if url.scheme() == "wss" { Box::new(encrypt(url, tcp).await?) } else { Box::new(tcp) };
     upgrade(target, transport).await
 }
 
@@ -66,9 +67,9 @@ async fn connect(url: &Url) -> Result<TcpStream, Reason> {
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(TCP_TIMEOUT));
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
-    let uri = format!("http://{host}:{port}/").parse().map_err(|error| {
-        reason("url", format!("{host}:{port} cannot be connected to: {error}"))
-    })?;
+    let uri = format!("http://{host}:{port}/")
+        .parse()
+        .map_err(|error| reason("url", format!("{host}:{port} cannot be connected to: {error}")))?;
     let stream = connector.call(uri).await.map_err(|error| {
         let cause = root_cause(&error);
         let code = match cause.downcast_ref::<io::Error>() {
@@ -90,7 +91,8 @@ async fn encrypt(url: &Url, tcp: TcpStream) -> Result<tokio_rustls::client::TlsS
         .await
         .map_err(|error| failed(error.to_string()))?
         .map_err(|error| failed(error.to_string()))?;
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
+    let name =
+        ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
     let connecting = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
     match timeout(TLS_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -123,7 +125,8 @@ async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgra
     let (socket, response) = match timeout(UPGRADE_TIMEOUT, upgrading).await {
         Ok(upgraded) => upgraded.map_err(failed)?,
         Err(_) => {
-            let message = format!("{server} did not answer the WebSocket upgrade within {} s", UPGRADE_TIMEOUT.as_secs());
+            let message =
+                format!("{server} did not answer the WebSocket upgrade within {} s", UPGRADE_TIMEOUT.as_secs());
             return Err(reason("upgrade-timeout", message));
         }
     };

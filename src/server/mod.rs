@@ -24,8 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
-use crate::session::PING_BYTES;
-use crate::wire::{Body, Reason};
+use crate::wire::{Body, PING_BYTES, Reason};
 use dial::Transport;
 
 /// The longest message that a server may send, in bytes.
@@ -242,7 +241,12 @@ impl Pump<'_> {
     }
 
     /// Writes what is ready, flushes when nothing more is.
-    fn poll_write(&mut self, socket: &mut Socket, stalled: &mut Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_write(
+        &mut self,
+        socket: &mut Socket,
+        stalled: &mut Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
         let result = self.poll_write_ready(socket, cx);
         if result.is_ready() {
             self.blocked_since = None;

@@ -29,7 +29,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::wire::event::{Event, Opened, Problem, Reason, State, StateReport};
-use crate::wire::{Body, Code, Open, Send, WINDOW};
+use crate::wire::{Body, Code, Open, PING_BYTES, Send, WINDOW};
 use backoff::Backoff;
 use inbox::{Content, Inbox};
 use outbox::{Outbox, Queued};
@@ -204,9 +204,6 @@ pub enum Action {
     /// The session is forgotten; nothing of it may be kept.
     Forgotten,
 }
-
-/// Bytes of a ping's payload: four that are this connection's alone, and the number of the last message before it.
-pub const PING_BYTES: usize = 12;
 
 /// Which deadline [`Session::poll_timeout`] names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

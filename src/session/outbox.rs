@@ -210,7 +210,7 @@ impl Outbox {
         }
         match self.receipts.last_mut() {
             Some(last) if (last.port, last.stage, last.reason) == (known.port, stage, reason) => {
-                last.ids.push(Arc::clone(id))
+                last.ids.push(Arc::clone(id));
             }
             _ => self.receipts.push(Receipt { port: known.port, stage, reason, ids: vec![Arc::clone(id)] }),
         }

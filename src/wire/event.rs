@@ -284,7 +284,7 @@ impl Event {
                 out.put_slice(if *replay { b",\"replay\":true}" } else { b"}" });
             }
             Self::Welcome { reference, origin } => {
-                put_tagged(out, "welcome", &Welcome::new(reference.as_deref(), origin))
+                put_tagged(out, "welcome", &Welcome::new(reference.as_deref(), origin));
             }
             Self::Opened(opened) => put_tagged(out, "opened", opened),
             Self::Receipt { session, stage, ids, reason } => {

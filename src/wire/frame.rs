@@ -62,7 +62,7 @@ impl Decoder {
 
     /// The place to read into, with room for at least one sensible read.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        let missing = self.announced().map_or(0, |length| (PREFIX + length).saturating_sub(self.buffer.len()));
+        let missing = self.announced().map_or(0, |length| length.saturating_sub(self.buffer.len() - PREFIX));
         self.buffer.reserve(missing.clamp(MIN_READ, MAX_READ));
         &mut self.buffer
     }

@@ -33,6 +33,10 @@ pub const MAX_ID: usize = 128;
 /// no parser in a browser has to meet it; a deeper payload from an extension is refused.
 pub const MAX_NESTING: usize = 512;
 
+/// Bytes of the payload of a ping to a server: four that are the connection's alone, and the number of the last message
+/// before it.
+pub const PING_BYTES: usize = 12;
+
 /// How many sessions one extension may have.
 pub const MAX_SESSIONS: usize = 100;
 

@@ -208,7 +208,7 @@ impl<'a> Envelope<'a> {
             Some(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
                 return Err(invalid("the message is not an object; post an object with a string `type`"));
             }
-            Some(_) => {}
+            Some(_) => return Err(invalid("the message is not a JSON object: expected `{`")),
         }
         serde_json::from_str(text).map_err(|error| invalid(format!("the message is not a JSON object: {error}")))
     }
@@ -457,6 +457,7 @@ mod tests {
         for (text, expected) in [
             ("", "invalid-message: the message is empty"),
             ("nonsense", "invalid-message: the message is not a JSON object: expected"),
+            ("\"x\"}", "invalid-message: the message is not a JSON object: expected `{`"),
             ("[1]", "invalid-message: the message is not an object"),
             ("null", "invalid-message: the message is not an object"),
             ("{}", "invalid-message: `type` is missing"),
@@ -486,7 +487,15 @@ mod tests {
 
     #[test]
     fn an_error_text_never_repeats_a_long_input() {
-        assert!(refusal(&format!(r#"{{"type":"{}"}}"#, "x".repeat(100_000))).len() < 300);
+        let long = "x".repeat(100_000);
+        for text in [
+            format!(r#"{{"type":"{long}"}}"#),
+            format!("\"{long}\"}}"),
+            format!("{{\"{long}"),
+            format!("{{\"{long}\":\""),
+        ] {
+            assert!(refusal(&text).len() < 300);
+        }
     }
 
     proptest! {

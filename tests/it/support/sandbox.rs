@@ -1,0 +1,134 @@
+//! A machine of its own for each test: an empty home, and the real binary in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::browser::Browser;
+use super::until;
+
+/// An extension of Chromium's, as the browser names it.
+pub(crate) const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop/";
+
+/// The machine. Its daemon ends with it.
+pub(crate) struct Sandbox {
+    home: tempfile::TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), variables: Vec::new() }
+    }
+
+    /// The same with one more environment variable for all programs.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn bridge_home(&self) -> PathBuf {
+        self.home().join("bridge")
+    }
+
+    /// The program, with an environment as bare as a browser's on a fresh machine.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_websocket-bridge"));
+        command.env_clear().env("HOME", self.home()).env("WEBSOCKET_BRIDGE_HOME", self.bridge_home());
+        command.env("PATH", "/usr/bin:/bin").current_dir(self.home());
+        command.envs(self.variables.iter().cloned());
+        command
+    }
+
+    /// Runs a command of a person to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command and takes its JSON from standard output.
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Opens a port as Chromium does.
+    pub(crate) fn port(&self) -> Browser {
+        self.port_of(ORIGIN)
+    }
+
+    /// Opens a port for another extension.
+    pub(crate) fn port_of(&self, origin: &str) -> Browser {
+        let mut command = self.command();
+        command.arg(origin);
+        Browser::start(command)
+    }
+
+    /// Process id of the daemon that holds the lock, if one does.
+    pub(crate) fn daemon(&self) -> Option<u32> {
+        let lock = std::fs::File::open(self.bridge_home().join("daemon.lock")).ok()?;
+        match lock.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => {
+                std::fs::read_to_string(self.bridge_home().join("daemon.lock")).ok()?.trim().parse().ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// Everything in the log of that name.
+    pub(crate) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.bridge_home().join("logs").join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Process ids of all programs of this machine that run: they carry its home in their environment.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mark = format!("WEBSOCKET_BRIDGE_HOME={}", self.bridge_home().display());
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid: &u32| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            })
+            .filter(|pid| !status(*pid, "State:").starts_with('Z'))
+            .collect()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if self.daemon().is_some() {
+            let output = self.run(&["stop"]);
+            if !std::thread::panicking() {
+                assert!(output.status.success(), "{output:?}");
+                until("the daemon ends", || self.daemon().is_none().then_some(()));
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("-- daemon.log\n{}\n-- host.log\n{}", self.log("daemon"), self.log("host"));
+            for pid in self.processes() {
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            }
+        }
+    }
+}
+
+/// A field of `/proc/PID/status`; empty if the process is gone.
+pub(crate) fn status(pid: u32, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// Memory of a process that is its own, in bytes.
+pub(crate) fn memory(pid: u32) -> u64 {
+    let kilobytes = status(pid, "RssAnon:").trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+    kilobytes * 1024
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
