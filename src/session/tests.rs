@@ -1,1 +1,294 @@
-#![allow(missing_docs)]
+//! Tests of the session under virtual time.
+//!
+//! `stream`, `queue` and `connection` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! session as the daemon does and puts every action into a line of text.
+
+mod connection;
+mod queue;
+mod stream;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::wire::{Acknowledge, Gap, GapReason, Stage};
+
+const SERVER: &str = "ws://localhost:8080/ws";
+
+/// Milliseconds since 1970 when a rig begins: a round number, so that times in lines can be read.
+const BEGIN: u64 = 1_000_000;
+
+/// A session, its clock, and a driver that does nothing but write down.
+struct Rig {
+    session: Session,
+    now: Now,
+    /// The ping that the server has not answered, with its attempt.
+    ping: Option<(u64, [u8; PING_BYTES])>,
+    /// Messages that are to be kept safely and are not yet.
+    unpersisted: Vec<u64>,
+    /// Whether those are kept at once.
+    disk: bool,
+}
+
+impl Rig {
+    /// A session that nobody has opened.
+    fn new() -> Self {
+        let now = Now { elapsed: Duration::from_secs(1000), unix_ms: BEGIN };
+        let session = Session::new(77, "s", Url::parse(SERVER).unwrap(), false, 1, now);
+        Self { session, now, ping: None, unpersisted: Vec::new(), disk: true }
+    }
+
+    /// A session that port 1 has opened, and whose server is there.
+    fn connected() -> Self {
+        let mut rig = Self::new();
+        rig.open(1, "main");
+        rig.connect();
+        rig
+    }
+
+    fn input(&mut self, input: Input) -> Vec<String> {
+        self.session.handle(input, self.now);
+        self.take_actions()
+    }
+
+    fn take_actions(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                match &action {
+                    Action::Ping { attempt, payload } => self.ping = Some((*attempt, *payload)),
+                    Action::Persist { number, .. } => self.unpersisted.push(*number),
+                    _ => {}
+                }
+                lines.extend(line(&action));
+            }
+            if !self.disk || self.unpersisted.is_empty() {
+                return lines;
+            }
+            let number = self.unpersisted.remove(0);
+            self.session.handle(Input::Persisted { number }, self.now);
+        }
+    }
+
+    fn open_as(&mut self, port: u64, open: Open) -> Vec<String> {
+        self.input(Input::Open { port: PortId(port), open, url: None, reference: None })
+    }
+
+    fn open(&mut self, port: u64, consumer: &str) -> Vec<String> {
+        self.open_as(port, open(consumer))
+    }
+
+    fn open_url(&mut self, port: u64, url: &str) -> Vec<String> {
+        let url = Some(Url::parse(url).unwrap());
+        self.input(Input::Open { port: PortId(port), open: open("main"), url, reference: None })
+    }
+
+    fn detach(&mut self, port: u64) -> Vec<String> {
+        self.input(Input::Detach { port: PortId(port) })
+    }
+
+    fn ack(&mut self, port: u64, seq: u64) -> Vec<String> {
+        self.input(Input::Ack { port: PortId(port), seq, epoch: None, reference: None })
+    }
+
+    fn written(&mut self, port: u64, seq: u64) -> Vec<String> {
+        self.input(Input::Written { port: PortId(port), seq })
+    }
+
+    fn send_as(&mut self, port: u64, send: Send) -> Vec<String> {
+        self.input(Input::Send { port: PortId(port), send, reference: None })
+    }
+
+    /// Port 1 sends a message whose id is its text.
+    fn send(&mut self, text: &str) -> Vec<String> {
+        self.send_as(1, send(text))
+    }
+
+    /// The attempt under way succeeds.
+    fn connect(&mut self) -> Vec<String> {
+        let attempt = self.attempt();
+        self.input(Input::Connected { attempt, protocol: None })
+    }
+
+    /// The connection, or the attempt, ends for this reason.
+    fn lose(&mut self, reason: Reason) -> Vec<String> {
+        let attempt = self.attempt();
+        self.input(Input::Lost { attempt, reason })
+    }
+
+    /// The connection breaks, and the next attempt begins at its time.
+    fn break_and_redial(&mut self) -> Vec<String> {
+        let mut lines = self.lose(reset());
+        lines.extend(self.next_timer());
+        lines
+    }
+
+    fn frame(&mut self, text: &str) -> Vec<String> {
+        self.frame_of(Body::Json(Bytes::copy_from_slice(text.as_bytes())))
+    }
+
+    fn frame_of(&mut self, body: Body) -> Vec<String> {
+        let attempt = self.attempt();
+        self.input(Input::Frame { attempt, body })
+    }
+
+    /// The server answers the last ping.
+    fn pong(&mut self) -> Vec<String> {
+        let (attempt, payload) = self.ping.take().expect("a ping is out");
+        self.input(Input::Pong { attempt, payload })
+    }
+
+    fn attempt(&self) -> u64 {
+        self.session.attempt().expect("a connection is made or being made")
+    }
+
+    /// Time passes; the session is woken whenever it wants to be.
+    fn wait(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now.elapsed + time;
+        let mut lines = Vec::new();
+        while self.session.poll_timeout().is_some_and(|(at, _)| at <= end) {
+            lines.extend(self.next_timer());
+        }
+        self.set_time(end);
+        lines
+    }
+
+    /// Time passes until the session wants to be woken.
+    fn next_timer(&mut self) -> Vec<String> {
+        let (at, timer) = self.session.poll_timeout().expect("a timer runs");
+        self.set_time(at.max(self.now.elapsed));
+        self.session.handle_timeout(self.now);
+        let lines = self.take_actions();
+        let next = self.session.poll_timeout();
+        assert!(next.is_none_or(|(next, _)| next > self.now.elapsed), "after {timer:?} came {next:?}");
+        lines
+    }
+
+    fn set_time(&mut self, elapsed: Duration) {
+        self.now.unix_ms += (elapsed - self.now.elapsed).as_millis() as u64;
+        self.now.elapsed = elapsed;
+    }
+
+    fn status(&self) -> serde_json::Value {
+        self.session.status(self.now)
+    }
+}
+
+fn open(consumer: &str) -> Open {
+    Open {
+        session: "s".into(),
+        profile: String::new(),
+        url: None,
+        memory: false,
+        consumer: consumer.into(),
+        acknowledge: Acknowledge::Manual,
+        as_text: false,
+    }
+}
+
+fn send(text: &str) -> Send {
+    Send {
+        body: Body::Text(Bytes::copy_from_slice(text.as_bytes())),
+        id: Some(text.into()),
+        ttl_ms: None,
+        resend: true,
+        receipts: vec![Stage::Stored, Stage::Received],
+    }
+}
+
+fn reset() -> Reason {
+    Reason { code: "reset", message: "it broke".into(), close_code: None, http_status: None, retryable: true }
+}
+
+fn refused(http_status: u16) -> Reason {
+    Reason { code: "http", http_status: Some(http_status), ..reset() }
+}
+
+fn large(bytes: usize) -> Body {
+    Body::Binary(vec![0; bytes].into())
+}
+
+/// An action as a line; nothing for one that every message has and that only the rig needs.
+fn line(action: &Action) -> Option<String> {
+    Some(match action {
+        Action::Connect { attempt, url } => format!("#{attempt} connect {}", url.path()),
+        Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
+        Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
+        Action::Ping { attempt, .. } => format!("#{attempt} ping"),
+        Action::Persist { .. } => return None,
+        Action::Forgotten => "forgotten".into(),
+        Action::ToExtension { port, event } => format!("{}: {}", port.0, shown_event(event)),
+    })
+}
+
+fn shown_event(event: &Event) -> String {
+    match event {
+        Event::Opened(opened) => {
+            let state = shown_state(opened.state);
+            format!("opened {state} head {} acked {} pending {}", opened.head, opened.acked, opened.pending)
+        }
+        Event::Message { seq, body, replay, .. } => {
+            format!("{} {seq} {}", if *replay { "replay" } else { "message" }, shown_body(body))
+        }
+        Event::Gap { seq, gap: Gap { from, reason, count, since, until }, replay, .. } => {
+            let mut shown = format!("{} {from}..={seq} ", if *replay { "replay gap" } else { "gap" });
+            shown += match reason {
+                GapReason::Disconnected => "disconnected",
+                GapReason::Overflow => "overflow",
+            };
+            shown += &count.map_or(" count unknown".into(), |count| format!(" count {count}"));
+            if let (Some(since), Some(until)) = (since, until) {
+                shown += &format!(" from +{} to +{}", since - BEGIN, until - BEGIN);
+            }
+            shown
+        }
+        Event::Receipt { stage, ids, reason, .. } => {
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            format!("{} {}{reason}", format!("{stage:?}").to_lowercase(), ids.join(" "))
+        }
+        Event::State { state, .. } => {
+            let reason = state.reason.as_ref().map_or(String::new(), |reason| format!(" ({})", reason.code));
+            format!("{}{reason}", shown_state(state.state))
+        }
+        Event::Error(problem) => format!("error {}", problem.code.as_str()),
+        Event::Welcome { .. } | Event::Status { .. } => unreachable!("a session does not say {event:?}"),
+    }
+}
+
+fn shown_state(state: State) -> String {
+    format!("{state:?}").to_lowercase()
+}
+
+fn shown_body(body: &Body) -> String {
+    let kind = match body {
+        Body::Json(_) => "",
+        Body::Text(_) => "text:",
+        Body::Binary(_) => "binary:",
+    };
+    match body.len() {
+        0..100 => format!("{kind}{}", std::str::from_utf8(body.bytes()).unwrap()),
+        length => format!("{kind}{length} bytes"),
+    }
+}
+
+/// The lines that are said to one port, without its number.
+fn said_to(port: u64, lines: &[String]) -> Vec<&str> {
+    let start = format!("{port}: ");
+    lines.iter().filter_map(|line| line.strip_prefix(&start)).collect()
+}
+
+/// The messages and gaps among the lines.
+fn deliveries(lines: &[String]) -> Vec<&str> {
+    let words = ["message ", "replay ", "gap "];
+    let said =
+        |line: &&str| line.split_once(": ").is_some_and(|(_, said)| words.iter().any(|word| said.starts_with(word)));
+    lines.iter().map(String::as_str).filter(said).collect()
+}
+
+/// The lines without pings.
+fn without_pings(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.ends_with(" ping")).collect()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

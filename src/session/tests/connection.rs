@@ -1,0 +1,322 @@
+//! The connection: states, heartbeat, when it is tried again and when not.
+
+use super::*;
+
+#[test]
+fn a_failed_attempt_is_tried_again_at_the_time_that_is_told() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.session.handle(Input::Lost { attempt: 1, reason: reset() }, rig.now);
+    let Some(Action::ToExtension { event: Event::State { state, .. }, .. }) = rig.session.poll_action() else {
+        panic!()
+    };
+    assert_eq!((state.state, state.attempt, state.since), (State::Reconnecting, None, BEGIN));
+    assert_eq!(state.reason.unwrap().code, "reset");
+    let (at, timer) = rig.session.poll_timeout().unwrap();
+    assert_eq!(timer, Timer::Retry);
+    assert_eq!(state.retry_at, Some(BEGIN + (at - rig.now.elapsed).as_millis() as u64));
+    assert_eq!(rig.next_timer(), ["1: reconnecting", "#2 connect /ws"]);
+}
+
+#[test]
+fn the_protocol_that_the_server_chose_is_told() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.session.handle(Input::Connected { attempt: 1, protocol: Some("chat".into()) }, rig.now);
+    let Some(Action::ToExtension { event: Event::State { state, .. }, .. }) = rig.session.poll_action() else {
+        panic!()
+    };
+    assert_eq!((state.protocol.as_deref(), state.attempt), (Some("chat"), Some(1)));
+}
+
+#[test]
+fn what_an_older_attempt_reports_is_ignored() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.break_and_redial();
+    for input in [
+        Input::Connected { attempt: 1, protocol: None },
+        Input::Frame { attempt: 1, body: Body::Json("a".into()) },
+        Input::Frame { attempt: 2, body: Body::Json("too early".into()) },
+        Input::Pong { attempt: 1, payload: [0; PING_BYTES] },
+        Input::Alive { attempt: 1 },
+        Input::Lost { attempt: 1, reason: reset() },
+        Input::Lost { attempt: 3, reason: reset() },
+    ] {
+        assert_eq!(rig.input(input), [""; 0]);
+    }
+    assert_eq!(rig.connect(), ["1: connected"]);
+    for attempt in [1, 2, 3] {
+        assert_eq!(rig.input(Input::Connected { attempt, protocol: None }), [""; 0]);
+    }
+    assert_eq!(rig.input(Input::Lost { attempt: 1, reason: reset() }), [""; 0]);
+    assert_eq!(rig.frame("a"), ["1: message 1 a"]);
+}
+
+#[test]
+fn delays_grow_while_attempts_fail() {
+    let mut longest = [Duration::ZERO; 12];
+    for seed in 0..200 {
+        let mut rig = Rig::new();
+        rig.session.rng = fastrand::Rng::with_seed(seed);
+        rig.open(1, "main");
+        for longest in &mut longest {
+            rig.lose(reset());
+            let delay = rig.session.poll_timeout().unwrap().0 - rig.now.elapsed;
+            *longest = delay.max(*longest);
+            rig.next_timer();
+        }
+    }
+    for (failures, longest) in longest.iter().enumerate() {
+        let bound = seconds(1 << failures).min(seconds(300));
+        assert!(*longest <= bound && *longest > bound.mul_f64(0.8), "after {failures}: {longest:?}");
+    }
+}
+
+#[test]
+fn only_a_connection_that_was_stable_begins_the_delays_anew() {
+    for (lived, bound) in [(29, 512), (30, 1)] {
+        let longest = (0..100).map(|seed| {
+            let mut rig = Rig::new();
+            rig.session.rng = fastrand::Rng::with_seed(seed);
+            rig.open(1, "main");
+            for _ in 0..8 {
+                rig.break_and_redial();
+            }
+            rig.connect();
+            rig.now.elapsed += seconds(lived);
+            rig.lose(reset());
+            rig.session.poll_timeout().unwrap().0 - rig.now.elapsed
+        });
+        let bound = seconds(bound).min(seconds(300));
+        let longest = longest.max().unwrap();
+        assert!(longest <= bound && longest > bound / 2, "{lived}: {longest:?}");
+    }
+}
+
+#[test]
+fn a_server_that_says_no_to_a_credential_is_not_asked_again() {
+    for status in [401, 403, 407] {
+        let mut rig = Rig::new();
+        rig.open(1, "main");
+        rig.session.handle(Input::Lost { attempt: 1, reason: refused(status) }, rig.now);
+        let Some(Action::ToExtension { event: Event::State { state, .. }, .. }) = rig.session.poll_action() else {
+            panic!()
+        };
+        let reason = state.reason.unwrap();
+        assert_eq!((state.state, reason.retryable, reason.http_status), (State::Error, false, Some(status)));
+        assert_eq!(rig.session.poll_timeout(), None);
+        assert_eq!(rig.status()["health"], 0);
+    }
+    for status in [400, 404, 429, 500, 503] {
+        let mut rig = Rig::new();
+        rig.open(1, "main");
+        assert_eq!(rig.lose(refused(status)), ["1: reconnecting (http)"]);
+    }
+}
+
+#[test]
+fn a_reconnect_request_ends_the_parking_but_not_within_a_second() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.lose(refused(401));
+    let reconnect = || Input::Reconnect { port: PortId(1), reference: None };
+    assert_eq!(rig.input(reconnect()), ["1: error rate-limited"]);
+    rig.wait(seconds(1));
+    assert_eq!(rig.input(reconnect()), ["1: reconnecting", "#2 connect /ws"]);
+    assert_eq!(rig.input(reconnect()), [""; 0], "it is being tried");
+    rig.connect();
+    assert_eq!(rig.input(reconnect()), [""; 0], "it is connected");
+}
+
+#[test]
+fn a_reconnect_request_need_not_wait_for_the_delay() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    for _ in 0..9 {
+        rig.break_and_redial();
+    }
+    rig.lose(reset());
+    rig.now.elapsed += seconds(1);
+    let lines = rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    assert_eq!(lines, ["1: reconnecting", "#11 connect /ws"]);
+}
+
+#[test]
+fn closed_stays_closed_until_somebody_opens_or_reconnects() {
+    let mut rig = Rig::connected();
+    rig.open(2, "other");
+    let close = || Input::Close { forget: false };
+    assert_eq!(rig.input(close()), ["#1 disconnect 1000", "1: disconnected", "2: disconnected"]);
+    assert_eq!(rig.wait(seconds(1000)), [""; 0]);
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    assert!(rig.input(Input::Reconnect { port: PortId(1), reference: None }).contains(&"#2 connect /ws".into()));
+    assert!(rig.connect().contains(&"#2 send text:a".into()));
+    rig.input(close());
+    let lines = rig.open(3, "third");
+    assert_eq!(lines[0], "3: opened connecting head 1 acked 1 pending 0");
+    assert!(lines.contains(&"#3 connect /ws".into()), "{lines:?}");
+}
+
+#[test]
+fn closing_ends_an_attempt_too() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.input(Input::Close { forget: false }), ["#1 disconnect 1000", "1: disconnected"]);
+    assert_eq!(rig.input(Input::Connected { attempt: 1, protocol: None }), [""; 0]);
+    assert_eq!(rig.input(Input::Close { forget: false }), ["1: disconnected"], "it is answered");
+}
+
+#[test]
+fn forgetting_says_so_last() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.input(Input::Close { forget: true }), ["#1 disconnect 1000", "1: disconnected", "forgotten"]);
+}
+
+#[test]
+fn another_server_is_refused_and_another_path_is_used_next_time() {
+    let mut rig = Rig::connected();
+    for url in ["ws://localhost:8081/ws", "wss://localhost:8080/ws", "ws://127.0.0.1:8080/ws"] {
+        assert_eq!(rig.open_url(2, url), ["2: error url-differs"]);
+    }
+    assert_eq!(rig.session.url().as_str(), SERVER);
+    assert_eq!(rig.open_url(1, "ws://localhost:8080/other?x=1")[0], "1: opened connected head 0 acked 0 pending 0");
+    assert_eq!(rig.break_and_redial().last().unwrap(), "#2 connect /other");
+}
+
+#[test]
+fn a_status_shows_no_query() {
+    let mut rig = Rig::connected();
+    rig.open_url(1, "ws://localhost:8080/ws?token=secret");
+    assert_eq!(rig.status()["url"], "ws://localhost:8080/ws");
+    assert!(!rig.status().to_string().contains("secret"));
+}
+
+#[test]
+fn a_silent_server_is_pinged() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.wait(seconds(25) - Duration::from_millis(1)), [""; 0]);
+    assert_eq!(rig.wait(Duration::from_millis(1)), ["#1 ping"]);
+    rig.pong();
+    rig.wait(seconds(20));
+    rig.frame("a");
+    assert_eq!(rig.wait(seconds(24)), [""; 0], "it was heard");
+    rig.input(Input::Alive { attempt: 1 });
+    assert_eq!(rig.wait(seconds(24)), [""; 0], "it was heard again");
+    assert_eq!(rig.wait(seconds(1)), ["#1 ping"]);
+}
+
+#[test]
+fn a_server_that_answered_once_and_then_is_silent_is_given_up() {
+    let mut rig = Rig::connected();
+    rig.wait(seconds(25));
+    rig.pong();
+    rig.wait(seconds(25));
+    assert_eq!(rig.wait(seconds(10) - Duration::from_millis(1)), [""; 0]);
+    assert_eq!(rig.wait(Duration::from_millis(1)), ["#1 disconnect 1001", "1: reconnecting (heartbeat)"]);
+}
+
+#[test]
+fn a_server_that_sends_something_else_than_the_answer_lives() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.pong();
+    rig.send("b");
+    rig.wait(seconds(5));
+    rig.frame("x");
+    assert_eq!(rig.wait(seconds(5)), ["#1 ping"], "it is asked again");
+    assert_eq!(rig.pong(), ["1: received b"]);
+}
+
+#[test]
+fn for_a_server_that_never_answers_pings_written_counts_as_received() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.status()["answers_pings"], json!(null));
+    rig.send("a");
+    assert_eq!(said_to(1, &rig.wait(seconds(10))), ["received a"]);
+    assert_eq!(rig.status()["answers_pings"], false);
+    assert_eq!(rig.status()["health"], 80);
+    assert_eq!(rig.send("b"), ["#1 send text:b", "1: received b"]);
+    let lines = rig.wait(seconds(3600));
+    assert!(lines.iter().all(|line| line == "#1 ping") && lines.len() > 50, "not dropped, but asked: {lines:?}");
+    rig.pong();
+    assert_eq!(rig.status()["answers_pings"], true);
+    assert_eq!(rig.send("c"), ["#1 send text:c", "#1 ping", "1: stored c"]);
+}
+
+#[test]
+fn the_connection_lingers_a_day_without_ports() {
+    let mut rig = Rig::connected();
+    rig.detach(1);
+    let day = 24 * 60 * 60;
+    for _ in 0..(day / 20 - 1) {
+        rig.wait(seconds(20));
+        rig.input(Input::Alive { attempt: 1 });
+    }
+    assert!(rig.session.is_needed());
+    assert_eq!(rig.wait(seconds(20)), ["#1 disconnect 1000"]);
+    assert!(!rig.session.is_needed());
+    assert_eq!(rig.session.poll_timeout(), None);
+}
+
+#[test]
+fn a_port_that_comes_back_ends_the_lingering() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.lose(refused(401));
+    rig.detach(1);
+    assert_eq!(rig.session.poll_timeout().unwrap().1, Timer::Linger);
+    rig.open(2, "main");
+    assert_eq!(rig.session.poll_timeout(), None);
+}
+
+#[test]
+fn the_daemon_is_needed_while_anything_is_kept() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.input(Input::Close { forget: false });
+    rig.detach(1);
+    assert!(rig.session.is_needed());
+    rig.open(1, "main");
+    rig.input(Input::Close { forget: false });
+    rig.ack(1, 1);
+    rig.detach(1);
+    assert!(!rig.session.is_needed());
+}
+
+#[test]
+fn the_status_tells_what_happened() {
+    let mut rig = Rig::connected();
+    rig.frame("abc");
+    rig.send("ab");
+    rig.wait(Duration::from_millis(250));
+    rig.pong();
+    let status = rig.status();
+    for (field, value) in [
+        ("session", json!("s")),
+        ("mode", json!("durable")),
+        ("state", json!("connected")),
+        ("connected_at", json!(BEGIN)),
+        ("attempt", json!(1)),
+        ("last_ping_at", json!(BEGIN)),
+        ("last_pong_at", json!(BEGIN + 250)),
+        ("latency_ms", json!(250.0)),
+        ("answers_pings", json!(true)),
+        ("messages_received", json!(1)),
+        ("bytes_received", json!(3)),
+        ("messages_sent", json!(1)),
+        ("bytes_sent", json!(2)),
+        ("reconnections", json!(0)),
+        ("errors", json!(0)),
+        ("uptime_ms", json!(250)),
+        ("health", json!(100)),
+        ("consumers", json!([{"consumer": "main", "acked": 0, "attached": true}])),
+    ] {
+        assert_eq!(status[field], value, "{field}");
+    }
+    rig.break_and_redial();
+    assert_eq!(rig.status()["health"], 40);
+    rig.connect();
+    let status = rig.status();
+    assert_eq!((&status["reconnections"], &status["errors"], &status["attempt"]), (&json!(1), &json!(1), &json!(2)));
+}

@@ -1,0 +1,249 @@
+//! What reaches the server: order, confirmation, endings and receipts.
+
+use super::*;
+
+#[test]
+fn a_message_is_written_stored_and_received_when_the_ping_behind_it_is_answered() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.send("a"), ["#1 send text:a", "#1 ping", "1: stored a"]);
+    assert_eq!(rig.pong(), ["1: received a"]);
+    assert_eq!(rig.status()["outbox"], json!({"messages": 0, "bytes": 0}));
+}
+
+#[test]
+fn what_is_sent_without_a_connection_goes_out_in_order_before_what_is_sent_later() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    assert_eq!(rig.send("b"), ["1: stored b"]);
+    assert_eq!(rig.connect(), ["1: connected", "#1 send text:a", "#1 send text:b", "#1 ping"]);
+    assert_eq!(rig.send("c"), ["#1 send text:c", "1: stored c"]);
+    assert_eq!(rig.pong(), ["#1 ping", "1: received a b"]);
+    assert_eq!(rig.pong(), ["1: received c"]);
+}
+
+#[test]
+fn stored_is_said_only_when_it_is_kept_safely() {
+    let mut rig = Rig::connected();
+    rig.disk = false;
+    assert_eq!(rig.send("a"), ["#1 send text:a", "#1 ping"]);
+    let number = rig.unpersisted[0];
+    assert_eq!(rig.input(Input::Persisted { number }), ["1: stored a"]);
+    assert_eq!(rig.input(Input::Persisted { number }), [""; 0], "once");
+}
+
+#[test]
+fn what_was_received_first_is_not_called_stored_afterwards() {
+    let mut rig = Rig::connected();
+    rig.disk = false;
+    rig.send("a");
+    assert_eq!(rig.pong(), ["1: received a"]);
+    assert_eq!(rig.input(Input::Persisted { number: 1 }), [""; 0]);
+}
+
+#[test]
+fn one_ping_is_out_at_a_time_and_its_answer_stands_for_all_before_it() {
+    let mut rig = Rig::connected();
+    assert!(rig.send("a").contains(&"#1 ping".into()));
+    for text in ["b", "c", "d"] {
+        assert!(!rig.send(text).contains(&"#1 ping".into()));
+    }
+    assert_eq!(said_to(1, &rig.pong()), ["received a"], "b, c and d were written behind the ping");
+    assert_eq!(said_to(1, &rig.pong()), ["received b c d"]);
+    assert_eq!(rig.ping, None);
+}
+
+#[test]
+fn an_answer_to_no_ping_of_this_connection_proves_nothing() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    let (attempt, payload) = rig.ping.unwrap();
+    let mut foreign = payload;
+    foreign[0] ^= 1;
+    assert_eq!(rig.input(Input::Pong { attempt, payload: foreign }), [""; 0]);
+    rig.break_and_redial();
+    rig.connect();
+    assert_eq!(rig.input(Input::Pong { attempt, payload }), [""; 0], "from the old connection");
+    assert_eq!(rig.input(Input::Pong { attempt: 2, payload }), [""; 0], "the old connection's");
+    assert_eq!(rig.pong(), ["1: received a"]);
+}
+
+#[test]
+fn after_a_loss_what_is_not_confirmed_is_sent_again_in_order_before_what_waits() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.pong();
+    rig.send("b");
+    rig.send("c");
+    rig.lose(reset());
+    rig.send("d");
+    rig.next_timer();
+    let lines = rig.connect();
+    let sent: Vec<_> = lines.iter().filter(|line| line.starts_with("#2")).collect();
+    assert_eq!(sent, ["#2 send text:b", "#2 send text:c", "#2 send text:d", "#2 ping"]);
+    assert_eq!(said_to(1, &rig.pong()), ["received b c d"]);
+}
+
+#[test]
+fn what_may_not_be_sent_again_is_refused_when_its_delivery_is_unknown() {
+    let mut rig = Rig::connected();
+    rig.send_as(1, Send { resend: false, ..send("a") });
+    rig.send("b");
+    assert_eq!(said_to(1, &rig.lose(reset())), ["reconnecting (reset)", "refused a (unknown-delivery)"]);
+    rig.send_as(1, Send { resend: false, ..send("c") });
+    rig.next_timer();
+    let sent: Vec<_> = rig.connect().into_iter().filter(|line| line.contains("send")).collect();
+    assert_eq!(sent, ["#2 send text:b", "#2 send text:c"], "c was never on the wire");
+}
+
+#[test]
+fn a_message_expires_when_it_has_waited_too_long_and_is_then_not_sent() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.send_as(1, Send { ttl_ms: Some(1000), ..send("a") });
+    rig.send_as(1, Send { ttl_ms: Some(500), ..send("b") });
+    rig.send("c");
+    assert_eq!(rig.wait(Duration::from_millis(499)), [""; 0]);
+    assert_eq!(rig.wait(Duration::from_millis(1)), ["1: expired b"]);
+    assert_eq!(rig.wait(Duration::from_millis(500)), ["1: expired a"]);
+    assert_eq!(rig.connect(), ["1: connected", "#1 send text:c", "#1 ping"]);
+}
+
+#[test]
+fn what_is_on_the_wire_does_not_expire_until_the_connection_is_lost() {
+    let mut rig = Rig::connected();
+    rig.send_as(1, Send { ttl_ms: Some(1000), ..send("a") });
+    assert_eq!(rig.wait(seconds(2)), [""; 0]);
+    rig.lose(reset());
+    assert_eq!(said_to(1, &rig.wait(Duration::ZERO)), ["expired a"]);
+}
+
+#[test]
+fn the_longest_time_to_live_is_no_overflow() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.send_as(1, Send { ttl_ms: Some(u64::MAX), ..send("a") }), ["1: stored a"]);
+    rig.wait(seconds(1));
+}
+
+#[test]
+fn a_full_queue_refuses_by_receipt_or_for_a_message_without_id_by_error() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    for _ in 0..9_999 {
+        assert_eq!(rig.send_as(1, Send { id: None, ..send("x") }), [""; 0], "no id, no receipts");
+    }
+    assert_eq!(rig.send("last"), ["1: stored last"]);
+    assert_eq!(rig.send("a"), ["1: refused a (full)"]);
+    assert_eq!(rig.send_as(1, Send { id: None, ..send("x") }), ["1: error queue-full"]);
+    rig.connect();
+    rig.pong();
+    assert_eq!(rig.send("a"), ["#1 send text:a", "#1 ping", "1: stored a"], "a refused id may be tried again");
+}
+
+#[test]
+fn a_queue_is_full_by_bytes_too_but_takes_anything_when_it_is_empty() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    let half = Bytes::from(vec![b' '; 32 << 20]);
+    let large = |id: &str| Send { body: Body::Json(half.clone()), ..send(id) };
+    assert_eq!(rig.send_as(1, large("a")), ["1: stored a"]);
+    assert_eq!(rig.send_as(1, large("b")), ["1: stored b"], "exactly full");
+    assert_eq!(rig.send("c"), ["1: refused c (full)"]);
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.send_as(1, Send { body: super::large(65 << 20), ..send("a") }), ["1: stored a"]);
+}
+
+#[test]
+fn a_repeated_id_is_answered_with_the_stage_reached_and_not_queued_again() {
+    let mut rig = Rig::connected();
+    rig.disk = false;
+    rig.send("a");
+    assert_eq!(rig.send("a"), [""; 0], "nothing is reached yet");
+    rig.input(Input::Persisted { number: 1 });
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    rig.pong();
+    assert_eq!(rig.send("a"), ["1: received a"]);
+    assert_eq!(rig.send("a"), ["1: received a"]);
+    assert_eq!(rig.status()["messages_sent"], 1);
+}
+
+#[test]
+fn a_repeated_id_is_answered_with_how_it_ended_badly() {
+    let mut rig = Rig::connected();
+    rig.send_as(1, Send { resend: false, ..send("a") });
+    rig.lose(reset());
+    rig.send_as(1, Send { ttl_ms: Some(10), ..send("b") });
+    assert!(rig.wait(Duration::from_millis(10)).contains(&"1: expired b".into()));
+    assert_eq!(rig.send("a"), ["1: refused a (unknown-delivery)"]);
+    assert_eq!(rig.send("b"), ["1: expired b"]);
+}
+
+#[test]
+fn receipts_go_to_the_port_that_last_repeated_the_id() {
+    let mut rig = Rig::connected();
+    rig.open(2, "other");
+    rig.send("a");
+    assert_eq!(rig.send_as(2, send("a")), ["2: stored a"]);
+    assert_eq!(rig.pong(), ["2: received a"]);
+}
+
+#[test]
+fn only_the_stages_that_were_asked_for_are_reported_but_a_bad_end_always_is() {
+    let mut rig = Rig::connected();
+    assert_eq!(said_to(1, &rig.send_as(1, Send { receipts: vec![Stage::Received], ..send("a") })), [""; 0]);
+    assert_eq!(rig.pong(), ["1: received a"]);
+    rig.send_as(1, Send { receipts: vec![], ..send("b") });
+    assert_eq!(rig.pong(), [""; 0]);
+    rig.send_as(1, Send { receipts: vec![], resend: false, ..send("c") });
+    assert!(rig.lose(reset()).contains(&"1: refused c (unknown-delivery)".into()));
+}
+
+#[test]
+fn an_ending_that_nobody_heard_is_told_when_the_consumer_opens_again_and_only_once() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.send_as(1, Send { receipts: vec![Stage::Stored], ..send("b") });
+    rig.detach(1);
+    rig.pong();
+    rig.pong();
+    assert_eq!(said_to(2, &rig.open(2, "other"))[2..], [""; 0], "not this one's");
+    assert_eq!(said_to(3, &rig.open(3, "main"))[2..], ["received a"], "and of b nobody asked");
+    rig.detach(3);
+    assert_eq!(said_to(4, &rig.open(4, "main"))[2..], [""; 0]);
+}
+
+#[test]
+fn the_bridge_remembers_ten_thousand_ids_that_have_ended() {
+    let mut rig = Rig::connected();
+    for number in 0..10_001 {
+        rig.send(&number.to_string());
+        rig.pong();
+    }
+    assert_eq!(rig.send("1"), ["1: received 1"]);
+    assert_eq!(rig.send("0"), ["#1 send text:0", "#1 ping", "1: stored 0"]);
+}
+
+#[test]
+fn what_was_never_opened_cannot_send_or_acknowledge() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.send_as(9, send("a")), ["9: error unknown-session"]);
+    assert_eq!(rig.ack(9, 0), ["9: error unknown-session"]);
+    rig.detach(9);
+    rig.detach(1);
+    assert_eq!(rig.send("a"), ["1: error unknown-session"]);
+}
+
+#[test]
+fn a_payload_leaves_as_it_was_posted() {
+    let mut rig = Rig::connected();
+    for (body, sent) in [
+        (Body::Json(r#"{"n":12345678901234567890, "n":1}"#.into()), r#"{"n":12345678901234567890, "n":1}"#),
+        (Body::Text("é".into()), "text:é"),
+        (Body::Binary("x".into()), "binary:x"),
+        (Body::Text(Bytes::new()), "text:"),
+    ] {
+        assert_eq!(rig.send_as(1, Send { body, id: None, ..send("x") })[0], format!("#1 send {sent}"));
+    }
+}
