@@ -232,6 +232,14 @@ impl Inbox {
         Ok(())
     }
 
+    /// What was delivered to `port` under `seq` is written to the browser, which acknowledges it for a port that asked
+    /// for that. Returns whether anything changed: the message may be from before the port opened anew, or left.
+    pub(super) fn written(&mut self, port: PortId, seq: u64) -> bool {
+        let reads =
+            |reader: &Reader| reader.port == port && reader.acknowledge == Acknowledge::Auto && seq <= reader.delivered;
+        self.readers().any(reads) && self.acknowledge(port, seq).is_ok()
+    }
+
     /// Everything that may go out now, to `deliver`.
     pub(super) fn pump(&mut self, now: Duration, mut deliver: impl FnMut(Delivery)) {
         for index in 0..self.consumers.len() {

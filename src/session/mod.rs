@@ -398,7 +398,11 @@ impl Session {
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
             Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference, now),
-            Input::Written { port, seq } => self.handle_ack(port, seq, None, None, now),
+            Input::Written { port, seq } => {
+                if self.inbox.written(port, seq) {
+                    self.deliver(now);
+                }
+            }
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
             Input::Alive { attempt } => {

@@ -386,3 +386,29 @@ fn the_port_that_takes_over_has_its_own_window_and_its_own_ten_seconds() {
     assert_eq!(without_pings(rig.wait(seconds(9))), [""; 0]);
     assert_eq!(without_pings(rig.wait(seconds(1))), ["2: error ack-overdue"]);
 }
+
+#[test]
+fn what_is_written_to_a_port_that_reads_no_more_is_nobodys_business() {
+    let auto = || Open { acknowledge: Acknowledge::Auto, ..open("main") };
+    let mut rig = Rig::connected();
+    rig.open_as(1, auto());
+    rig.frame("a");
+    rig.frame("b");
+    rig.open_as(2, auto());
+    assert_eq!(rig.written(1, 1), [""; 0], "superseded");
+    rig.detach(2);
+    assert_eq!(rig.written(2, 1), [""; 0], "detached");
+    assert_eq!(deliveries(&rig.open(3, "main")), ["3: replay 1 a", "3: replay 2 b"]);
+}
+
+#[test]
+fn what_was_written_before_a_port_opened_anew_acknowledges_nothing_for_its_new_consumer() {
+    let mut rig = Rig::connected();
+    rig.open_as(2, Open { acknowledge: Acknowledge::Auto, ..open("other") });
+    rig.frame_of(large(8 << 20));
+    rig.frame("b");
+    rig.open(2, "main");
+    assert_eq!(rig.written(2, 1), [""; 0]);
+    assert_eq!(rig.written(2, 2), [""; 0], "nor is it an acknowledgement ahead");
+    assert_eq!(deliveries(&rig.open(3, "main")), ["3: replay 1 binary:8388608 bytes"]);
+}
