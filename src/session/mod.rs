@@ -225,8 +225,8 @@ pub enum Timer {
 enum Connection {
     /// Closed on request.
     Closed,
-    /// An attempt is under way.
-    Dialling { attempt: u64 },
+    /// An attempt is under way; `again` if an earlier one failed or its connection was lost.
+    Dialling { attempt: u64, again: bool },
     /// It is made.
     Open(Box<Live>),
     /// The next attempt has its time.
@@ -594,12 +594,13 @@ impl Session {
         self.attempts += 1;
         self.last_attempt = now.elapsed;
         let attempt = self.attempts;
-        self.set_connection(Connection::Dialling { attempt }, now);
+        let again = !matches!(self.connection, Connection::Closed);
+        self.set_connection(Connection::Dialling { attempt, again }, now);
         self.actions.push_back(Action::Connect { attempt, url: self.url.clone() });
     }
 
     fn handle_connected(&mut self, attempt: u64, protocol: Option<Arc<str>>, now: Now) {
-        if !matches!(self.connection, Connection::Dialling { attempt: current } if current == attempt) {
+        if !matches!(self.connection, Connection::Dialling { attempt: current, .. } if current == attempt) {
             return;
         }
         self.figures.connections += 1;
@@ -765,7 +766,7 @@ impl Session {
     /// Number of the connection that is made or being made.
     fn attempt(&self) -> Option<u64> {
         match &self.connection {
-            Connection::Dialling { attempt } => Some(*attempt),
+            Connection::Dialling { attempt, .. } => Some(*attempt),
             Connection::Open(live) => Some(live.attempt),
             _ => None,
         }
@@ -777,7 +778,7 @@ impl Session {
     fn state(&self) -> State {
         match &self.connection {
             Connection::Closed => State::Disconnected,
-            Connection::Dialling { attempt: 1 } => State::Connecting,
+            Connection::Dialling { again: false, .. } => State::Connecting,
             Connection::Dialling { .. } | Connection::Waiting { .. } => State::Reconnecting,
             Connection::Open(_) => State::Connected,
             Connection::Parked { .. } => State::Error,

@@ -320,3 +320,15 @@ fn the_status_tells_what_happened() {
     let status = rig.status();
     assert_eq!((&status["reconnections"], &status["errors"], &status["attempt"]), (&json!(1), &json!(1), &json!(2)));
 }
+
+#[test]
+fn opening_what_was_closed_is_connecting_and_not_reconnecting() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Close { forget: false });
+    assert_eq!(
+        rig.open(1, "main"),
+        ["1: opened connecting head 0 acked 0 pending 0", "1: connecting", "#2 connect /ws"]
+    );
+    rig.lose(reset());
+    assert_eq!(rig.next_timer(), ["1: reconnecting", "#3 connect /ws"]);
+}
