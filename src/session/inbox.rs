@@ -215,6 +215,12 @@ impl Inbox {
             .map(|consumer| &*consumer.name)
     }
 
+    /// The port that reads for `consumer`.
+    pub(super) fn reader_of(&self, consumer: &str) -> Option<PortId> {
+        let consumer = self.consumers.iter().find(|known| known.name == consumer)?;
+        consumer.reader.as_ref().map(|reader| reader.port)
+    }
+
     /// The consumer of `port` has processed everything up to `seq`. A number below its place changes nothing.
     pub(super) fn acknowledge(&mut self, port: PortId, seq: u64) -> Result<(), AckAhead> {
         for consumer in &mut self.consumers {

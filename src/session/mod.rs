@@ -569,8 +569,8 @@ impl Session {
     }
 
     fn send_receipts(&mut self) {
-        let ports = &self.ports;
-        for receipt in self.outbox.take_receipts(|port| ports.contains(&port)) {
+        let Self { ports, inbox, outbox, .. } = self;
+        for receipt in outbox.take_receipts(|port| ports.contains(&port), |consumer| inbox.reader_of(consumer)) {
             let session = Arc::clone(&self.name);
             let event = Event::Receipt { session, stage: receipt.stage, ids: receipt.ids, reason: receipt.reason };
             self.actions.push_back(Action::ToExtension { port: receipt.port, event });

@@ -208,23 +208,31 @@ impl Outbox {
         if stage <= Stage::Acknowledged && !known.wanted.contains(&stage) {
             return;
         }
-        match self.receipts.last_mut() {
-            Some(last) if (last.port, last.stage, last.reason) == (known.port, stage, reason) => {
-                last.ids.push(Arc::clone(id));
-            }
-            _ => self.receipts.push(Receipt { port: known.port, stage, reason, ids: vec![Arc::clone(id)] }),
-        }
+        add(&mut self.receipts, known.port, stage, reason, Arc::clone(id));
     }
 
-    /// The receipts that are due; those for a port that is not `attached` are kept for its consumer's next port.
-    pub(super) fn take_receipts(&mut self, attached: impl Fn(PortId) -> bool) -> Vec<Receipt> {
-        let (due, homeless): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.receipts).into_iter().partition(|receipt| attached(receipt.port));
-        for receipt in homeless.into_iter().filter(|receipt| receipt.stage > Stage::Stored) {
-            for id in receipt.ids {
+    /// The receipts that are due. An ending whose port is not `attached` goes to the port that reads for its consumer,
+    /// or is kept for the next one that does.
+    pub(super) fn take_receipts(
+        &mut self,
+        attached: impl Fn(PortId) -> bool,
+        reader_of: impl Fn(&str) -> Option<PortId>,
+    ) -> Vec<Receipt> {
+        let mut due: Vec<Receipt> = Vec::new();
+        for receipt in std::mem::take(&mut self.receipts) {
+            let Receipt { port, stage, reason, ids } = receipt;
+            if attached(port) {
+                due.push(Receipt { port, stage, reason, ids });
+                continue;
+            }
+            for id in ids.into_iter().filter(|_| stage > Stage::Stored) {
                 let Some(known) = self.known.get(&id) else { continue };
+                if let Some(port) = reader_of(&known.consumer) {
+                    add(&mut due, port, stage, reason, id);
+                    continue;
+                }
                 let kept = self.unreported.entry(known.consumer.clone()).or_default();
-                kept.push_back((receipt.stage, receipt.reason, id));
+                kept.push_back((stage, reason, id));
                 if kept.len() > MAX_UNREPORTED {
                     kept.pop_front();
                 }
@@ -236,10 +244,15 @@ impl Outbox {
     /// `port` reads for `consumer` now: it gets the endings that nobody was there to hear.
     pub(super) fn report_to(&mut self, port: PortId, consumer: &str) {
         for (stage, reason, id) in self.unreported.remove(consumer).unwrap_or_default() {
-            match self.receipts.last_mut() {
-                Some(last) if (last.port, last.stage, last.reason) == (port, stage, reason) => last.ids.push(id),
-                _ => self.receipts.push(Receipt { port, stage, reason, ids: vec![id] }),
-            }
+            add(&mut self.receipts, port, stage, reason, id);
         }
+    }
+}
+
+/// Adds one more id to the last receipt if that says the same.
+fn add(receipts: &mut Vec<Receipt>, port: PortId, stage: Stage, reason: Option<&'static str>, id: Arc<str>) {
+    match receipts.last_mut() {
+        Some(last) if (last.port, last.stage, last.reason) == (port, stage, reason) => last.ids.push(id),
+        _ => receipts.push(Receipt { port, stage, reason, ids: vec![id] }),
     }
 }

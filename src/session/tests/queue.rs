@@ -247,3 +247,13 @@ fn a_payload_leaves_as_it_was_posted() {
         assert_eq!(rig.send_as(1, Send { body, id: None, ..send("x") })[0], format!("#1 send {sent}"));
     }
 }
+
+#[test]
+fn an_ending_goes_to_the_port_that_reads_for_the_senders_consumer_by_then() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.detach(1);
+    rig.open(2, "main");
+    assert_eq!(rig.pong(), ["2: received a"]);
+    assert_eq!(said_to(3, &rig.open(3, "main"))[2..], [""; 0], "once");
+}
