@@ -232,6 +232,8 @@ impl Inbox {
             while let Some((_, bytes)) = reader.in_flight.front().filter(|(number, _)| *number <= seq) {
                 reader.in_flight_bytes -= bytes;
                 reader.in_flight.pop_front();
+                // It moved: if it is full again, it is full from now on.
+                reader.full = None;
             }
         }
         self.trim();

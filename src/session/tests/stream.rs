@@ -412,3 +412,16 @@ fn what_was_written_before_a_port_opened_anew_acknowledges_nothing_for_its_new_c
     assert_eq!(rig.written(2, 2), [""; 0], "nor is it an acknowledgement ahead");
     assert_eq!(deliveries(&rig.open(3, "main")), ["3: replay 1 binary:8388608 bytes"]);
 }
+
+#[test]
+fn a_window_that_moves_is_not_overdue() {
+    let mut rig = Rig::connected();
+    for _ in 0..5 {
+        rig.frame_of(Body::Json(vec![b'1'; 3 << 20].into()));
+    }
+    for seq in 1..4 {
+        assert_eq!(without_pings(rig.wait(seconds(6))), [""; 0]);
+        assert_eq!(rig.ack(1, seq).len(), 1);
+    }
+    assert_eq!(without_pings(rig.wait(seconds(10))), ["1: error ack-overdue"]);
+}
