@@ -246,7 +246,7 @@ struct Live {
     heard: Duration,
     nonce: [u8; 4],
     ping: Option<Ping>,
-    /// Whether this server answers pings: unknown until it does or its time is over.
+    /// Whether this server answers pings: unknown until it once does or its time is over.
     answers: Option<bool>,
     latency: Option<Duration>,
 }
@@ -290,6 +290,8 @@ pub struct Session {
     backoff: Backoff,
     /// When the connection was lost that has not come back yet.
     outage_since: Option<u64>,
+    /// Whether this server has answered a ping, on whatever connection: then silence is the connection's fault.
+    answers_pings: bool,
     inbox: Inbox,
     outbox: Outbox,
     ports: Vec<PortId>,
@@ -322,6 +324,7 @@ impl Session {
             last_attempt: Duration::ZERO,
             backoff: Backoff::default(),
             outage_since: None,
+            answers_pings: false,
             outbox: Outbox::default(),
             ports: Vec::new(),
             deserted: Some(now.elapsed),
@@ -615,7 +618,7 @@ impl Session {
             heard: now.elapsed,
             nonce: self.rng.u32(..).to_be_bytes(),
             ping: None,
-            answers: None,
+            answers: self.answers_pings.then_some(true),
             latency: None,
         };
         self.set_connection(Connection::Open(Box::new(live)), now);
@@ -642,6 +645,7 @@ impl Session {
         let Some(ping) = live.ping.take_if(|ping| ping.number == number && nonce == live.nonce) else { return };
         live.answers = Some(true);
         live.latency = Some(now.elapsed.saturating_sub(ping.sent));
+        self.answers_pings = true;
         self.figures.last_pong_at = Some(now.unix_ms);
         self.outbox.received(number);
         self.confirm(now);

@@ -257,3 +257,16 @@ fn an_ending_goes_to_the_port_that_reads_for_the_senders_consumer_by_then() {
     assert_eq!(rig.pong(), ["2: received a"]);
     assert_eq!(said_to(3, &rig.open(3, "main"))[2..], [""; 0], "once");
 }
+
+#[test]
+fn nothing_counts_as_received_on_a_connection_that_is_dead_from_the_start() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.pong();
+    rig.send("b");
+    rig.break_and_redial();
+    rig.connect();
+    assert_eq!(rig.wait(seconds(10)), ["#2 disconnect 1001", "1: reconnecting (heartbeat)"]);
+    rig.next_timer();
+    assert!(rig.connect().contains(&"#3 send text:b".into()));
+}
