@@ -381,10 +381,8 @@ impl Session {
             Connection::Open(live) if live.due() <= now.elapsed => self.heartbeat(now),
             _ => {}
         }
-        if self.outbox.expires_at().is_some_and(|at| at <= now.elapsed) {
-            self.outbox.expire(now.elapsed);
-            self.send_receipts();
-        }
+        self.outbox.expire(now.elapsed);
+        self.send_receipts();
         for port in self.inbox.take_overdue(now.elapsed) {
             let message = "the window of unacknowledged messages has been full for 10 s, so nothing more is delivered; \
                            acknowledge with `ack` what has been processed, or open with `ack: \"auto\"`";
@@ -623,6 +621,8 @@ impl Session {
         };
         self.set_connection(Connection::Open(Box::new(live)), now);
         self.deliver(now);
+        // After the machine slept, this may come before the timer's call.
+        self.outbox.expire(now.elapsed);
         self.write_queue(now);
         self.send_receipts();
     }

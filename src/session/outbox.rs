@@ -176,6 +176,9 @@ impl Outbox {
 
     /// Ends what has waited too long. What is on the connection is left: it may have arrived.
     pub(super) fn expire(&mut self, now: Duration) {
+        if self.next_expiry.is_none_or(|next| next > now) {
+            return;
+        }
         for index in (self.written..self.queue.len()).rev() {
             if self.queue[index].expires.is_some_and(|expires| expires <= now) {
                 self.end(index, Stage::Expired, None);

@@ -270,3 +270,14 @@ fn nothing_counts_as_received_on_a_connection_that_is_dead_from_the_start() {
     rig.next_timer();
     assert!(rig.connect().contains(&"#3 send text:b".into()));
 }
+
+#[test]
+fn what_expired_while_nobody_looked_is_not_sent() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.send_as(1, Send { ttl_ms: Some(1000), ..send("a") });
+    rig.send("b");
+    // A machine that slept: the clock is ahead of every timer.
+    rig.set_time(rig.now.elapsed + seconds(5));
+    assert_eq!(rig.connect(), ["1: connected", "#1 send text:b", "#1 ping", "1: expired a"]);
+}
