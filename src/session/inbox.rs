@@ -149,20 +149,32 @@ impl Inbox {
         let entry = Entry { seq: self.head, at, content: content(self.head) };
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
-        while self.entries.len() > 2 && (self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES) {
-            self.drop_oldest();
-        }
+        while (self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES) && self.drop_oldest() {}
     }
 
-    /// Puts the two oldest entries together into one gap.
-    fn drop_oldest(&mut self) {
-        let (Some(first), Some(second)) = (self.entries.pop_front(), self.entries.pop_front()) else { return };
-        self.bytes -= first.bytes() + second.bytes();
-        let count = first.missing().zip(second.missing()).map(|(first, second)| first + second);
-        let gap = Gap { from: first.from(), reason: GapReason::Overflow, count, since: None, until: None };
-        let entry = Entry { seq: second.seq, at: second.at, content: Content::Gap(gap) };
+    /// Puts the oldest message into the gap that stands for what was dropped. The newest entry stays, whatever its size,
+    /// or it could never be delivered. Returns whether there was anything to drop.
+    fn drop_oldest(&mut self) -> bool {
+        let dropped = match self.entries.front() {
+            Some(Entry { content: Content::Gap(_), .. }) => 2,
+            _ => 1,
+        };
+        if dropped >= self.entries.len() {
+            return false;
+        }
+        let oldest = self.entries.drain(..dropped);
+        let mut gap = Gap { from: u64::MAX, reason: GapReason::Overflow, count: Some(0), since: None, until: None };
+        let (mut seq, mut at) = (0, 0);
+        for entry in oldest {
+            self.bytes -= entry.bytes();
+            gap.from = gap.from.min(entry.from());
+            gap.count = gap.count.zip(entry.missing()).map(|(before, more)| before + more);
+            (seq, at) = (entry.seq, entry.at);
+        }
+        let entry = Entry { seq, at, content: Content::Gap(gap) };
         self.bytes += entry.bytes();
         self.entries.push_front(entry);
+        true
     }
 
     /// Drops what every consumer has acknowledged.

@@ -425,3 +425,26 @@ fn a_window_that_moves_is_not_overdue() {
     }
     assert_eq!(without_pings(rig.wait(seconds(10))), ["1: error ack-overdue"]);
 }
+
+#[test]
+fn no_more_is_dropped_than_must_be() {
+    let mut rig = Rig::connected();
+    rig.detach(1);
+    for _ in 0..3 {
+        rig.frame_of(large(5 << 20));
+    }
+    rig.frame_of(large(5 << 20));
+    assert_eq!(rig.status()["inbox"]["messages"], 4);
+    assert_eq!(deliveries(&rig.open(1, "main"))[0], "1: replay gap 1..=1 overflow count 1");
+}
+
+#[test]
+fn two_large_messages_are_not_both_kept() {
+    let mut rig = Rig::connected();
+    rig.detach(1);
+    rig.frame_of(large(20 << 20));
+    rig.frame_of(large(20 << 20));
+    assert!(rig.status()["inbox"]["bytes"].as_u64().unwrap() < 21 << 20);
+    assert_eq!(deliveries(&rig.open(1, "main")), ["1: replay gap 1..=1 overflow count 1"]);
+    assert_eq!(rig.ack(1, 1), ["1: replay 2 binary:20971520 bytes"]);
+}
