@@ -7,6 +7,7 @@
 //! only with an ending, and an ending of an item with an id is reported or kept to be reported.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,18 +154,16 @@ impl Outbox {
     /// The server's peer has everything up to `number`.
     pub(super) fn received(&mut self, number: u64) {
         while self.written > 0 && self.queue.front().is_some_and(|item| item.number <= number) {
+            let Some(item) = self.queue.pop_front() else { return };
             self.written -= 1;
-            self.end(0, Stage::Received, None);
+            self.end(item, Stage::Received, None);
         }
     }
 
     /// The connection is gone: what it carried and nobody confirmed must be sent again, or may not be.
     pub(super) fn connection_lost(&mut self) {
-        for index in (0..std::mem::take(&mut self.written)).rev() {
-            if !self.queue[index].resend {
-                self.end(index, Stage::Refused, Some("unknown-delivery"));
-            }
-        }
+        let written = std::mem::take(&mut self.written);
+        self.end_where(0..written, Stage::Refused, Some("unknown-delivery"), |item| !item.resend);
         // What was under way may expire again.
         self.next_expiry = self.queue.iter().filter_map(|item| item.expires).min();
     }
@@ -179,16 +178,35 @@ impl Outbox {
         if self.next_expiry.is_none_or(|next| next > now) {
             return;
         }
-        for index in (self.written..self.queue.len()).rev() {
-            if self.queue[index].expires.is_some_and(|expires| expires <= now) {
-                self.end(index, Stage::Expired, None);
-            }
-        }
+        let too_long = |item: &Item| item.expires.is_some_and(|expires| expires <= now);
+        self.end_where(self.written..self.queue.len(), Stage::Expired, None, too_long);
         self.next_expiry = self.queue.iter().skip(self.written).filter_map(|item| item.expires).min();
     }
 
-    fn end(&mut self, index: usize, stage: Stage, reason: Option<&'static str>) {
-        let Some(item) = self.queue.remove(index) else { return };
+    /// Ends those in `range` that `ends` picks, in their order and in one pass.
+    fn end_where(
+        &mut self,
+        range: Range<usize>,
+        stage: Stage,
+        reason: Option<&'static str>,
+        ends: impl Fn(&Item) -> bool,
+    ) {
+        if !self.queue.range(range.clone()).any(&ends) {
+            return;
+        }
+        let behind = self.queue.split_off(range.end);
+        for item in self.queue.split_off(range.start) {
+            if ends(&item) {
+                self.end(item, stage, reason);
+            } else {
+                self.queue.push_back(item);
+            }
+        }
+        self.queue.extend(behind);
+    }
+
+    /// `item` has left the queue.
+    fn end(&mut self, item: Item, stage: Stage, reason: Option<&'static str>) {
         self.bytes -= item.body.len();
         let Some(id) = item.id else { return };
         self.reached(&id, stage, reason);

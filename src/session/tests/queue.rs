@@ -281,3 +281,16 @@ fn what_expired_while_nobody_looked_is_not_sent() {
     rig.set_time(rig.now.elapsed + seconds(5));
     assert_eq!(rig.connect(), ["1: connected", "#1 send text:b", "#1 ping", "1: expired a"]);
 }
+
+#[test]
+fn endings_are_told_in_the_order_of_the_messages() {
+    let mut rig = Rig::connected();
+    for id in ["a", "b", "c"] {
+        rig.send_as(1, Send { resend: false, ..send(id) });
+    }
+    assert_eq!(rig.lose(reset()), ["1: reconnecting (reset)", "1: refused a b c (unknown-delivery)"]);
+    for id in ["d", "e", "f"] {
+        rig.send_as(1, Send { ttl_ms: Some(1), ..send(id) });
+    }
+    assert!(rig.wait(Duration::from_millis(1)).contains(&"1: expired d e f".into()));
+}
