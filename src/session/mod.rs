@@ -223,7 +223,7 @@ pub enum Timer {
 /// State of the connection.
 #[derive(Debug)]
 enum Connection {
-    /// Closed on request.
+    /// Closed on request, or because no port came back.
     Closed,
     /// An attempt is under way; `again` if an earlier one failed or its connection was lost.
     Dialling { attempt: u64, again: bool },
@@ -361,12 +361,11 @@ impl Session {
             Connection::Open(live) => Some((live.due(), Timer::Heartbeat)),
             _ => None,
         };
-        let linger = self.deserted.filter(|_| !matches!(self.connection, Connection::Closed));
         [
             connection,
             self.outbox.expires_at().map(|at| (at, Timer::Expiry)),
             self.inbox.overdue_at().map(|at| (at, Timer::AckOverdue)),
-            linger.map(|since| (since + LINGER, Timer::Linger)),
+            self.lingers_until().map(|at| (at, Timer::Linger)),
         ]
         .into_iter()
         .flatten()
@@ -388,8 +387,8 @@ impl Session {
                            acknowledge with `ack` what has been processed, or open with `ack: \"auto\"`";
             self.tell(port, Problem::new(Code::AckOverdue, message), None);
         }
-        if self.deserted.is_some_and(|since| since + LINGER <= now.elapsed) {
-            self.close(now);
+        if self.lingers_until().is_some_and(|until| until <= now.elapsed) {
+            self.close("no port came back", now);
         }
     }
 
@@ -419,7 +418,7 @@ impl Session {
             Input::Detach { port } => self.detach(port, now),
             Input::Reconnect { port, reference } => self.handle_reconnect(port, reference, now),
             Input::Close { forget } => {
-                self.close(now);
+                self.close("closed on request", now);
                 if forget {
                     self.actions.push_back(Action::Forgotten);
                 }
@@ -546,13 +545,19 @@ impl Session {
         }
     }
 
-    fn close(&mut self, now: Now) {
+    fn close(&mut self, reason: &'static str, now: Now) {
         if let Some(attempt) = self.attempt() {
-            self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "closed on request" });
+            self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason });
         }
         self.connection_over(now);
         self.set_connection(Connection::Closed, now);
         self.send_receipts();
+    }
+
+    /// When the connection is closed because no port has come back.
+    fn lingers_until(&self) -> Option<Duration> {
+        let since = self.deserted.filter(|_| !matches!(self.connection, Connection::Closed))?;
+        Some(since + LINGER)
     }
 
     fn deliver(&mut self, now: Now) {

@@ -332,3 +332,21 @@ fn opening_what_was_closed_is_connecting_and_not_reconnecting() {
     rig.lose(reset());
     assert_eq!(rig.next_timer(), ["1: reconnecting", "#3 connect /ws"]);
 }
+
+#[test]
+fn a_session_that_lingered_its_time_is_closed_once() {
+    let mut rig = Rig::connected();
+    rig.detach(1);
+    let day = seconds(24 * 60 * 60);
+    rig.set_time(rig.now.elapsed + day);
+    rig.session.handle_timeout(rig.now);
+    let said = std::iter::from_fn(|| rig.session.poll_action()).find_map(|action| match action {
+        Action::Disconnect { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(said, Some("no port came back"));
+    let since = rig.status()["since"].clone();
+    rig.set_time(rig.now.elapsed + day);
+    rig.session.handle_timeout(rig.now);
+    assert_eq!((rig.take_actions(), &rig.status()["since"]), (vec![], &since));
+}
