@@ -24,7 +24,7 @@ impl Backoff {
     /// failed together do not return together).
     pub(super) fn next(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.failures.min(16)).min(MAX);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         bound.mul_f64(rng.f64())
     }
 

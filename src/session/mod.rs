@@ -530,7 +530,7 @@ impl Session {
         match self.connection {
             Connection::Dialling { .. } | Connection::Open(_) => {}
             _ if self.attempts > 0 && now.elapsed < self.last_attempt + RECONNECT_PAUSE => {
-                let message = "the last attempt was less than a second ago; the session tries again by itself";
+                let message = "the last attempt was less than a second ago; ask again a second later";
                 self.tell(port, Problem::new(Code::RateLimited, message), reference);
             }
             _ => self.dial(now),
@@ -736,7 +736,7 @@ impl Session {
         self.connection_over(now);
         let next = if backoff::retryable(&reason) {
             let delay = self.backoff.next(&mut self.rng);
-            let retry_at = now.unix_ms + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            let retry_at = now.unix_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
             Connection::Waiting { until: now.elapsed + delay, retry_at, reason }
         } else {
             Connection::Parked { reason: Reason { retryable: false, ..reason } }

@@ -350,3 +350,10 @@ fn a_session_that_lingered_its_time_is_closed_once() {
     rig.session.handle_timeout(rig.now);
     assert_eq!((rig.take_actions(), &rig.status()["since"]), (vec![], &since));
 }
+
+#[test]
+fn the_end_of_time_is_no_overflow() {
+    let mut rig = Rig::connected();
+    rig.now.unix_ms = u64::MAX;
+    assert_eq!(rig.lose(reset()), ["1: reconnecting (reset)"]);
+}
