@@ -41,7 +41,7 @@ struct Known {
     /// The port that sent, or last repeated, the id.
     port: PortId,
     consumer: String,
-    wanted: Vec<Stage>,
+    wanted: [Option<Stage>; 3],
 }
 
 /// Something to tell a port about its messages.
@@ -120,7 +120,10 @@ impl Outbox {
         }
         self.last_number += 1;
         if let Some(id) = &id {
-            let known = Known { stage: None, reason: None, port, consumer: consumer.to_owned(), wanted: send.receipts };
+            // The list came from outside and may be of any length.
+            let wanted = [Stage::Stored, Stage::Received, Stage::Acknowledged];
+            let wanted = wanted.map(|stage| send.receipts.contains(&stage).then_some(stage));
+            let known = Known { stage: None, reason: None, port, consumer: consumer.to_owned(), wanted };
             self.known.insert(Arc::clone(id), known);
         }
         self.bytes += send.body.len();
@@ -226,7 +229,7 @@ impl Outbox {
         known.stage = Some(stage);
         known.reason = reason;
         // A message that ends badly is always told; a good stage if it was asked for.
-        if stage <= Stage::Acknowledged && !known.wanted.contains(&stage) {
+        if stage <= Stage::Acknowledged && !known.wanted.contains(&Some(stage)) {
             return;
         }
         add(&mut self.receipts, known.port, stage, reason, Arc::clone(id));

@@ -294,3 +294,11 @@ fn endings_are_told_in_the_order_of_the_messages() {
     }
     assert!(rig.wait(Duration::from_millis(1)).contains(&"1: expired d e f".into()));
 }
+
+#[test]
+fn a_stage_that_is_asked_for_a_million_times_is_remembered_once() {
+    let mut outbox = Outbox::default();
+    let send = Send { receipts: vec![Stage::Received; 1_000_000], ..send("a") };
+    outbox.push(Duration::ZERO, PortId(1), "main", send);
+    assert!(format!("{outbox:?}").len() < 1000);
+}
