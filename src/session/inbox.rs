@@ -63,6 +63,9 @@ struct Reader {
     in_flight: VecDeque<(u64, usize)>,
     in_flight_bytes: usize,
     full: Option<Full>,
+    /// Number and bytes of the message that was last found too long for the window: to measure a long text takes time,
+    /// and this one is asked about with every input until there is room.
+    measured: Option<(u64, usize)>,
 }
 
 /// A window without room, though something waits.
@@ -207,6 +210,7 @@ impl Inbox {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             full: None,
+            measured: None,
         };
         let superseded = consumer.reader.replace(reader).map(|reader| reader.port);
         Place { acked, pending: (self.entries.len() - self.index_behind(acked)) as u64, superseded }
@@ -272,9 +276,13 @@ impl Inbox {
             let mut blocked = false;
             for entry in self.entries.range(next..) {
                 let content = entry.content_for(&reader);
-                let bytes = entry.message_bytes(&self.session, &content);
+                let bytes = match (&content, reader.measured) {
+                    (Content::Message(_), Some((seq, bytes))) if seq == entry.seq => bytes,
+                    _ => entry.message_bytes(&self.session, &content),
+                };
                 if !reader.has_room(bytes) {
                     blocked = true;
+                    reader.measured = Some((entry.seq, bytes));
                     break;
                 }
                 reader.in_flight.push_back((entry.seq, bytes));
