@@ -375,6 +375,9 @@ impl Session {
     /// The time that [`Session::poll_timeout`] named has come, or another one.
     pub fn handle_timeout(&mut self, now: Now) {
         self.debug_assert_drained();
+        if self.lingers_until().is_some_and(|until| until <= now.elapsed) {
+            self.close("no port came back", now);
+        }
         match &self.connection {
             Connection::Waiting { until, .. } if *until <= now.elapsed => self.dial(now),
             Connection::Open(live) if live.due() <= now.elapsed => self.heartbeat(now),
@@ -386,9 +389,6 @@ impl Session {
             let message = "the window of unacknowledged messages has been full for 10 s, so nothing more is delivered; \
                            acknowledge with `ack` what has been processed, or open with `ack: \"auto\"`";
             self.tell(port, Problem::new(Code::AckOverdue, message), None);
-        }
-        if self.lingers_until().is_some_and(|until| until <= now.elapsed) {
-            self.close("no port came back", now);
         }
     }
 

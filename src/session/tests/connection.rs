@@ -357,3 +357,13 @@ fn the_end_of_time_is_no_overflow() {
     rig.now.unix_ms = u64::MAX;
     assert_eq!(rig.lose(reset()), ["1: reconnecting (reset)"]);
 }
+
+#[test]
+fn a_machine_that_slept_longer_than_a_session_lingers_does_not_dial_first() {
+    let mut rig = Rig::connected();
+    rig.lose(reset());
+    rig.detach(1);
+    rig.set_time(rig.now.elapsed + seconds(24 * 60 * 60));
+    assert_eq!(rig.next_timer(), [""; 0]);
+    assert_eq!(rig.status()["state"], "disconnected");
+}
