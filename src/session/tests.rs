@@ -1,11 +1,13 @@
 //! Tests of the session under virtual time.
 //!
 //! `stream`, `queue` and `connection` are its specification: sentences, each with a short script. A [`Rig`] drives the
-//! session as the daemon does and puts every action into a line of text.
+//! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
+//! checked after every step against a model that knows only the protocol.
 
 mod connection;
 mod queue;
 mod stream;
+mod world;
 
 use bytes::Bytes;
 
