@@ -302,3 +302,17 @@ fn a_stage_that_is_asked_for_a_million_times_is_remembered_once() {
     outbox.push(Duration::ZERO, PortId(1), "main", send);
     assert!(format!("{outbox:?}").len() < 1000);
 }
+
+#[test]
+fn what_was_not_yet_written_stays_behind_what_is_sent_again() {
+    let mut outbox = Outbox::default();
+    for (id, resend) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+        outbox.push(Duration::ZERO, PortId(1), "main", Send { resend, ..send(id) });
+    }
+    for _ in 0..3 {
+        outbox.write_next();
+    }
+    outbox.connection_lost();
+    let again: Vec<_> = std::iter::from_fn(|| outbox.write_next().map(|item| item.body.clone())).collect();
+    assert_eq!(again, ["a", "c", "d"].map(|text| send(text).body));
+}
