@@ -69,6 +69,16 @@ impl Browser {
         }
     }
 
+    /// What comes behind changes of the state, if anything does.
+    pub(crate) fn next_bytes_after_states(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let frame = self.next_bytes()?;
+            if !frame.starts_with(br#"{"type":"state""#) {
+                return Some(frame);
+            }
+        }
+    }
+
     /// The next message.
     pub(crate) fn next(&mut self) -> Value {
         let frame = self.next_bytes().expect("the port is open");
