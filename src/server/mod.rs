@@ -19,7 +19,7 @@ use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
@@ -145,7 +145,7 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
             let message = format!("{server} closed the connection with {code}{said}");
             Reason { close_code: Some(code), ..reason("closed", message) }
         }
-        (None, End::Closed) => reason("reset", format!("{server} ended the connection without closing it")),
+        (None, End::Closed) => unclosed(&server),
         (None, End::Stalled) => {
             reason("write-timeout", format!("{server} took nothing for {} s", WRITE_TIMEOUT.as_secs()))
         }
@@ -165,9 +165,14 @@ async fn closing(outgoing: &Outgoing) {
     .await;
 }
 
+fn unclosed(server: &str) -> Reason {
+    reason("reset", format!("{server} ended the connection without closing it"))
+}
+
 fn failure(server: &str, error: &WsError) -> Reason {
     match error {
         WsError::Io(error) => reason(dial::io_code(error), format!("the connection to {server} broke: {error}")),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => unclosed(server),
         WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let message = format!("{server} sent a message of {size} bytes or more; the limit is {max_size}");
             reason("message-too-large", message)
@@ -208,7 +213,15 @@ impl Pump<'_> {
         // Reading first: what the session answers to it shares the next write.
         for _ in 0..BURST {
             match Pin::new(&mut *socket).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => self.take(message, report),
+                Poll::Ready(Some(Ok(message))) => {
+                    self.take(message, report);
+                    if self.close.is_some() {
+                        // The answer is most often written at once. Whoever has closed may keep the TCP connection for
+                        // as long as it likes; nobody here waits for that.
+                        let _ = Pin::new(&mut *socket).poll_flush(cx);
+                        return Poll::Ready(End::Closed);
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Poll::Ready(None) => return Poll::Ready(End::Closed),
                 Poll::Pending => {
