@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module for each concern. `tree` fails if a file here is not declared.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 /// The command line, as a person and a script use it.
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
