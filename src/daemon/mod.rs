@@ -4,7 +4,7 @@
 //! session does (`session`), speak WebSocket (`server`) or read frames from links (`port`).
 //!
 //! Everything runs on one thread, so that a message goes from a link to a socket without waking anybody: a port's
-//! request, or a server's frame, is handled to its end where it was read. [`Core`] is never borrowed across an await.
+//! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
 
 pub mod endpoint;
 pub mod launch;
@@ -331,14 +331,27 @@ impl Core {
             let message = "`url` must carry no user name or password; they would not be sent";
             return Err(Problem::new(Code::UrlInvalid, message));
         }
-        match Config::load(self.paths.config_file()) {
-            Ok(config) => self.config = config,
-            Err(error) => warn!(error = %chain(&error), "configuration not usable; the last good one goes on"),
-        }
-        self.config
-            .permits(origin, &url, self.paths.config_file())
-            .map_err(|refusal| Problem::new(Code::ServerNotAllowed, refusal))?;
-        Ok(url)
+        let unusable = match Config::load(self.paths.config_file()) {
+            Ok(config) => {
+                self.config = config;
+                None
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "configuration not usable; the last good one goes on");
+                Some(error)
+            }
+        };
+        let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
+            Ok(()) => return Ok(url),
+            Err(refusal) => refusal,
+        };
+        // Perhaps it is allowed by what cannot be read.
+        Err(match unusable {
+            Some(error) => {
+                Problem::new(Code::ConfigInvalid, format!("the configuration cannot be used: {}", chain(&error)))
+            }
+            None => Problem::new(Code::ServerNotAllowed, refusal),
+        })
     }
 
     /// Tells a session what happened, and does what it wants done.

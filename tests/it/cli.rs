@@ -121,7 +121,14 @@ fn a_server_is_allowed_by_install_and_by_the_line_that_a_refusal_names() {
         "wss://bridge.invalid/ws",
     ]);
     assert!(output.status.success(), "{output:?}");
-    // Without a restart.
+    // Without a restart; and what cannot be read allows nothing and takes nothing away.
+    let config = machine.bridge_home().join("config.toml");
+    let allowed = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{allowed}\nsurprise = 1\n")).unwrap();
+    let refusal = port.refusal(open.as_bytes());
+    assert_eq!(refusal["code"], "config-invalid");
+    assert!(refusal["message"].as_str().unwrap().contains("surprise"), "{refusal}");
+    std::fs::write(&config, allowed).unwrap();
     port.post_bytes(open.as_bytes());
     port.wait_for_type("opened");
     let told = port.wait_for("a look-up that fails", |message| message["state"] == "reconnecting");

@@ -6,6 +6,8 @@
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
 mod daemon;
+/// What the documents say is what the program does.
+mod documents;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.

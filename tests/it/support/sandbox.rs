@@ -98,6 +98,7 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
+    #[expect(clippy::print_stderr, reason = "the logs of a failed test are its evidence")]
     fn drop(&mut self) {
         if self.daemon().is_some() {
             let output = self.run(&["stop"]);
