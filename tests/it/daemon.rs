@@ -208,3 +208,62 @@ fn no_process_is_left_after_200_ports_half_of_them_with_the_host_killed() {
     assert!(descriptors < 20, "{descriptors}");
     assert!(status(daemon, "Threads:").parse::<u32>().unwrap() <= 4);
 }
+
+#[test]
+fn a_port_that_comes_while_a_daemon_ends_gets_the_next_one() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    for _ in 0..5 {
+        let mut port = machine.port();
+        port.post(json!({"type": "open", "url": server.url()}));
+        // A server that answers no goodbye keeps the daemon for a second.
+        let _silent = server.accept();
+        port.wait_for_type("opened");
+        let ending = machine.daemon().unwrap();
+        std::thread::scope(|scope| {
+            let stop = scope.spawn(|| machine.run(&["stop"]));
+            until("the daemon takes no more hosts", || {
+                (endpoint_refuses(&machine) || machine.daemon() != Some(ending)).then_some(())
+            });
+            let mut next = machine.port();
+            next.post(json!({"type": "hello", "protocol": 1}));
+            next.wait_for_type("welcome");
+            assert_ne!(machine.daemon(), Some(ending));
+            // `stop` speaks of the daemon that it met, not of the next one.
+            assert!(stop.join().unwrap().status.success());
+        });
+    }
+}
+
+/// Whether nobody listens at the machine's socket any more.
+fn endpoint_refuses(machine: &Sandbox) -> bool {
+    std::os::unix::net::UnixStream::connect(machine.bridge_home().join("run/daemon.sock")).is_err()
+}
+
+/// Needs root to become another user, as CI is; anybody else cannot be that other user in a test.
+#[test]
+fn another_user_is_turned_away_by_both_sides_even_if_the_files_let_him_in() {
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65534;
+    if std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me)).unwrap() != 0 {
+        return;
+    }
+    let machine = Sandbox::new();
+    let mut port = machine.port();
+    port.post(json!({"type": "hello", "protocol": 1}));
+    port.wait_for_type("welcome");
+    let socket = machine.bridge_home().join("run/daemon.sock");
+    for path in [machine.home().to_owned(), machine.bridge_home(), machine.bridge_home().join("run"), socket.clone()] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    // The program itself may lie where only root comes.
+    let program = machine.home().join("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_websocket-bridge"), &program).unwrap();
+    let mut command = std::process::Command::new(&program);
+    command.arg("status").env_clear().env("WEBSOCKET_BRIDGE_HOME", machine.bridge_home());
+    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("another user"), "{said}");
+    until("the daemon turns the caller away", || {
+        machine.log("daemon").contains("runs as another user (Some(65534))").then_some(())
+    });
+}

@@ -131,3 +131,15 @@ fn a_server_that_pushes_a_gigabyte_at_a_reader_that_has_stopped_costs_less_than_
     }
     assert!(lost > 10_000, "{lost}");
 }
+
+#[test]
+fn nothing_but_the_daemons_frames_can_reach_the_browsers_pipe() {
+    let machine = Sandbox::new();
+    let mut port = machine.port();
+    port.post(json!({"type": "hello", "protocol": 1}));
+    port.wait_for_type("welcome");
+    let target = |descriptor: u32| std::fs::read_link(format!("/proc/{}/fd/{descriptor}", port.pid())).unwrap();
+    // Standard output, to which any code might print, is standard error; the browser's pipe has another number.
+    assert_eq!(target(1), target(2));
+    assert!(!target(1).to_string_lossy().starts_with("pipe:"), "{:?}", target(1));
+}
