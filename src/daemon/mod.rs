@@ -403,7 +403,11 @@ impl Core {
                     Action::Connect { attempt, url } => {
                         let outgoing = Rc::new(Outgoing::default());
                         slot.connection = Some((attempt, Rc::clone(&outgoing)));
-                        let target = server::Target { url, origin: Arc::clone(&slot.identity.origin) };
+                        let target = server::Target {
+                            url,
+                            origin: Arc::clone(&slot.identity.origin),
+                            timeouts: server::Timeouts::default(),
+                        };
                         let connection = connect(self.this.clone(), id, attempt, target, outgoing);
                         self.connections.spawn_local(connection);
                         while self.connections.try_join_next().is_some() {}
