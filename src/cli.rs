@@ -221,7 +221,10 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         Command::Install(options) => run_install(options, env, &paths),
         Command::Uninstall(options) => run_uninstall(options, env, &paths),
         #[cfg(feature = "demo")]
-        Command::Demo { port, keep } => Ok(if crate::demo::run(port, keep)? { Exit::Fine } else { Exit::Failed }),
+        Command::Demo { port, keep } => {
+            let sound = crate::demo::run(env, port, keep, signal_or_hangup())?;
+            Ok(if sound { Exit::Fine } else { Exit::Failed })
+        }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
         Command::Status { json } => run_status(&paths, json),
@@ -277,6 +280,19 @@ async fn signal() -> &'static str {
         }
         "Ctrl-C"
     }
+}
+
+/// As [`signal`], or when the terminal is closed: for what must not outlive it.
+#[cfg(feature = "demo")]
+async fn signal_or_hangup() -> &'static str {
+    #[cfg(unix)]
+    if let Ok(mut hangup) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        return tokio::select! {
+            signal = signal() => signal,
+            _ = hangup.recv() => "SIGHUP",
+        };
+    }
+    signal().await
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {

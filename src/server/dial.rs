@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -141,6 +141,9 @@ fn upgrade_failed(server: &str, error: &WsError) -> Reason {
             Reason { http_status: Some(status.as_u16()), ..reason("http-status", message) }
         }
         WsError::Io(error) => reason(io_code(error), format!("{server} broke off the WebSocket upgrade: {error}")),
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) => {
+            reason("reset", format!("{server} ended the connection instead of answering the WebSocket upgrade"))
+        }
         other => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {other}")),
     }
 }
@@ -214,6 +217,13 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_dies_during_the_upgrade_is_told_from_one_that_speaks_something_else() {
+        let code = |error| upgrade_failed("ws://x", &WsError::Protocol(error)).code;
+        assert_eq!(code(ProtocolError::HandshakeIncomplete), "reset");
+        assert_eq!(code(ProtocolError::JunkAfterRequest), "upgrade");
+    }
 
     #[test]
     fn a_server_sees_the_origin_that_the_browser_would_send() {

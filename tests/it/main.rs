@@ -6,6 +6,9 @@
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
 mod daemon;
+/// The demo, as a person runs it.
+#[cfg(feature = "demo")]
+mod demo;
 /// What the documents say is what the program does.
 mod documents;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
