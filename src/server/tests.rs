@@ -31,8 +31,15 @@ async fn ended(
         serve(stream).await;
     };
     let client = run(target, &outgoing, |event| happened.borrow_mut().push(event));
-    let (end, ()) =
-        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(client, server) }).await.unwrap();
+    let mut client = std::pin::pin!(client);
+    let both = async {
+        tokio::select! {
+            end = &mut client => return end,
+            () = server => {}
+        }
+        client.await
+    };
+    let end = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
     (end, happened.into_inner())
 }
 
@@ -74,7 +81,7 @@ async fn a_server_that_takes_nothing_more_is_left() {
     }
     let serve = async |stream| {
         let _held_and_never_read = tokio_tungstenite::accept_async(stream).await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let reason = ended(target, outgoing, listener, serve).await.0;
     assert_eq!(reason.unwrap().code, "write-timeout");
