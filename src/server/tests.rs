@@ -40,7 +40,7 @@ async fn ended(
         client.await
     };
     let end = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
-    (end, happened.into_inner())
+    (end, happened.take())
 }
 
 async fn listener() -> TcpListener {
