@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::BytesMut;
@@ -20,6 +21,9 @@ use crate::daemon::launch::{self, Starter};
 use crate::install::{self, ExtensionId, HostName};
 use crate::wire::frame::{self, Decoder};
 use crate::{daemon, host, log, os};
+
+/// How long a daemon may take from its last word to its end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +221,10 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         Command::Install(options) => run_install(options, env, &paths),
         Command::Uninstall(options) => run_uninstall(options, env, &paths),
         #[cfg(feature = "demo")]
-        Command::Demo { port, keep } => Ok(if crate::demo::run(port, keep)? { Exit::Fine } else { Exit::Failed }),
+        Command::Demo { port, keep } => {
+            let sound = crate::demo::run(env, port, keep, signal_or_hangup())?;
+            Ok(if sound { Exit::Fine } else { Exit::Failed })
+        }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
         Command::Status { json } => run_status(&paths, json),
@@ -275,16 +282,34 @@ async fn signal() -> &'static str {
     }
 }
 
+/// As [`signal`], or when the terminal is closed: for what must not outlive it.
+#[cfg(feature = "demo")]
+async fn signal_or_hangup() -> &'static str {
+    #[cfg(unix)]
+    if let Ok(mut hangup) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        return tokio::select! {
+            signal = signal() => signal,
+            _ = hangup.recv() => "SIGHUP",
+        };
+    }
+    signal().await
+}
+
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
     let Some(link) = running(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
-    ask(&link, "stop")?;
-    // The daemon lets go of the link when it ends.
+    let stopping = ask(&link, "stop")?["stopping"].to_string();
+    // The daemon lets go of the link, and then of its lock, when it ends. Another one may have the lock by then: an
+    // extension that lost its port asks for a new one at once.
     let _ = (&*link.stream).read(&mut [0]);
-    let lock = os::open_lock_file(&paths.daemon_lock())?;
-    lock.lock().context("cannot wait for the daemon's end")?;
+    let lock = paths.daemon_lock();
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while os::open_lock_file(&lock)?.try_lock().is_err() && std::fs::read_to_string(&lock)?.trim() == stopping {
+        anyhow::ensure!(Instant::now() < deadline, "the daemon (process {stopping}) does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     complain("the daemon has ended");
     Ok(Exit::Fine)
 }

@@ -127,6 +127,12 @@ impl Starter {
         Ok(Self(Some(os::take_stdout()?)))
     }
 
+    /// Whether anybody waits for the daemon to be ready.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The daemon listens.
     pub fn ready(self) {
         self.say(READY_WORD);

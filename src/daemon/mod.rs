@@ -4,7 +4,7 @@
 //! session does (`session`), speak WebSocket (`server`) or read frames from links (`port`).
 //!
 //! Everything runs on one thread, so that a message goes from a link to a socket without waking anybody: a port's
-//! request, or a server's frame, is handled to its end where it was read. [`Core`] is never borrowed across an await.
+//! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
 
 pub mod endpoint;
 pub mod launch;
@@ -12,7 +12,7 @@ mod port;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Seek as _, Write as _};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// How long the closing handshakes may take when the daemon ends.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long to wait before a lock that is held is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a daemon did not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,8 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(paths: &Paths) -> Result<Self, DaemonError> {
+    /// Takes the lock; one that is held may become free for as long as `patience` lasts.
+    fn take(paths: &Paths, patience: Duration) -> Result<Self, DaemonError> {
         let path = paths.daemon_lock();
         let failed = |tried| {
             let path = path.display().to_string();
@@ -81,13 +85,17 @@ impl Lock {
         };
         std::fs::create_dir_all(paths.data_directory()).map_err(failed("make the directory of"))?;
         let mut file = os::open_lock_file(&path).map_err(failed("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-                return Err(DaemonError::Running { pid, lock: path.display().to_string() });
+        let deadline = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+                    return Err(DaemonError::Running { pid, lock: path.display().to_string() });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
             }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
         }
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -105,7 +113,9 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Io { tried: "start", path: "the runtime".into(), source })?;
-    let started = Lock::take(paths).and_then(|lock| {
+    // A host that found nobody may have met a daemon that is just saying goodbye.
+    let patience = if starter.is_waiting() { 4 * GOODBYE } else { Duration::ZERO };
+    let started = Lock::take(paths, patience).and_then(|lock| {
         let _context = runtime.enter();
         Ok((lock, endpoint::bind(paths)?))
     });
@@ -331,14 +341,27 @@ impl Core {
             let message = "`url` must carry no user name or password; they would not be sent";
             return Err(Problem::new(Code::UrlInvalid, message));
         }
-        match Config::load(self.paths.config_file()) {
-            Ok(config) => self.config = config,
-            Err(error) => warn!(error = %chain(&error), "configuration not usable; the last good one goes on"),
-        }
-        self.config
-            .permits(origin, &url, self.paths.config_file())
-            .map_err(|refusal| Problem::new(Code::ServerNotAllowed, refusal))?;
-        Ok(url)
+        let unusable = match Config::load(self.paths.config_file()) {
+            Ok(config) => {
+                self.config = config;
+                None
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "configuration not usable; the last good one goes on");
+                Some(error)
+            }
+        };
+        let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
+            Ok(()) => return Ok(url),
+            Err(refusal) => refusal,
+        };
+        // Perhaps it is allowed by what cannot be read.
+        Err(match unusable {
+            Some(error) => {
+                Problem::new(Code::ConfigInvalid, format!("the configuration cannot be used: {}", chain(&error)))
+            }
+            None => Problem::new(Code::ServerNotAllowed, refusal),
+        })
     }
 
     /// Tells a session what happened, and does what it wants done.
@@ -380,7 +403,11 @@ impl Core {
                     Action::Connect { attempt, url } => {
                         let outgoing = Rc::new(Outgoing::default());
                         slot.connection = Some((attempt, Rc::clone(&outgoing)));
-                        let target = server::Target { url, origin: Arc::clone(&slot.identity.origin) };
+                        let target = server::Target {
+                            url,
+                            origin: Arc::clone(&slot.identity.origin),
+                            timeouts: server::Timeouts::default(),
+                        };
                         let connection = connect(self.this.clone(), id, attempt, target, outgoing);
                         self.connections.spawn_local(connection);
                         while self.connections.try_join_next().is_some() {}

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -65,6 +66,12 @@ fn borrowed(number: i32) -> BorrowedFd<'static> {
 /// Prepares `command` to start a process that outlives this one. Here the process does all of it by itself, with
 /// [`detach`]; were it made the leader of a process group, it could not.
 pub fn prepare_detached(_command: &mut Command) {}
+
+/// Prepares `command` to start a process that is none of the terminal's: Ctrl-C reaches this one alone, which can then end
+/// the other in order.
+pub fn keep_terminal_signals_from(command: &mut Command) {
+    command.process_group(0);
+}
 
 /// Leaves the session of whoever started this process, so that a signal to them is none to us; files made from now on
 /// are the owner's alone.

@@ -21,20 +21,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tower_service::Service;
 use url::Url;
 
-use super::{MAX_MESSAGE, Target, reason};
+use super::{MAX_MESSAGE, Target, Timeouts, reason};
 use crate::wire::Reason;
-
-const DNS_TIMEOUT: Duration = Duration::from_secs(10);
-const TCP_TIMEOUT: Duration = Duration::from_secs(15);
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the first address of a server may take before another is tried beside it (RFC 8305).
 const HAPPY_EYEBALLS: Duration = Duration::from_millis(300);
@@ -54,18 +49,18 @@ pub(super) type Upgraded = (WebSocketStream<super::Watched<Box<dyn Transport>>>,
 /// Makes the connection.
 pub(super) async fn dial(target: &Target) -> Result<Upgraded, Reason> {
     let url = &target.url;
-    let tcp = connect(url).await?;
+    let tcp = connect(url, &target.timeouts).await?;
     let transport: Box<dyn Transport> =
-        if url.scheme() == "wss" { Box::new(encrypt(url, tcp).await?) } else { Box::new(tcp) };
+        if url.scheme() == "wss" { Box::new(encrypt(url, tcp, target.timeouts.tls).await?) } else { Box::new(tcp) };
     upgrade(target, transport).await
 }
 
-async fn connect(url: &Url) -> Result<TcpStream, Reason> {
+async fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Reason> {
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
-    let mut connector = HttpConnector::new_with_resolver(Resolver);
+    let mut connector = HttpConnector::new_with_resolver(Resolver { timeout: timeouts.dns });
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(TCP_TIMEOUT));
+    connector.set_connect_timeout(Some(timeouts.tcp));
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/")
         .parse()
@@ -82,7 +77,11 @@ async fn connect(url: &Url) -> Result<TcpStream, Reason> {
     Ok(TokioIo::into_inner(stream))
 }
 
-async fn encrypt(url: &Url, tcp: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Reason> {
+async fn encrypt(
+    url: &Url,
+    tcp: TcpStream,
+    limit: Duration,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Reason> {
     let host = url.host_str().unwrap_or_default();
     let failed = |what: String| reason("tls", format!("no encrypted connection to {host}: {what}"));
     // Read anew for each connection: the roots of the system change while a daemon lives for weeks. It takes
@@ -94,10 +93,10 @@ async fn encrypt(url: &Url, tcp: TcpStream) -> Result<tokio_rustls::client::TlsS
     let name =
         ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
     let connecting = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
-    match timeout(TLS_TIMEOUT, connecting).await {
+    match timeout(limit, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(failed(explain(&error))),
-        Err(_) => Err(failed(format!("the handshake took longer than {} s", TLS_TIMEOUT.as_secs()))),
+        Err(_) => Err(failed(format!("the handshake took longer than {} s", limit.as_secs_f32()))),
     }
 }
 
@@ -121,12 +120,12 @@ async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgra
         .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
+    let limit = target.timeouts.upgrade;
     let upgrading = client_async_with_config(request, super::Watched::new(transport), Some(config));
-    let (socket, response) = match timeout(UPGRADE_TIMEOUT, upgrading).await {
+    let (socket, response) = match timeout(limit, upgrading).await {
         Ok(upgraded) => upgraded.map_err(failed)?,
         Err(_) => {
-            let message =
-                format!("{server} did not answer the WebSocket upgrade within {} s", UPGRADE_TIMEOUT.as_secs());
+            let message = format!("{server} did not answer the WebSocket upgrade within {} s", limit.as_secs_f32());
             return Err(reason("upgrade-timeout", message));
         }
     };
@@ -142,6 +141,9 @@ fn upgrade_failed(server: &str, error: &WsError) -> Reason {
             Reason { http_status: Some(status.as_u16()), ..reason("http-status", message) }
         }
         WsError::Io(error) => reason(io_code(error), format!("{server} broke off the WebSocket upgrade: {error}")),
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) => {
+            reason("reset", format!("{server} ended the connection instead of answering the WebSocket upgrade"))
+        }
         other => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {other}")),
     }
 }
@@ -157,7 +159,9 @@ pub(super) fn web_origin(origin: &str) -> String {
 
 /// Looks names up with a time-out, and `localhost` not at all.
 #[derive(Debug, Clone, Copy)]
-struct Resolver;
+struct Resolver {
+    timeout: Duration,
+}
 
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -169,15 +173,16 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
+        let limit = self.timeout;
         Box::pin(async move {
             if name.as_str() == "localhost" {
                 let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
                 return Ok(loopback.map(|address| SocketAddr::new(address, 0)).to_vec().into_iter());
             }
-            match timeout(DNS_TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await {
+            match timeout(limit, tokio::net::lookup_host((name.as_str(), 0))).await {
                 Ok(addresses) => Ok(addresses?.collect::<Vec<_>>().into_iter()),
                 Err(_) => {
-                    let message = format!("the look-up took longer than {} s", DNS_TIMEOUT.as_secs());
+                    let message = format!("the look-up took longer than {} s", limit.as_secs_f32());
                     Err(io::Error::new(io::ErrorKind::TimedOut, message))
                 }
             }
@@ -212,6 +217,13 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_dies_during_the_upgrade_is_told_from_one_that_speaks_something_else() {
+        let code = |error| upgrade_failed("ws://x", &WsError::Protocol(error)).code;
+        assert_eq!(code(ProtocolError::HandshakeIncomplete), "reset");
+        assert_eq!(code(ProtocolError::JunkAfterRequest), "upgrade");
+    }
 
     #[test]
     fn a_server_sees_the_origin_that_the_browser_would_send() {

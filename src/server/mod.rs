@@ -5,6 +5,8 @@
 //! through [`Outgoing`], and whether to try again is the session's.
 
 mod dial;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,7 +21,7 @@ use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
@@ -29,12 +31,6 @@ use dial::Transport;
 
 /// The longest message that a server may send, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
-
-/// How long a server may take nothing of what is to be written.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a server has to answer a closing handshake.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Messages taken from the socket before others on this thread get their turn.
 const BURST: usize = 128;
@@ -46,6 +42,32 @@ pub struct Target {
     pub url: Url,
     /// The extension, as its browser names it.
     pub origin: Arc<str>,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long each step of a connection may take: no step of it waits for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// The look-up of the server's name.
+    pub dns: Duration,
+    /// The TCP connection.
+    pub tcp: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// The answer to the upgrade.
+    pub upgrade: Duration,
+    /// A write of which the server takes nothing.
+    pub write: Duration,
+    /// The server's answer to our close frame.
+    pub close: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let [dns, tcp, tls, upgrade, write, close] = [10, 15, 10, 15, 30, 5].map(Duration::from_secs);
+        Self { dns, tcp, tls, upgrade, write, close }
+    }
 }
 
 /// What happens on a connection.
@@ -122,14 +144,15 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
         () = closing(outgoing) => return None,
     };
     report(Happened::Connected { protocol });
-    let mut pump = Pump { outgoing, unflushed: false, blocked_since: None, close: None };
+    let mut pump =
+        Pump { outgoing, write_timeout: target.timeouts.write, unflushed: false, blocked_since: None, close: None };
     let end = {
-        let mut stalled = pin!(sleep(WRITE_TIMEOUT));
+        let mut stalled = pin!(sleep(target.timeouts.write));
         let carry = std::future::poll_fn(|cx| pump.poll(&mut socket, &mut stalled, &mut report, cx));
         let mut carry = pin!(carry);
         tokio::select! {
             end = &mut carry => end,
-            () = closing(outgoing) => match tokio::time::timeout(CLOSE_TIMEOUT, carry).await {
+            () = closing(outgoing) => match tokio::time::timeout(target.timeouts.close, carry).await {
                 Ok(end) => end,
                 Err(_) => return None,
             }
@@ -145,9 +168,9 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
             let message = format!("{server} closed the connection with {code}{said}");
             Reason { close_code: Some(code), ..reason("closed", message) }
         }
-        (None, End::Closed) => reason("reset", format!("{server} ended the connection without closing it")),
+        (None, End::Closed) => unclosed(&server),
         (None, End::Stalled) => {
-            reason("write-timeout", format!("{server} took nothing for {} s", WRITE_TIMEOUT.as_secs()))
+            reason("write-timeout", format!("{server} took nothing for {} s", target.timeouts.write.as_secs_f32()))
         }
         (None, End::Failed(error)) => failure(&server, &error),
     })
@@ -165,9 +188,14 @@ async fn closing(outgoing: &Outgoing) {
     .await;
 }
 
+fn unclosed(server: &str) -> Reason {
+    reason("reset", format!("{server} ended the connection without closing it"))
+}
+
 fn failure(server: &str, error: &WsError) -> Reason {
     match error {
         WsError::Io(error) => reason(dial::io_code(error), format!("the connection to {server} broke: {error}")),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => unclosed(server),
         WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let message = format!("{server} sent a message of {size} bytes or more; the limit is {max_size}");
             reason("message-too-large", message)
@@ -187,6 +215,7 @@ enum End {
 /// Carries messages both ways in one task: neither direction waits for the other.
 struct Pump<'a> {
     outgoing: &'a Outgoing,
+    write_timeout: Duration,
     unflushed: bool,
     /// Since when something waits to be written that the socket does not take.
     blocked_since: Option<Instant>,
@@ -208,7 +237,15 @@ impl Pump<'_> {
         // Reading first: what the session answers to it shares the next write.
         for _ in 0..BURST {
             match Pin::new(&mut *socket).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => self.take(message, report),
+                Poll::Ready(Some(Ok(message))) => {
+                    self.take(message, report);
+                    if self.close.is_some() {
+                        // The answer is most often written at once. Whoever has closed may keep the TCP connection for
+                        // as long as it likes; nobody here waits for that.
+                        let _ = Pin::new(&mut *socket).poll_flush(cx);
+                        return Poll::Ready(End::Closed);
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Poll::Ready(None) => return Poll::Ready(End::Closed),
                 Poll::Pending => {
@@ -253,7 +290,7 @@ impl Pump<'_> {
         } else {
             // Any byte that the server takes moves the deadline.
             let blocked_since = *self.blocked_since.get_or_insert_with(Instant::now);
-            let deadline = blocked_since.max(socket.get_ref().last_write) + WRITE_TIMEOUT;
+            let deadline = blocked_since.max(socket.get_ref().last_write) + self.write_timeout;
             if stalled.deadline() != deadline {
                 stalled.as_mut().reset(deadline);
             }

@@ -1,9 +1,27 @@
 //! The integration tests: one binary, one module for each concern. `tree` fails if a file here is not declared.
 
-/// Rules of the source tree itself: who may know whom, and what each file must say.
-mod tree;
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+/// The command line, as a person and a script use it.
+mod cli;
+/// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
+mod daemon;
+/// The demo, as a person runs it.
+#[cfg(feature = "demo")]
+mod demo;
+/// What the documents say is what the program does.
+mod documents;
+/// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
+mod host;
+/// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
+mod port;
+/// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
+mod reconnect;
 /// Messages through host, daemon and WebSocket, both ways, as they came.
 mod stream;
 /// The browser, the server and the machine that the tests play.
 mod support;
+/// Encrypted connections: against the roots of the system, and never without a proof.
+mod tls;
+/// Rules of the source tree itself: who may know whom, and what each file must say.
+mod tree;

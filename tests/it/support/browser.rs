@@ -69,6 +69,16 @@ impl Browser {
         }
     }
 
+    /// What comes behind changes of the state, if anything does.
+    pub(crate) fn next_bytes_after_states(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let frame = self.next_bytes()?;
+            if !frame.starts_with(br#"{"type":"state""#) {
+                return Some(frame);
+            }
+        }
+    }
+
     /// The next message.
     pub(crate) fn next(&mut self) -> Value {
         let frame = self.next_bytes().expect("the port is open");
@@ -100,11 +110,16 @@ impl Browser {
         self.wait_for(kind, |message| message["type"] == kind)
     }
 
-    /// Opens a session and waits until it is connected; gives the answer.
+    /// Opens a session that has a server already and waits until it is connected; gives the answer.
     pub(crate) fn open(&mut self, request: Value) -> Value {
-        let mut request = request;
+        self.open_with(request, || ())
+    }
+
+    /// Opens a session, lets the server `accept` it, and waits until it is connected; gives the answer.
+    pub(crate) fn open_with(&mut self, mut request: Value, accept: impl FnOnce()) -> Value {
         request["type"] = "open".into();
         self.post(request);
+        accept();
         let opened = self.wait_for_type("opened");
         if opened["state"] != "connected" {
             self.wait_for("state connected", |message| message["type"] == "state" && message["state"] == "connected");

@@ -86,18 +86,24 @@ impl Sandbox {
     /// Process ids of all programs of this machine that run: they carry its home in their environment.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mark = format!("WEBSOCKET_BRIDGE_HOME={}", self.bridge_home().display());
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid: &u32| {
-                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-            })
-            .filter(|pid| !status(*pid, "State:").starts_with('Z'))
-            .collect()
+        processes_with(|variable| variable == mark.as_bytes())
     }
 }
 
+/// Process ids of all programs that run with a variable in their environment that `wanted` accepts.
+pub(crate) fn processes_with(wanted: impl Fn(&[u8]) -> bool) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(&wanted)
+        })
+        .filter(|pid| !status(*pid, "State:").starts_with('Z'))
+        .collect()
+}
+
 impl Drop for Sandbox {
+    #[expect(clippy::print_stderr, reason = "the logs of a failed test are its evidence")]
     fn drop(&mut self) {
         if self.daemon().is_some() {
             let output = self.run(&["stop"]);

@@ -1,7 +1,6 @@
 //! A WebSocket server that does what the test says: a second implementation of nothing of ours.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -94,10 +93,5 @@ impl Connection {
     /// Answers pings for as long as the client stays, and drops what comes.
     pub(crate) fn drain(mut self) -> std::thread::JoinHandle<()> {
         std::thread::spawn(move || while self.socket.read().is_ok() {})
-    }
-
-    /// Sets how long a read may wait.
-    pub(crate) fn patience(&self, patience: Duration) {
-        self.socket.get_ref().set_read_timeout(Some(patience)).unwrap();
     }
 }

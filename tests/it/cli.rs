@@ -1,0 +1,149 @@
+//! The command line, as a person and a script use it.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::browser::Browser;
+use crate::support::sandbox::{ORIGIN, Sandbox};
+use crate::support::server::Server;
+
+const CHROMIUM_ID: &str = "abcdefghijklmnopabcdefghijklmnop";
+const FIREFOX_ID: &str = "bridge@example.org";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn without_arguments_it_helps_and_with_wrong_ones_it_says_so() {
+    let machine = Sandbox::new();
+    let help = machine.run(&[]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("install") && text(&help.stdout).contains("demo"));
+    let wrong = machine.run(&["instal"]);
+    assert_eq!((wrong.status.code(), text(&wrong.stdout)), (Some(2), String::new()));
+    assert!(text(&wrong.stderr).contains("install"), "{}", text(&wrong.stderr));
+    assert_eq!(machine.run(&["install", "--extension", "nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn status_looks_and_starts_nothing() {
+    let machine = Sandbox::new();
+    assert_eq!(machine.json(&["status", "--json"]), json!({"daemon": null, "sessions": []}));
+    assert!(text(&machine.run(&["status"]).stdout).starts_with("no daemon runs"));
+    assert!(machine.processes().is_empty());
+}
+
+#[test]
+fn status_shows_sessions_without_what_may_be_secret() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    port.open_with(json!({"url": format!("{}chat?token=hunter2", server.url()), "profile": "p"}), || {
+        server.accept();
+    });
+    let status = machine.json(&["status", "--json"]);
+    let session = &status["sessions"][0];
+    assert_eq!(
+        (&session["session"], &session["profile"], &session["origin"]),
+        (&json!("default"), &json!("p"), &json!(ORIGIN))
+    );
+    assert_eq!(session["url"], format!("ws://{}/chat", server.address()));
+    let words = text(&machine.run(&["status"]).stdout);
+    assert!(words.contains("default") && words.contains(ORIGIN), "{words}");
+    for everything in [status.to_string(), words, machine.log("daemon"), machine.log("host")] {
+        assert!(!everything.contains("hunter2"), "{everything}");
+    }
+}
+
+#[test]
+fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
+    let machine = Sandbox::new();
+    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
+    std::fs::create_dir_all(machine.home().join(".mozilla/firefox")).unwrap();
+    let arguments = [
+        "install",
+        "--extension",
+        CHROMIUM_ID,
+        "--extension",
+        FIREFOX_ID,
+        "--browser",
+        "chromium",
+        "--browser",
+        "firefox",
+    ];
+    let report = machine.json(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(report["ok"], true, "{report:#}");
+    for (manifest, arguments) in [
+        (".config/chromium/NativeMessagingHosts", vec![ORIGIN.to_owned()]),
+        (".mozilla/native-messaging-hosts", vec!["MANIFEST".to_owned(), FIREFOX_ID.to_owned()]),
+    ] {
+        let file = machine.home().join(manifest).join("com.semantest.websocket_bridge.json");
+        let manifest: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let program = Path::new(manifest["path"].as_str().unwrap());
+        let mut command = std::process::Command::new(program);
+        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(program.parent().unwrap());
+        command.args(
+            arguments.iter().map(|argument| if argument == "MANIFEST" { file.to_str().unwrap() } else { argument }),
+        );
+        let mut port = Browser::start(command);
+        port.post(json!({"type": "hello", "protocol": 1}));
+        assert_eq!(port.wait_for_type("welcome")["origin"], arguments.last().unwrap().as_str());
+    }
+    assert!(machine.run(&["uninstall", "--purge"]).status.success());
+    let left: Vec<_> = walk(machine.home());
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// All files below a directory.
+fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }).collect()
+}
+
+#[test]
+fn a_server_is_allowed_by_install_and_by_the_line_that_a_refusal_names() {
+    let machine = Sandbox::new();
+    let open = json!({"type": "open", "url": "wss://bridge.invalid/ws"}).to_string();
+    let mut port = machine.port();
+    let refusal = port.refusal(open.as_bytes());
+    assert_eq!(refusal["code"], "server-not-allowed");
+    assert!(refusal["message"].as_str().unwrap().contains(machine.bridge_home().join("config.toml").to_str().unwrap()));
+    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
+    let output = machine.run(&[
+        "install",
+        "--browser",
+        "chromium",
+        "--extension",
+        CHROMIUM_ID,
+        "--url",
+        "wss://bridge.invalid/ws",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    // Without a restart; and what cannot be read allows nothing and takes nothing away.
+    let config = machine.bridge_home().join("config.toml");
+    let allowed = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{allowed}\nsurprise = 1\n")).unwrap();
+    let refusal = port.refusal(open.as_bytes());
+    assert_eq!(refusal["code"], "config-invalid");
+    assert!(refusal["message"].as_str().unwrap().contains("surprise"), "{refusal}");
+    std::fs::write(&config, allowed).unwrap();
+    port.post_bytes(open.as_bytes());
+    port.wait_for_type("opened");
+    let told = port.wait_for("a look-up that fails", |message| message["state"] == "reconnecting");
+    assert_eq!(told["reason"]["code"], "dns", "{told}");
+}
+
+#[test]
+fn the_origin_that_a_server_sees_is_the_browsers() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut command = machine.command();
+    command.args(["/x/com.semantest.websocket_bridge.json", FIREFOX_ID]);
+    let mut port = Browser::start(command);
+    port.post(json!({"type": "open", "url": server.url()}));
+    let connection = server.accept();
+    let origin = connection.request.headers()["origin"].to_str().unwrap();
+    assert!(origin.starts_with("moz-extension://") && origin.len() == "moz-extension://".len() + 36, "{origin}");
+    port.wait_for_type("opened");
+}

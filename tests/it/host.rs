@@ -1,0 +1,145 @@
+//! The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::sandbox::{Sandbox, memory, signal};
+use crate::support::server::Server;
+use crate::support::until;
+
+#[test]
+fn the_host_leaves_within_100_ms_when_the_browser_closes_the_port() {
+    let machine = Sandbox::new();
+    let mut port = machine.port();
+    port.post(json!({"type": "hello", "protocol": 1}));
+    port.wait_for_type("welcome");
+    port.close_stdin();
+    let (status, took) = port.wait_for_end();
+    assert!(status.success() && took < Duration::from_millis(100), "{status} {took:?}");
+    assert!(machine.log("host").contains("the browser closed the port"));
+}
+
+#[test]
+fn what_was_posted_just_before_the_end_still_arrives() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url()}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    for number in 0..100 {
+        port.post(json!({"type": "send", "payload": number}));
+    }
+    port.close();
+    for number in 0..100 {
+        assert_eq!(connection.next(), Message::text(number.to_string()));
+    }
+}
+
+#[test]
+fn a_host_that_is_stuck_in_a_write_leaves_within_100_ms_too() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url()}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    // The browser reads nothing: the host is stuck writing to it, then, with a daemon that stands still, to that as well.
+    for _ in 0..100 {
+        connection.send(Message::text(format!("\"{}\"", "x".repeat(100_000))));
+    }
+    let host = port.pid();
+    until("the host writes to a full pipe", || waits_in(host, "pipe_write").then_some(()));
+    let daemon = machine.daemon().unwrap();
+    signal(daemon, "STOP");
+    let mut stdin = port.take_stdin();
+    let posting = std::thread::spawn(move || {
+        let frame = [&100_000u32.to_ne_bytes()[..], &[b' '; 100_000]].concat();
+        // Until the pipe is full as well; then the browser goes away.
+        for _ in 0..20 {
+            if std::io::Write::write_all(&mut stdin, &frame).is_err() {
+                break;
+            }
+        }
+    });
+    until("the host writes to a full link", || {
+        waits_in(host, "unix_stream").then_some(()).or_else(|| waits_in(host, "sock_alloc").then_some(()))
+    });
+    // Ends the port: its reader, and with the host its writer.
+    port.close();
+    let (status, took) = port.wait_for_end();
+    signal(daemon, "CONT");
+    assert!(status.success() && took < Duration::from_millis(200), "{status} {took:?}");
+    posting.join().unwrap();
+}
+
+/// Whether a thread of the process sleeps in a kernel function of that name.
+fn waits_in(pid: u32, function: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("wchan")).ok())
+        .any(|wchan| wchan.contains(function))
+}
+
+#[test]
+fn a_server_that_pushes_a_gigabyte_at_a_reader_that_has_stopped_costs_less_than_32_megabytes() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url()}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    let (host, daemon) = (port.pid(), machine.daemon().unwrap());
+    let before = memory(host) + memory(daemon);
+    let payload = Message::text(format!("\"{}\"", "x".repeat(64 * 1024 - 2)));
+    let mut highest = 0;
+    for round in 0..16 * 1024 {
+        connection.socket.write(payload.clone()).unwrap();
+        if round % 256 == 0 {
+            highest = highest.max(memory(host) + memory(daemon));
+        }
+    }
+    connection.socket.flush().unwrap();
+    until("the daemon has read it all", || {
+        let status = machine.json(&["status", "--json"]);
+        (status["sessions"][0]["bytes_received"] == 1_u64 << 30).then_some(())
+    });
+    highest = highest.max(memory(host) + memory(daemon));
+    let grown = highest.saturating_sub(before);
+    assert!(grown < 32 << 20, "{} MB", grown >> 20);
+    // What is lost is told: exactly, and before what is left.
+    let (mut expected, mut lost) = (1, 0);
+    loop {
+        let message = port.next();
+        match message["type"].as_str() {
+            Some("gap") => {
+                assert_eq!((&message["reason"], &message["from"]), (&json!("overflow"), &json!(expected)));
+                let seq = message["seq"].as_u64().unwrap();
+                assert_eq!(message["count"], seq + 1 - expected);
+                lost += message["count"].as_u64().unwrap();
+                expected = seq + 1;
+            }
+            Some("message") => {
+                assert_eq!(message["seq"], expected);
+                expected += 1;
+            }
+            _ => continue,
+        }
+        if expected > 16 * 1024 {
+            break;
+        }
+        port.post(json!({"type": "ack", "session": "default", "seq": expected - 1}));
+    }
+    assert!(lost > 10_000, "{lost}");
+}
+
+#[test]
+fn nothing_but_the_daemons_frames_can_reach_the_browsers_pipe() {
+    let machine = Sandbox::new();
+    let mut port = machine.port();
+    port.post(json!({"type": "hello", "protocol": 1}));
+    port.wait_for_type("welcome");
+    let target = |descriptor: u32| std::fs::read_link(format!("/proc/{}/fd/{descriptor}", port.pid())).unwrap();
+    // Standard output, to which any code might print, is standard error; the browser's pipe has another number.
+    assert_eq!(target(1), target(2));
+    assert!(!target(1).to_string_lossy().starts_with("pipe:"), "{:?}", target(1));
+}
