@@ -160,7 +160,7 @@ pub enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// The first attempt is under way.
+    /// The first attempt since the session was opened is under way.
     Connecting,
     /// Messages flow.
     Connected,
