@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::PortId;
 use crate::wire::event::{Gap, GapReason, message_len};
-use crate::wire::{Acknowledge, Body, WINDOW};
+use crate::wire::{Acknowledge, Body, MAX_CONSUMERS, WINDOW};
 
 /// How much is kept before the oldest is dropped. What is kept lives in memory, so it is the limit of memory mode.
 const MAX_MESSAGES: usize = 100_000;
@@ -187,6 +187,11 @@ impl Inbox {
             self.bytes -= entry.bytes();
             self.entries.pop_front();
         }
+    }
+
+    /// Whether `name` is a consumer or may become one.
+    pub(super) fn admits(&self, name: &str) -> bool {
+        self.consumers.len() < MAX_CONSUMERS || self.consumers.iter().any(|consumer| consumer.name == name)
     }
 
     /// `port` reads for the consumer `name` from now on. The session's first consumer begins at 1, later ones behind

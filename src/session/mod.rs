@@ -29,7 +29,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::wire::event::{Event, Opened, Problem, Reason, State, StateReport};
-use crate::wire::{Body, Code, Open, PING_BYTES, Send, WINDOW};
+use crate::wire::{Body, Code, MAX_CONSUMERS, Open, PING_BYTES, Send, WINDOW};
 use backoff::Backoff;
 use inbox::{Content, Inbox};
 use outbox::{Outbox, Queued};
@@ -437,6 +437,7 @@ impl Session {
 /// The extension's side.
 impl Session {
     fn handle_open(&mut self, port: PortId, open: Open, url: Option<Url>, reference: Option<String>, now: Now) {
+        let mut url_changed = false;
         if let Some(url) = url {
             if !same_server(&self.url, &url) {
                 let message = format!(
@@ -447,7 +448,16 @@ impl Session {
                 );
                 return self.tell(port, Problem::new(Code::UrlDiffers, message), reference);
             }
+            url_changed = self.url != url;
             self.url = url;
+        }
+        if !self.inbox.admits(&open.consumer) {
+            let message = format!(
+                "session `{}` has {MAX_CONSUMERS} consumers, which is the limit, and `{}` is none of them; a consumer's name \
+                 belongs to a reader that comes back, not to each of its lives",
+                self.name, open.consumer
+            );
+            return self.tell(port, Problem::new(Code::TooManyConsumers, message), reference);
         }
         let place = self.inbox.attach(port, &open.consumer, open.acknowledge, open.as_text);
         if let Some(older) = place.superseded.filter(|older| *older != port) {
@@ -459,12 +469,17 @@ impl Session {
             self.ports.push(port);
         }
         self.deserted = None;
-        let connect = matches!(self.connection, Connection::Closed);
+        let (connect, state) = match self.connection {
+            Connection::Closed => (true, State::Connecting),
+            // Somebody has changed what it may have waited for.
+            Connection::Parked { .. } if url_changed => (true, State::Reconnecting),
+            _ => (false, self.state()),
+        };
         let opened = Opened {
             reference,
             session: Arc::clone(&self.name),
             epoch: Arc::clone(&self.epoch),
-            state: if connect { State::Connecting } else { self.state() },
+            state,
             head: self.inbox.head(),
             acked: place.acked,
             pending: place.pending,

@@ -330,6 +330,7 @@ struct Limits {
     message_bytes: usize,
     nesting: usize,
     sessions: usize,
+    consumers: usize,
     window: Window,
 }
 
@@ -339,6 +340,7 @@ impl<'a> Welcome<'a> {
             message_bytes: frame::MAX_FROM_EXTENSION,
             nesting: super::MAX_NESTING,
             sessions: super::MAX_SESSIONS,
+            consumers: super::MAX_CONSUMERS,
             window: super::WINDOW,
         };
         let version = env!("CARGO_PKG_VERSION");

@@ -40,6 +40,9 @@ pub const PING_BYTES: usize = 12;
 /// How many sessions one extension may have.
 pub const MAX_SESSIONS: usize = 100;
 
+/// How many consumers one session may have: each keeps what it has not acknowledged.
+pub const MAX_CONSUMERS: usize = 32;
+
 /// How much may be on its way to the extension without being acknowledged: browsers buffer without bound, so somebody
 /// else must set one.
 pub const WINDOW: Window = Window { messages: 1024, bytes: 4 * 1024 * 1024 };
@@ -164,6 +167,7 @@ codes! {
     TooLarge = "too-large", false, " The message is over a limit of size.";
     UnknownSession = "unknown-session", false, " This port has not opened that session.";
     TooManySessions = "too-many-sessions", false, " The limit of sessions is reached.";
+    TooManyConsumers = "too-many-consumers", false, " The limit of consumers of a session is reached.";
     UrlMissing = "url-missing", false, " A session that is not yet known was opened without a `url`.";
     UrlInvalid = "url-invalid", false, " The `url` is not one of a WebSocket server.";
     UrlDiffers = "url-differs", false, " The session belongs to another server.";

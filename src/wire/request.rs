@@ -182,6 +182,9 @@ pub struct Envelope<'a> {
     forget: Field<'a>,
 }
 
+/// Bytes of a frame that is small enough to be kept whole for the payload in it.
+const SMALL_FRAME: usize = 4096;
+
 /// The JSON text of a field that is there, `null` included (a payload may be `null`).
 type Field<'a> = Option<&'a RawValue>;
 
@@ -325,7 +328,9 @@ impl<'a> Envelope<'a> {
                         format!("`payload` nests arrays and objects deeper than {MAX_NESTING}; send it as `text`");
                     return Err(invalid(message));
                 }
-                Body::Json(frame.slice_ref(json))
+                // A small part of a large message must not keep all of it for as long as it waits.
+                let mostly_payload = json.len() >= frame.len() / 2 || frame.len() <= SMALL_FRAME;
+                Body::Json(if mostly_payload { frame.slice_ref(json) } else { Bytes::copy_from_slice(json) })
             }
             (None, Some(text), None) => {
                 let text: String = required(Some(text), "text", "a string without lone surrogates")?;
@@ -435,6 +440,14 @@ mod tests {
                 Body::Json(json.to_owned().into())
             );
         }
+    }
+
+    #[test]
+    fn a_small_payload_does_not_keep_the_large_message_around_it() {
+        let frame = Bytes::from(format!(r#"{{"type":"send","payload":1,"padding":"{}"}}"#, "x".repeat(1 << 20)));
+        let kept = Envelope::read(&frame).unwrap().request(&frame).unwrap();
+        assert!(matches!(kept, Request::Send { .. }));
+        assert!(frame.is_unique(), "nothing of the request is a part of the frame");
     }
 
     #[test]

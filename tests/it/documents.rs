@@ -30,6 +30,7 @@ fn the_protocol_names_the_limits_of_the_program() {
         format!("| a frame to the extension | {} bytes;", frame::MAX_TO_EXTENSION),
         format!("| nesting of arrays and objects in a payload | {} |", wire::MAX_NESTING),
         format!("| sessions of one extension | {} |", wire::MAX_SESSIONS),
+        format!("| consumers of one session | {} |", wire::MAX_CONSUMERS),
         format!("| {} messages, {} bytes |", wire::WINDOW.messages, wire::WINDOW.bytes),
     ] {
         assert!(document.contains(&row), "{row}");

@@ -367,3 +367,17 @@ fn a_machine_that_slept_longer_than_a_session_lingers_does_not_dial_first() {
     assert_eq!(rig.next_timer(), [""; 0]);
     assert_eq!(rig.status()["state"], "disconnected");
 }
+
+#[test]
+fn a_parked_session_tries_again_when_it_is_opened_with_another_query_and_not_with_the_same() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.lose(refused(401));
+    assert_eq!(rig.session.poll_timeout(), None);
+    rig.open_url(1, SERVER);
+    assert_eq!(rig.status()["state"], "error");
+    rig.open_url(1, &format!("{SERVER}?token=fresh"));
+    assert_eq!(rig.status()["state"], "reconnecting");
+    rig.connect();
+    assert_eq!(rig.status()["state"], "connected");
+}

@@ -448,3 +448,14 @@ fn two_large_messages_are_not_both_kept() {
     assert_eq!(deliveries(&rig.open(1, "main")), ["1: replay gap 1..=1 overflow count 1"]);
     assert_eq!(rig.ack(1, 1), ["1: replay 2 binary:20971520 bytes"]);
 }
+
+#[test]
+fn a_session_has_so_many_consumers_and_no_more() {
+    let mut rig = Rig::connected();
+    for number in 1..MAX_CONSUMERS as u64 {
+        rig.open(number, &format!("c{number}"));
+    }
+    let [refusal] = &rig.open(99, "one more")[..] else { panic!("more than a refusal") };
+    assert!(refusal.contains("too-many-consumers"), "{refusal}");
+    assert!(rig.open(99, "c7").iter().any(|line| line.contains("opened")), "one that is known comes back");
+}
