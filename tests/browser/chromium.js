@@ -1,0 +1,155 @@
+// Owns one headless Chromium, driven over a pipe (`--remote-debugging-pipe`: JSON texts with a NUL behind each).
+//
+// A debugger that is attached to a worker keeps it alive for ever, so nothing here attaches to one: workers are ended
+// through the browser's list of targets, the service worker domain of a blank page, and the system.
+
+import { BrowserProcess } from "./browser-process.js";
+import { end, processesWith } from "./processes.js";
+import { until } from "./until.js";
+
+const BINARY = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+const FLAGS = [
+  "--headless=new",
+  "--no-sandbox", // it refuses to start for root, whom tests in containers run as
+  "--disable-gpu",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", // nothing here leaves the machine
+  "--enable-unsafe-extension-debugging",
+  "--remote-debugging-pipe",
+];
+const TO_BROWSER = 3;
+const FROM_BROWSER = 4;
+
+const EXTENSION_ID = "jehlfdgdlcaglkijngaaakmcoibeehjh";
+const EXTENSION_ORIGIN = `chrome-extension://${EXTENSION_ID}`;
+
+export class Chromium {
+  static title = "Chromium";
+
+  /** The key is what makes the id; nobody has its private half. */
+  static manifest = {
+    background: { service_worker: "worker.js" },
+    key:
+      "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAvQrkkct4ffu3smR4rZ+xZmWuJnQehcUx1kB0ZtqWcJ5HPuLg4YsG6o2V" +
+      "s9LneORHBXMLytqfTbltwQcfe3g5fNrJV4sqHrYNlyOD6RtwWgmGDe0j5Gp+vmRcRSZqm6bzle3O50A33VVR0xFuUzA9lVuAqpqC" +
+      "6470SbxLKmt54vLFpA+xD1FHV7raXqprboBLL/CiiuT26dYlom8HoIbDN+WjVVGfCcYQDkVei0xhR4yX/LlSwLfzXJWKSw9sBXQM" +
+      "MwGt8nBCUJ/EoVbJ02JWNXXp5CJ8lcNCM2TUrmwjR5nCJ5Uf0WNgB5/4PE5lb4YFXHpwX9BH8753geaD0F9xlwIDAQAB",
+  };
+
+  /** The last argument that the browser gives a host. */
+  static hostArgument = `${EXTENSION_ORIGIN}/`;
+
+  /** The origin that a server is told: the one that the browser itself would tell. */
+  static serversOrigin = /^chrome-extension:\/\/jehlfdgdlcaglkijngaaakmcoibeehjh$/;
+
+  static installArguments(profile) {
+    return ["--user-data-dir", profile, "--extension", EXTENSION_ID];
+  }
+
+  /** What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken. */
+  static endings = [
+    {
+      how: "is stopped by the browser",
+      end: (chromium) => chromium.#onPage("ServiceWorker.stopAllWorkers"),
+      wakes: true,
+    },
+    { how: "is closed as a target", end: (chromium) => chromium.#closeWorker(), wakes: true },
+    { how: "crashes with its process", end: (chromium) => chromium.#killWorkersProcess(), wakes: true },
+    { how: "is replaced by a reload of the extension", end: (chromium) => chromium.#load(), wakes: false },
+  ];
+
+  #profile;
+  /** Where the extension lies. */
+  #directory;
+  #process;
+  /** The debugging session with a blank page. */
+  #page;
+  /** The browser's own id for the registration of the extension's worker. */
+  #registration;
+
+  /** Starts the browser with its own profile, and loads the extension from its directory. */
+  static async start({ profile, directory, environment, log }) {
+    const chromium = new Chromium();
+    chromium.#profile = profile;
+    chromium.#directory = directory;
+    chromium.#process = new BrowserProcess(BINARY, [...FLAGS, `--user-data-dir=${profile}`], {
+      environment,
+      log,
+      pipes: 2,
+    });
+    chromium.#listen();
+    const { targetId } = await chromium.#call("Target.createTarget", { url: "about:blank" });
+    chromium.#page = (await chromium.#call("Target.attachToTarget", { targetId, flatten: true })).sessionId;
+    await chromium.#onPage("ServiceWorker.enable");
+    await chromium.#load();
+    return chromium;
+  }
+
+  /** Wakes the extension's worker by an event that needs no permission and no page: a push message that nobody sent. */
+  async wake() {
+    const registrationId = await until("the worker's registration", () => this.#registration);
+    await this.#onPage("ServiceWorker.deliverPushMessage", { origin: EXTENSION_ORIGIN, registrationId, data: "" });
+  }
+
+  /** The user closes the browser. */
+  async quit() {
+    this.#call("Browser.close").catch(() => {}); // the answer may not get out any more
+    await this.#process.untilEnd();
+  }
+
+  /** The browser crashes. */
+  async kill() {
+    await this.#process.kill();
+  }
+
+  #listen() {
+    this.#process.pipe(TO_BROWSER).on("error", () => {}); // the browser has ended, which the calls that wait are told
+    let text = "";
+    this.#process
+      .pipe(FROM_BROWSER)
+      .setEncoding("utf8")
+      .on("data", (piece) => {
+        const messages = (text + piece).split("\0");
+        text = messages.pop();
+        for (const message of messages) this.#take(JSON.parse(message));
+      });
+  }
+
+  #call(method, params = {}, sessionId = undefined) {
+    return this.#process.call(method, (id) => {
+      this.#process.pipe(TO_BROWSER).write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
+    });
+  }
+
+  #onPage(method, params) {
+    return this.#call(method, params, this.#page);
+  }
+
+  #take({ id, error, result, method, params }) {
+    if (id !== undefined) this.#process.answer(id, error, result);
+    if (method === "ServiceWorker.workerRegistrationUpdated") {
+      const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(EXTENSION_ORIGIN));
+      if (ours) this.#registration = ours.isDeleted ? undefined : ours.registrationId;
+    }
+  }
+
+  /** Loads the extension, or reloads it. */
+  async #load() {
+    const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
+    if (id !== EXTENSION_ID) throw new Error(`the extension got the id ${id}`);
+  }
+
+  async #closeWorker() {
+    const { targetInfos } = await this.#call("Target.getTargets", { filter: [{ type: "service_worker" }] });
+    const { targetId } = targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
+    await this.#call("Target.closeTarget", { targetId });
+  }
+
+  #killWorkersProcess() {
+    end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
+  }
+}

@@ -1,0 +1,151 @@
+// Owns one headless Firefox, driven through Marionette, its own remote protocol: JSON texts with their length before
+// each, on a loopback port that Firefox chooses and writes into its profile. With system access it runs JavaScript with
+// the browser's rights, for what ends and wakes an event page is not reachable otherwise.
+
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+
+import { BrowserProcess } from "./browser-process.js";
+import { end } from "./processes.js";
+import { until } from "./until.js";
+
+const BINARY = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
+const START_MS = 30_000;
+
+const SETTINGS = {
+  "marionette.port": 0, // any that is free
+  "network.dns.disabled": true, // nothing here leaves the machine
+};
+
+const EXTENSION_ID = "test-extension@websocket-bridge.invalid";
+
+export class Firefox {
+  static title = "Firefox";
+
+  static manifest = {
+    background: { scripts: ["worker.js"] },
+    browser_specific_settings: { gecko: { id: EXTENSION_ID } },
+    content_security_policy: { extension_pages: "script-src 'self'" }, // the default would turn http: into https:
+  };
+
+  /** The last argument that the browser gives a host. */
+  static hostArgument = EXTENSION_ID;
+
+  /** The origin that a server is told: with a UUID made from the id, for a host does not learn the real one. */
+  static serversOrigin = /^moz-extension:\/\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+  static installArguments() {
+    return ["--browser", "firefox", "--extension", EXTENSION_ID];
+  }
+
+  /** What can end an event page while the browser stays. After a reload it starts again by itself, else it is woken. */
+  static endings = [
+    { how: "is stopped by the browser", end: (firefox) => firefox.#stopPage(), wakes: true },
+    { how: "crashes with its process", end: (firefox) => firefox.#killPagesProcess(), wakes: true },
+    { how: "is replaced by a reload of the extension", end: (firefox) => firefox.#reload(), wakes: false },
+  ];
+
+  #process;
+  #socket;
+
+  /** Starts the browser with its own profile, and installs the extension from its directory until the browser ends. */
+  static async start({ profile, directory, environment, log }) {
+    const portFile = join(profile, "MarionetteActivePort");
+    rmSync(portFile, { force: true }); // a killed Firefox leaves it
+    mkdirSync(profile, { recursive: true });
+    const settings = Object.entries(SETTINGS).map(([name, value]) => `user_pref("${name}", ${value});\n`);
+    writeFileSync(join(profile, "user.js"), settings.join(""));
+
+    const firefox = new Firefox();
+    const flags = ["-headless", "-no-remote", "-profile", profile, "-marionette", "-remote-allow-system-access"];
+    firefox.#process = new BrowserProcess(BINARY, flags, { environment, log });
+    firefox.#listen(await firefox.#untilPort(portFile));
+    await firefox.#call("WebDriver:NewSession", {});
+    await firefox.#call("Marionette:SetContext", { value: "chrome" });
+    await firefox.#call("Addon:Install", { path: directory, temporary: true });
+    return firefox;
+  }
+
+  /** Wakes the event page as its events do. Firefox takes a moment to note that a page's process has crashed. */
+  async wake() {
+    await until("the event page's end", () => this.#privileged('return extension.backgroundState === "stopped";'));
+    await this.#privileged("await extension.wakeupBackground();");
+  }
+
+  /** The user closes the browser. */
+  async quit() {
+    this.#call("Marionette:Quit", { flags: ["eAttemptQuit"] }).catch(() => {}); // the answer may not get out any more
+    await this.#process.untilEnd();
+  }
+
+  /** The browser crashes. */
+  async kill() {
+    await this.#process.kill();
+  }
+
+  async #untilPort(file) {
+    const port = () => {
+      this.#process.check();
+      return existsSync(file) && Number(readFileSync(file, "utf8"));
+    };
+    return until("Marionette's port", port, { deadline: START_MS });
+  }
+
+  #listen(port) {
+    this.#socket = connect(port, "127.0.0.1");
+    this.#socket.on("error", () => {}); // the browser has ended, which the calls that wait are told
+    let bytes = Buffer.alloc(0);
+    this.#socket.on("data", (piece) => {
+      bytes = Buffer.concat([bytes, piece]);
+      for (;;) {
+        const from = bytes.indexOf(":") + 1;
+        const to = from + Number(bytes.subarray(0, from - 1));
+        if (from === 0 || bytes.length < to) return;
+        this.#take(JSON.parse(bytes.subarray(from, to)));
+        bytes = bytes.subarray(to);
+      }
+    });
+  }
+
+  #call(command, params) {
+    return this.#process.call(command, (id) => {
+      const text = JSON.stringify([0, id, command, params]);
+      this.#socket.write(`${Buffer.byteLength(text)}:${text}`);
+    });
+  }
+
+  #take(message) {
+    if (!Array.isArray(message)) return; // the greeting
+    const [, id, error, result] = message;
+    this.#process.answer(id, error, result);
+  }
+
+  /** Runs JavaScript with the browser's rights, where `extension` is the test's. */
+  async #privileged(body) {
+    const script = `return (async () => {
+      const { extension } = WebExtensionPolicy.getByID("${EXTENSION_ID}");
+      ${body}
+    })();`;
+    return (await this.#call("WebDriver:ExecuteScript", { script, args: [] })).value;
+  }
+
+  async #stopPage() {
+    await this.#privileged(
+      "await extension.terminateBackground({ ignoreDevToolsAttached: true, disableResetIdleForTest: true });",
+    );
+  }
+
+  async #killPagesProcess() {
+    const pid = await this.#privileged(`
+      const { children } = await ChromeUtils.requestProcInfo();
+      return children.find(({ type }) => type === "extension").pid;`);
+    end(pid);
+  }
+
+  async #reload() {
+    await this.#privileged(`
+      const { AddonManager } = ChromeUtils.importESModule("resource://gre/modules/AddonManager.sys.mjs");
+      await (await AddonManager.getAddonByID(extension.id)).reload();`);
+  }
+}
