@@ -284,7 +284,7 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
     // The daemon lets go of the link when it ends.
     let _ = (&*link.stream).read(&mut [0]);
     let lock = os::open_lock_file(&paths.daemon_lock())?;
-    lock.lock().context("cannot wait for the daemon's end")?;
+    os::lock(&lock).context("cannot wait for the daemon's end")?;
     complain("the daemon has ended");
     Ok(Exit::Fine)
 }
@@ -437,13 +437,12 @@ fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context>
         name_file: None,
         config_file: paths.config_file().to_owned(),
         receipt: data.join("installed.json"),
-        purge: vec![
-            paths.config_file().to_owned(),
-            paths.log_directory().to_owned(),
-            paths.socket_directory().to_owned(),
-            paths.daemon_lock(),
-            paths.launch_lock(),
-        ],
+        purge: [paths.config_file(), paths.log_directory()]
+            .into_iter()
+            .chain(paths.socket_directory())
+            .map(ToOwned::to_owned)
+            .chain([paths.daemon_lock(), paths.launch_lock()])
+            .collect(),
     })
 }
 

@@ -81,7 +81,7 @@ impl Lock {
         };
         std::fs::create_dir_all(paths.data_directory()).map_err(failed("make the directory of"))?;
         let mut file = os::open_lock_file(&path).map_err(failed("open"))?;
-        match file.try_lock() {
+        match os::try_lock(&file) {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
                 let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
@@ -122,7 +122,7 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
     let end = LocalSet::new().block_on(&runtime, serve(Rc::clone(&core), listener, shutdown));
     info!(reason = end, "daemon ended");
     // First the name, then the lock: whoever gets the lock finds no socket of ours.
-    let _ = std::fs::remove_file(paths.socket());
+    endpoint::remove(paths);
     drop(lock);
     Ok(())
 }
