@@ -306,7 +306,7 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
     let _ = (&*link.stream).read(&mut [0]);
     let lock = paths.daemon_lock();
     let deadline = Instant::now() + STOP_TIMEOUT;
-    while os::open_lock_file(&lock)?.try_lock().is_err() && std::fs::read_to_string(&lock)?.trim() == stopping {
+    while os::try_lock(&os::open_lock_file(&lock)?).is_err() && std::fs::read_to_string(&lock)?.trim() == stopping {
         anyhow::ensure!(Instant::now() < deadline, "the daemon (process {stopping}) does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -462,13 +462,12 @@ fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context>
         name_file: None,
         config_file: paths.config_file().to_owned(),
         receipt: data.join("installed.json"),
-        purge: vec![
-            paths.config_file().to_owned(),
-            paths.log_directory().to_owned(),
-            paths.socket_directory().to_owned(),
-            paths.daemon_lock(),
-            paths.launch_lock(),
-        ],
+        purge: [paths.config_file(), paths.log_directory()]
+            .into_iter()
+            .chain(paths.socket_directory())
+            .map(ToOwned::to_owned)
+            .chain([paths.daemon_lock(), paths.launch_lock()])
+            .collect(),
     })
 }
 

@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::os;
-
 /// Names the directory that holds everything; for tests and for several installations beside each other.
 pub const HOME_VARIABLE: &str = "WEBSOCKET_BRIDGE_HOME";
 
@@ -124,13 +122,11 @@ impl Paths {
         &self.socket
     }
 
-    /// The directory of the socket, which nobody else may enter.
-    ///
-    /// # Panics
-    /// Never: a socket's path is made by joining it to its directory.
+    /// The directory of the socket, which nobody else may enter. Where it is a pipe there is none: the system makes it,
+    /// and removes it with the process that listens.
     #[must_use]
-    pub fn socket_directory(&self) -> &Path {
-        self.socket.parent().expect("a socket has a directory")
+    pub fn socket_directory(&self) -> Option<&Path> {
+        if cfg!(windows) { None } else { self.socket.parent() }
     }
 }
 
@@ -138,14 +134,14 @@ impl Paths {
 #[cfg(unix)]
 fn socket_path(directory: &Path) -> PathBuf {
     let socket = directory.join("daemon.sock");
-    if socket.as_os_str().len() <= os::MAX_SOCKET_PATH {
+    if socket.as_os_str().len() <= crate::os::MAX_SOCKET_PATH {
         return socket;
     }
     let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, socket.as_os_str().as_encoded_bytes());
-    PathBuf::from(format!("/tmp/websocket-bridge-{}/{}.sock", os::user(), name.simple()))
+    PathBuf::from(format!("/tmp/websocket-bridge-{}/{}.sock", crate::os::user(), name.simple()))
 }
 
-/// The name of the pipe, one for each user and home.
+/// The name of the pipe, one for each home, and by that for each user.
 #[cfg(windows)]
 fn socket_path(directory: &Path) -> PathBuf {
     let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, directory.as_os_str().as_encoded_bytes());
@@ -331,7 +327,7 @@ mod tests {
     fn a_home_too_deep_for_a_socket_gets_a_short_one() {
         let deep = format!("/{}", "x".repeat(150));
         let paths = Paths::new(&[(HOME_VARIABLE, &*deep)].into_iter().collect()).unwrap();
-        assert!(paths.socket().as_os_str().len() <= os::MAX_SOCKET_PATH);
+        assert!(paths.socket().as_os_str().len() <= crate::os::MAX_SOCKET_PATH);
         let other = Paths::new(&[(HOME_VARIABLE, format!("{deep}/y"))].into_iter().collect()).unwrap();
         assert_ne!(paths.socket(), other.socket());
     }

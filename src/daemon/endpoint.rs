@@ -3,19 +3,19 @@
 //! Owns: its name, who may use it, and the exchange of [`Header`]s that both ends begin with. Does not know what is
 //! said on a link afterwards.
 //!
-//! Both sides check that the other runs as the same user: the directory of the socket is the owner's alone, and the
-//! kernel is asked again for each link.
+//! Both sides check that the other runs as the same user: the directory of the socket, or the pipe, is the owner's
+//! alone, and the kernel is asked again for each link.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::StreamCommon as _;
 use interprocess::local_socket::traits::tokio::Listener as _;
-use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
-use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, Name, PeerCreds, ToFsName as _};
+use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::config::Paths;
@@ -24,6 +24,9 @@ use crate::wire::link::{FIXED, Header, HeaderError};
 
 /// How long the other side may take for its header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the pipe of a daemon that has just ended may stay, while the system closes the links that it had.
+const REMAINS: Duration = Duration::from_secs(5);
 
 /// What goes wrong between the two ends of a link.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +61,7 @@ pub enum EndpointError {
         /// The socket.
         path: String,
         /// The user.
-        user: Option<u32>,
+        user: Option<os::User>,
     },
     /// The socket cannot be made or used.
     #[error("cannot {tried} {path}")]
@@ -97,17 +100,38 @@ pub struct DaemonLink {
 pub fn bind(paths: &Paths) -> Result<Listener, EndpointError> {
     let path = paths.socket();
     let failed = |tried, source| EndpointError::Io { tried, path: path.display().to_string(), source };
-    os::private_directory(paths.socket_directory()).map_err(|source| failed("make a private directory for", source))?;
-    if local_socket::Stream::connect(name(path)?).is_ok() {
+    let listen = || {
+        let name = path.to_fs_name::<GenericFilePath>()?;
+        os::owner_only(ListenerOptions::new().name(name))?.create_tokio()
+    };
+    let Some(directory) = paths.socket_directory() else {
+        // Only the first may make a pipe of a name: the system refuses a second, without saying whose the first is.
+        let deadline = Instant::now() + REMAINS;
+        return loop {
+            match listen() {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                listener => break listener.map_err(|source| failed("listen at", source)),
+            }
+        };
+    };
+    os::private_directory(directory).map_err(|source| failed("make a private directory for", source))?;
+    if os::call(path).is_ok() {
         return Err(failed("listen at", io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
     }
     if path.exists() {
         std::fs::remove_file(path).map_err(|source| failed("remove the stale", source))?;
     }
-    let options = ListenerOptions::new().name(name(path)?);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let options = interprocess::os::unix::local_socket::ListenerOptionsExt::mode(options, 0o600);
-    options.create_tokio().map_err(|source| failed("listen at", source))
+    listen().map_err(|source| failed("listen at", source))
+}
+
+/// Removes the endpoint, before the daemon's lock is let go.
+pub fn remove(paths: &Paths) {
+    if paths.socket_directory().is_some() {
+        // It may be gone already, with its directory.
+        let _ = std::fs::remove_file(paths.socket());
+    }
 }
 
 /// Takes the next host that calls; its header is read by [`greet`].
@@ -149,34 +173,58 @@ pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointEr
 pub fn connect(paths: &Paths, origin: &str) -> Result<HostLink, EndpointError> {
     let path = paths.socket();
     let text = || path.display().to_string();
-    let stream =
-        local_socket::Stream::connect(name(path)?).map_err(|source| EndpointError::Nobody { path: text(), source })?;
+    let stream = os::call(path).map_err(|source| EndpointError::Nobody { path: text(), source })?;
     check_user(&stream.peer_creds(), path)?;
-    let mute = |source| EndpointError::Mute { path: text(), source };
-    let foreign = |source| EndpointError::Foreign { path: text(), source };
-    stream.set_recv_timeout(Some(HEADER_TIMEOUT)).map_err(mute)?;
-    let header = Header::new(origin).encode().map_err(foreign)?;
-    (&stream).write_all(&header).map_err(mute)?;
-    let mut fixed = [0; FIXED];
-    (&stream).read_exact(&mut fixed).map_err(mute)?;
-    let mut rest = vec![0; Header::rest(&fixed).map_err(foreign)?];
-    (&stream).read_exact(&mut rest).map_err(mute)?;
-    let daemon = Header::decode(&fixed, &rest).map_err(foreign)?;
-    stream.set_recv_timeout(None).map_err(mute)?;
-    Ok(HostLink { stream: Arc::new(stream), daemon })
+    let header = Header::new(origin).encode().map_err(|source| EndpointError::Foreign { path: text(), source })?;
+    let stream = Arc::new(stream);
+    let daemon = exchange(&stream, header).map_err(|problem| match problem {
+        Unanswered::Io(source) => EndpointError::Mute { path: text(), source },
+        Unanswered::Header(source) => EndpointError::Foreign { path: text(), source },
+    })?;
+    Ok(HostLink { stream, daemon })
 }
 
-fn name(path: &Path) -> Result<Name<'_>, EndpointError> {
-    path.to_fs_name::<GenericFilePath>().map_err(|source| EndpointError::Io {
-        tried: "use as the name of a local socket",
-        path: path.display().to_string(),
-        source,
-    })
+/// Why there is no header from the daemon.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
+
+/// Says our header and hears the daemon's, which may take [`HEADER_TIMEOUT`].
+#[cfg(unix)]
+fn exchange(stream: &Arc<local_socket::Stream>, header: Vec<u8>) -> Result<Header, Unanswered> {
+    use interprocess::local_socket::traits::Stream as _;
+    stream.set_recv_timeout(Some(HEADER_TIMEOUT))?;
+    let daemon = say_and_hear(stream, &header)?;
+    stream.set_recv_timeout(None)?;
+    Ok(daemon)
+}
+
+/// Says our header and hears the daemon's, which may take [`HEADER_TIMEOUT`]. Reads from a pipe cannot be given a time
+/// limit, so another thread does it, and is left behind if it takes too long.
+#[cfg(windows)]
+fn exchange(stream: &Arc<local_socket::Stream>, header: Vec<u8>) -> Result<Header, Unanswered> {
+    let (said, heard) = std::sync::mpsc::channel();
+    let stream = Arc::clone(stream);
+    std::thread::spawn(move || said.send(say_and_hear(&stream, &header)));
+    heard.recv_timeout(HEADER_TIMEOUT).unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+fn say_and_hear(mut stream: &local_socket::Stream, header: &[u8]) -> Result<Header, Unanswered> {
+    stream.write_all(header)?;
+    let mut fixed = [0; FIXED];
+    stream.read_exact(&mut fixed)?;
+    let mut rest = vec![0; Header::rest(&fixed)?];
+    stream.read_exact(&mut rest)?;
+    Ok(Header::decode(&fixed, &rest)?)
 }
 
 fn check_user(peer: &io::Result<PeerCreds>, path: &Path) -> Result<(), EndpointError> {
     let user = peer.as_ref().ok().and_then(os::user_of);
-    if user == Some(os::user()) {
+    if user.as_ref().is_some_and(os::is_own) {
         return Ok(());
     }
     Err(EndpointError::OtherUser { path: path.display().to_string(), user })

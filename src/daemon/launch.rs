@@ -68,7 +68,7 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
         let failed = |tried, path: PathBuf| move |source| LaunchError::Io { tried, path, source };
         std::fs::create_dir_all(data).map_err(failed("make the directory", data.to_owned()))?;
         let lock = os::open_lock_file(&paths.launch_lock()).map_err(failed("open", paths.launch_lock()))?;
-        lock.lock().map_err(failed("lock", paths.launch_lock()))?;
+        os::lock(&lock).map_err(failed("lock", paths.launch_lock()))?;
         if let Ok(link) = endpoint::connect(paths, origin) {
             return Ok(link);
         }
@@ -82,8 +82,7 @@ fn start(program: &std::path::Path) -> Result<(), LaunchError> {
     os::keep_descriptors_from_children().map_err(failed)?;
     let mut command = Command::new(program);
     command.args(["daemon", "--child"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    os::prepare_detached(&mut command);
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = os::spawn_detached(&mut command).map_err(failed)?;
     let (said, heard) = mpsc::channel();
     let mut output = child.stdout.take();
     std::thread::spawn(move || {

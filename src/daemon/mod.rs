@@ -87,7 +87,7 @@ impl Lock {
         let mut file = os::open_lock_file(&path).map_err(failed("open"))?;
         let deadline = Instant::now() + patience;
         loop {
-            match file.try_lock() {
+            match os::try_lock(&file) {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => {
@@ -132,7 +132,7 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
     let end = LocalSet::new().block_on(&runtime, serve(Rc::clone(&core), listener, shutdown));
     info!(reason = end, "daemon ended");
     // First the name, then the lock: whoever gets the lock finds no socket of ours.
-    let _ = std::fs::remove_file(paths.socket());
+    endpoint::remove(paths);
     drop(lock);
     Ok(())
 }

@@ -104,6 +104,8 @@ pub(super) fn create_directories(path: &Path, private: bool, created: &mut Vec<P
     let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
     for directory in missing.into_iter().rev() {
         let mut builder = DirBuilder::new();
+        // One that somebody else has made meanwhile is an error, and not ours to remove.
+        builder.recursive(false);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, if private { 0o700 } else { 0o755 });
         #[cfg(not(unix))]

@@ -1,14 +1,15 @@
 //! Linux, macOS and the BSDs.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command};
 
+use interprocess::local_socket::traits::Stream as _;
+use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
@@ -16,9 +17,12 @@ use nix::sys::stat::{Mode, umask};
 /// The longest path of a local socket, in bytes (`sun_path` of macOS, the shortest of all, less its final NUL).
 pub const MAX_SOCKET_PATH: usize = 103;
 
+/// A user, by number.
+pub type User = u32;
+
 /// This process's user.
 #[must_use]
-pub fn user() -> u32 {
+pub fn user() -> User {
     nix::unistd::geteuid().as_raw()
 }
 
@@ -63,9 +67,14 @@ fn borrowed(number: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Prepares `command` to start a process that outlives this one. Here the process does all of it by itself, with
-/// [`detach`]; were it made the leader of a process group, it could not.
-pub fn prepare_detached(_command: &mut Command) {}
+/// Starts `command` as a process that outlives this one. Here the process does all of it by itself, with [`detach`];
+/// were it made the leader of a process group, it could not.
+///
+/// # Errors
+/// As for any process.
+pub fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    command.spawn()
+}
 
 /// Prepares `command` to start a process that is none of the terminal's: Ctrl-C reaches this one alone, which can then end
 /// the other in order.
@@ -129,6 +138,22 @@ pub fn open_lock_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
 }
 
+/// Waits for the lock of a file, which others may read all the same.
+///
+/// # Errors
+/// If the file cannot be locked.
+pub fn lock(file: &File) -> io::Result<()> {
+    file.lock()
+}
+
+/// Takes the lock of a file if nobody has it.
+///
+/// # Errors
+/// If somebody has it, or the file cannot be locked.
+pub fn try_lock(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
 /// Waits until the other end of a pipe is closed: the writer of one that we read, the reader of one that we write.
 /// What is still in the pipe may be read after that.
 pub fn wait_for_hangup(pipes: &[&File]) {
@@ -150,18 +175,33 @@ pub fn resident_memory() -> Option<u64> {
     Some(pages * 4096)
 }
 
-/// Time since the system started, sleep included, where the system can tell; otherwise without sleep.
-#[must_use]
-pub fn time_since_boot() -> Duration {
+/// Calls whoever listens at a local socket.
+///
+/// # Errors
+/// If nobody listens.
+pub fn call(path: &Path) -> io::Result<local_socket::Stream> {
+    local_socket::Stream::connect(path.to_fs_name::<GenericFilePath>()?)
+}
+
+/// Lets nobody but this user call a listener that is to be made.
+///
+/// # Errors
+/// Never; elsewhere the system may not say who we are.
+pub fn owner_only(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
+    // Where there is no such option, the directory that nobody else may enter must do.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_BOOTTIME;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_MONOTONIC;
-    nix::time::clock_gettime(CLOCK).map_or(Duration::ZERO, Into::into)
+    let options = interprocess::os::unix::local_socket::ListenerOptionsExt::mode(options, 0o600);
+    Ok(options)
+}
+
+/// Whether this process runs as `user`.
+#[must_use]
+pub fn is_own(user: &User) -> bool {
+    *user == self::user()
 }
 
 /// The user of the process at the other end of a local socket.
 #[must_use]
-pub fn user_of(peer: &interprocess::local_socket::PeerCreds) -> Option<u32> {
+pub fn user_of(peer: &PeerCreds) -> Option<User> {
     peer.euid()
 }

@@ -1,0 +1,378 @@
+//! Windows. Files are closed to others by the access list that they inherit from the user's profile; a pipe, which is in
+//! nobody's directory, is given one of its own.
+
+use std::ffi::c_void;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::windows::fs::OpenOptionsExt as _;
+use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, IntoRawHandle as _, OwnedHandle};
+use std::os::windows::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use interprocess::local_socket::{self, ListenerOptions, PeerCreds};
+use interprocess::os::windows::local_socket::ListenerOptionsExt as _;
+use interprocess::os::windows::named_pipe;
+use interprocess::os::windows::security_descriptor::SecurityDescriptor;
+use widestring::U16CString;
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_PIPE_CLOSING_STATE, FILE_PIPE_DISCONNECTED_STATE, FILE_PIPE_LOCAL_INFORMATION, FilePipeLocalInformation,
+    NtQueryInformationFile,
+};
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, HANDLE, HANDLE_FLAG_INHERIT,
+    INVALID_HANDLE_VALUE, LocalFree, SetHandleInformation,
+};
+use windows_sys::Win32::Security::Authorization::ConvertSidToStringSidW;
+use windows_sys::Win32::Security::{GetTokenInformation, TOKEN_QUERY, TOKEN_USER, TokenUser};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_FLAG_OVERLAPPED, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, SECURITY_IDENTIFICATION,
+};
+use windows_sys::Win32::System::Console::{
+    GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetStdHandle,
+};
+use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
+use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
+use windows_sys::Win32::System::Threading::{
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS, GetCurrentProcess, GetProcessHandleCount,
+    OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION,
+};
+
+/// The longest name of a pipe, in characters.
+pub const MAX_SOCKET_PATH: usize = 256;
+
+/// How long a daemon may be too busy to take a call.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How often a pipe that is in use is asked whether its other end is still there.
+const HANGUP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The highest value of a handle that is looked at: 65536 handles.
+const MAX_HANDLE: usize = 4 << 16;
+
+/// A user, by security identifier (`S-1-5-…`).
+pub type User = String;
+
+/// Takes standard output away from everything that might print: what is returned writes to what was standard output,
+/// and from now on standard output is standard error.
+///
+/// # Errors
+/// If a stream of this process is closed.
+pub fn take_stdout() -> io::Result<File> {
+    let (stdout, stderr) = (standard(STD_OUTPUT_HANDLE), standard(STD_ERROR_HANDLE));
+    let stdout = if stdout == stderr || stdout == standard(STD_INPUT_HANDLE) {
+        // One handle for two streams: it stays, for the other one.
+        open(stdout)?;
+        io::stdout().as_handle().try_clone_to_owned()?
+    } else {
+        take(open(stdout)?)
+    };
+    replace(STD_OUTPUT_HANDLE, stderr)?;
+    Ok(stdout.into())
+}
+
+/// Standard input without a buffer in between.
+///
+/// # Errors
+/// If standard input is closed.
+pub fn take_stdin() -> io::Result<File> {
+    open(standard(STD_INPUT_HANDLE))?;
+    Ok(io::stdin().as_handle().try_clone_to_owned()?.into())
+}
+
+/// Points standard output at nothing.
+///
+/// # Errors
+/// If `NUL` cannot be opened.
+pub fn silence_stdout() -> io::Result<()> {
+    let nothing = OpenOptions::new().write(true).open("NUL")?;
+    replace(STD_OUTPUT_HANDLE, nothing.into_raw_handle())
+}
+
+fn open(handle: HANDLE) -> io::Result<HANDLE> {
+    // A process without a console and without redirection has none.
+    if handle.is_null() || handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::from_raw_os_error(ERROR_INVALID_HANDLE.cast_signed()));
+    }
+    Ok(handle)
+}
+
+#[expect(unsafe_code, reason = "std only lends the handle of a standard stream")]
+fn standard(stream: STD_HANDLE) -> HANDLE {
+    // SAFETY: takes a number and returns one.
+    unsafe { GetStdHandle(stream) }
+}
+
+#[expect(unsafe_code, reason = "std cannot redirect a standard stream")]
+fn replace(stream: STD_HANDLE, handle: HANDLE) -> io::Result<()> {
+    // SAFETY: only notes the handle; std asks for it anew whenever it uses the stream, and copes with none.
+    done(unsafe { SetStdHandle(stream, handle) })
+}
+
+#[expect(unsafe_code, reason = "std does not give away a standard stream, and a copy would leave it open")]
+fn take(stdout: HANDLE) -> OwnedHandle {
+    // SAFETY: it is open, is no other stream's, and ceases to be standard output before anybody could use it again:
+    // this process prints nothing while it takes it.
+    unsafe { OwnedHandle::from_raw_handle(stdout) }
+}
+
+/// Keeps every open handle from the processes that this one starts: what the browser (or the shell that it starts us
+/// through) lets us inherit, above all its pipes, a daemon must not hold.
+///
+/// # Errors
+/// If the number of handles cannot be found out.
+#[expect(unsafe_code, reason = "a handle that was inherited by number has no owner in Rust")]
+pub fn keep_descriptors_from_children() -> io::Result<()> {
+    let (mut open, mut found) = (0, 0);
+    // SAFETY: the pointer is to a local.
+    done(unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut open) })?;
+    // There is no list of them, but their values are multiples of four. What was inherited has the value that it had
+    // in the browser, which may be far above our own; no program comes near the last one that is tried, which is where
+    // this ends if the number is wrong (Wine says 0).
+    for value in (4..=MAX_HANDLE).step_by(4) {
+        let handle = std::ptr::without_provenance_mut::<c_void>(value);
+        // SAFETY: changes only whether it is inherited, which nobody here relies on; if nothing is open under this
+        // value the call fails and does nothing.
+        if unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) } != 0 {
+            found += 1;
+            if found == open {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts `command` as a process that outlives this one: without our console and signals, and outside of the job that
+/// Firefox ends together with its host. Where a job lets nobody out, the daemon lives as long as the job does.
+///
+/// # Errors
+/// As for any process.
+pub fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    // Not CREATE_NO_WINDOW, which would give it a console of its own, and that a process.
+    let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
+    match command.creation_flags(flags | CREATE_BREAKAWAY_FROM_JOB).spawn() {
+        Err(error) if is(&error, ERROR_ACCESS_DENIED) => {
+            let child = command.creation_flags(flags).spawn()?;
+            tracing::warn!("the daemon cannot leave the browser's job, and may end with it");
+            Ok(child)
+        }
+        started => started,
+    }
+}
+
+/// Leaves whoever started this process: here done by [`spawn_detached`].
+pub fn detach() {}
+
+/// New files inherit who may use them from their directory.
+pub fn restrict_new_files() {}
+
+/// Creates a directory and those above it. A user's own directories let nobody else in, and what is below them
+/// inherits that.
+///
+/// # Errors
+/// If it cannot be made, or something else is there: also a link, which may lead anywhere.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    if !std::fs::symlink_metadata(path)?.is_dir() {
+        let message = format!("{} is not a directory", path.display());
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
+    }
+    Ok(())
+}
+
+/// Opens a file for appending, and makes it if need be.
+///
+/// # Errors
+/// As for any file.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Opens a file for a lock and a note in it, and makes it if need be.
+///
+/// # Errors
+/// As for any file.
+pub fn open_lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+/// Waits for the lock of a file.
+///
+/// # Errors
+/// If the file cannot be locked.
+pub fn lock(file: &File) -> io::Result<()> {
+    lock_end(file, LOCKFILE_EXCLUSIVE_LOCK)
+}
+
+/// Takes the lock of a file if nobody has it.
+///
+/// # Errors
+/// If somebody has it, or the file cannot be locked.
+pub fn try_lock(file: &File) -> Result<(), TryLockError> {
+    lock_end(file, LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY).map_err(|error| {
+        if is(&error, ERROR_LOCK_VIOLATION) { TryLockError::WouldBlock } else { TryLockError::Error(error) }
+    })
+}
+
+/// Locks one byte far behind the end of a file. Locks are mandatory here, and nobody could read the note in a file
+/// that std has locked, for it locks all of it.
+#[expect(unsafe_code, reason = "std locks whole files only")]
+fn lock_end(file: &File, flags: u32) -> io::Result<()> {
+    let mut place = OVERLAPPED::default();
+    place.Anonymous.Anonymous.OffsetHigh = i32::MAX.cast_unsigned();
+    // SAFETY: the handle is open for the call, and not for overlapped use, so that the call is over when it returns;
+    // the place outlives it.
+    done(unsafe { LockFileEx(file.as_raw_handle(), flags, 0, 1, 0, &raw mut place) })
+}
+
+/// Waits until the other end of a pipe is closed: the writer of one that we read, the reader of one that we write.
+/// What is still in the pipe may be read after that.
+///
+/// Nothing reports that here, so it is asked for. The question waits in line behind a read or write of the same pipe:
+/// an idle port costs nothing, and a read or write that waits finds out by itself. What is left to find out here is
+/// that the browser has gone while a direction is held up by the daemon. Something else than a pipe is never closed.
+pub fn wait_for_hangup(pipes: &[&File]) {
+    loop {
+        let states: Vec<_> = pipes.iter().filter_map(|pipe| pipe_state(pipe)).collect();
+        if states.iter().any(|state| [FILE_PIPE_CLOSING_STATE, FILE_PIPE_DISCONNECTED_STATE].contains(state)) {
+            return;
+        }
+        if states.is_empty() {
+            std::thread::park();
+        }
+        std::thread::sleep(HANGUP_INTERVAL);
+    }
+}
+
+/// What a pipe knows about its other end, if it is one. (`PeekNamedPipe` would not do: it cannot look at the writing
+/// end, and at the reading end it reports what is still to be read, not that nobody is there any more.)
+#[expect(unsafe_code, reason = "std does not ask for it")]
+fn pipe_state(pipe: &File) -> Option<u32> {
+    let mut about = FILE_PIPE_LOCAL_INFORMATION::default();
+    let mut status = IO_STATUS_BLOCK::default();
+    // SAFETY: the handle is open for the call, and not for overlapped use, so that the call is over when it returns;
+    // both structures outlive it, and the size is that of the one that is filled.
+    let failed = unsafe {
+        NtQueryInformationFile(
+            pipe.as_raw_handle(),
+            &raw mut status,
+            (&raw mut about).cast(),
+            size_of_val(&about) as u32,
+            FilePipeLocalInformation,
+        )
+    };
+    (failed == 0).then_some(about.NamedPipeState)
+}
+
+/// Memory that this process has in use, in bytes, if the system tells.
+#[must_use]
+#[expect(unsafe_code, reason = "std does not ask for it")]
+pub fn resident_memory() -> Option<u64> {
+    let mut memory = PROCESS_MEMORY_COUNTERS::default();
+    let size = size_of_val(&memory) as u32;
+    // SAFETY: the pointer is to a local of this size.
+    done(unsafe { K32GetProcessMemoryInfo(GetCurrentProcess(), &raw mut memory, size) }).ok()?;
+    Some(memory.WorkingSetSize as u64)
+}
+
+/// Calls whoever listens at a pipe. They may learn who we are, but not act in our name, as anybody could whom a
+/// program lets open a pipe without saying so.
+///
+/// # Errors
+/// If nobody listens, or they take no calls.
+pub fn call(path: &Path) -> io::Result<local_socket::Stream> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(FILE_FLAG_OVERLAPPED).security_qos_flags(SECURITY_IDENTIFICATION);
+    let deadline = Instant::now() + BUSY;
+    let pipe = loop {
+        match options.open(path) {
+            // Between one caller and the next.
+            Err(error) if is(&error, ERROR_PIPE_BUSY) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => break OwnedHandle::from(opened?),
+        }
+    };
+    let stream =
+        named_pipe::local_socket::Stream::try_from(pipe).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(stream.into())
+}
+
+/// Lets nobody but this user call a listener that is to be made.
+///
+/// # Errors
+/// If the system does not say who we are.
+pub fn owner_only(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_>> {
+    let user = user_of_current().ok_or_else(|| io::Error::other("the system does not say who we are"))?;
+    // Protected (P): nothing is inherited. All access (GA) is allowed (A) to the user, and to nobody else.
+    let rule = U16CString::from_str(format!("D:P(A;;GA;;;{user})")).map_err(io::Error::other)?;
+    Ok(options.security_descriptor(SecurityDescriptor::deserialize(&rule)?))
+}
+
+/// Whether this process runs as `user`.
+#[must_use]
+pub fn is_own(user: &User) -> bool {
+    user_of_current().as_ref() == Some(user)
+}
+
+/// The user of the process at the other end of a local socket; unknown if we may not ask, as for most that are not
+/// our own. The number of a process may be reused the moment after it ended: the access list of the pipe keeps others
+/// from calling, this is the check for a pipe of our name that is somebody else's.
+#[must_use]
+#[expect(unsafe_code, reason = "std does not open processes")]
+pub fn user_of(peer: &PeerCreds) -> Option<User> {
+    // SAFETY: takes numbers and returns a handle that nobody else has, or none.
+    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, peer.pid()?) };
+    let process = owned(process)?;
+    user_of_process(process.as_raw_handle())
+}
+
+#[expect(unsafe_code, reason = "std does not know this handle")]
+fn user_of_current() -> Option<User> {
+    // SAFETY: takes nothing and returns a constant that needs not be closed.
+    user_of_process(unsafe { GetCurrentProcess() })
+}
+
+#[expect(unsafe_code, reason = "std does not know users")]
+fn user_of_process(process: HANDLE) -> Option<User> {
+    let mut token = std::ptr::null_mut();
+    // SAFETY: the pointer is to a local.
+    done(unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) }).ok()?;
+    let token = owned(token)?;
+    // Room for the structure and the longest identifier (68 bytes) behind it, and aligned for the former.
+    let mut about = [0_u64; 16];
+    let mut length = 0;
+    // SAFETY: the buffer has this size.
+    done(unsafe {
+        let size = size_of_val(&about) as u32;
+        GetTokenInformation(token.as_raw_handle(), TokenUser, about.as_mut_ptr().cast(), size, &raw mut length)
+    })
+    .ok()?;
+    let mut text = std::ptr::null_mut();
+    // SAFETY: the call before has filled in a TOKEN_USER, which points to an identifier in the same buffer; the text
+    // that is made of it ends with NUL and is ours to free, which is done once and after its last use.
+    unsafe {
+        let user = about.as_ptr().cast::<TOKEN_USER>();
+        done(ConvertSidToStringSidW((*user).User.Sid, &raw mut text)).ok()?;
+        let user = widestring::U16CStr::from_ptr_str(text).to_string();
+        LocalFree(text.cast());
+        user.ok()
+    }
+}
+
+#[expect(unsafe_code, reason = "a handle from the system has no owner in Rust until it is given one")]
+fn owned(handle: HANDLE) -> Option<OwnedHandle> {
+    // SAFETY: the callers have just been given it, and it alone is used from now on.
+    (!handle.is_null()).then(|| unsafe { OwnedHandle::from_raw_handle(handle) })
+}
+
+fn is(error: &io::Error, code: u32) -> bool {
+    error.raw_os_error() == Some(code.cast_signed())
+}
+
+/// The result of a call that says "no" with zero.
+fn done(result: i32) -> io::Result<()> {
+    if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
