@@ -162,6 +162,12 @@ pub fn spawn_detached(command: &mut Command) -> io::Result<Child> {
     }
 }
 
+/// Prepares `command` to start a process that is none of the terminal's: Ctrl-C reaches this one alone, which can then end
+/// the other in order.
+pub fn keep_terminal_signals_from(command: &mut Command) {
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP);
+}
+
 /// Leaves whoever started this process: here done by [`spawn_detached`].
 pub fn detach() {}
 
