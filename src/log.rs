@@ -105,11 +105,13 @@ fn begin(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
         tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false).with_env_filter(filter);
     // A second one can only come from a test that runs in the same process.
     let _ = tracing::subscriber::set_global_default(subscriber.finish());
-    // A panic is a bug, and ends the process (Cargo.toml): half of a state must not go on.
+    // A panic is a bug. A process that goes on with half of its state would break promises silently; one that ends is
+    // started again.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(panic = %harmless(&panic.to_string()), "this is a bug; please report it with this line");
         // Time for the log's own thread.
         std::thread::sleep(std::time::Duration::from_millis(50));
+        std::process::abort();
     }));
 }
 
