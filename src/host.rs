@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -26,8 +27,9 @@ use crate::wire::{Code, Event, frame};
 /// Bytes carried at once: what a pipe holds on Linux.
 const BUFFER: usize = 64 * 1024;
 
-/// How long what the extension posted last may take to reach the daemon after the browser has closed the port. Browsers
-/// kill a host that stays: Chromium after 2 s, a portal at once.
+/// How long one write to the daemon may take after the browser has closed the port: what the extension posted last still
+/// goes through, but not into a link that nobody reads. Browsers kill a host that stays: Chromium after 2 s, a portal at
+/// once.
 const LAST_WORDS: Duration = Duration::from_millis(80);
 
 /// Who ended it, for the log.
@@ -54,20 +56,21 @@ pub fn run(paths: &Paths, origin: &str) -> ExitCode {
     };
     info!(daemon = link.daemon.build, "host started");
     let (ended, end) = mpsc::channel();
+    let to_daemon = Arc::<Writes>::default();
     let watched = stdin.try_clone().and_then(|stdin| Ok((stdin, stdout.try_clone()?)));
     if let Ok((stdin, stdout)) = watched {
-        let ended = ended.clone();
+        let (ended, to_daemon) = (ended.clone(), Arc::clone(&to_daemon));
         std::thread::spawn(move || {
             os::wait_for_hangup(&[&stdin, &stdout]);
-            std::thread::sleep(LAST_WORDS);
+            to_daemon.wait_until_stuck(LAST_WORDS);
             // Most often a direction has ended by itself by now, and nobody listens any more.
             let _ = ended.send(End { who: BROWSER, after: None });
         });
     }
     let (stdin, stdout) = (Arc::new(stdin), Arc::new(stdout));
     // Not waited for: what is left of them ends with the process, which must not stay.
-    carry(stdin, Arc::clone(&link.stream), (BROWSER, DAEMON), ended.clone());
-    carry(link.stream, stdout, (DAEMON, BROWSER), ended);
+    carry(stdin, Arc::clone(&link.stream), (BROWSER, DAEMON), to_daemon, ended.clone());
+    carry(link.stream, stdout, (DAEMON, BROWSER), Arc::default(), ended);
     let end = end.recv().unwrap_or(End { who: "nobody", after: None });
     info!(reason = end.who, error = end.after.map(tracing::field::display), "host ended");
     ExitCode::SUCCESS
@@ -79,9 +82,35 @@ struct End {
     after: Option<io::Error>,
 }
 
+/// Begins and ends of the writes of one direction: an odd number means that one is under way.
+#[derive(Default)]
+struct Writes(AtomicU64);
+
+impl Writes {
+    fn begin_or_end(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns when one and the same write has been under way for all of `time`.
+    fn wait_until_stuck(&self, time: Duration) {
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            std::thread::sleep(time);
+            if before % 2 == 1 && before == self.0.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
 /// Carries bytes until one end is gone; `ends` say who that is when reading ends and when writing does.
-fn carry<From, To>(from: Arc<From>, to: Arc<To>, ends: (&'static str, &'static str), ended: Sender<End>)
-where
+fn carry<From, To>(
+    from: Arc<From>,
+    to: Arc<To>,
+    ends: (&'static str, &'static str),
+    writes: Arc<Writes>,
+    ended: Sender<End>,
+) where
     From: Send + Sync + 'static,
     To: Send + Sync + 'static,
     for<'a> &'a From: Read,
@@ -96,7 +125,10 @@ where
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => break End { who: ends.0, after: Some(error) },
             };
-            if let Err(error) = (&*to).write_all(&buffer[..length]) {
+            writes.begin_or_end();
+            let written = (&*to).write_all(&buffer[..length]);
+            writes.begin_or_end();
+            if let Err(error) = written {
                 break End { who: ends.1, after: Some(error) };
             }
         };

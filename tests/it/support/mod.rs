@@ -9,6 +9,19 @@ use std::time::{Duration, Instant};
 /// How long a test waits for what must happen before it fails: far more than it ever takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Checks that something that takes less than `limit` does, on a machine that may be busy with other things: the fastest
+/// of a few times counts. What waits for a timer that is longer is too slow each time.
+pub(crate) fn at_best_within(limit: Duration, mut act: impl FnMut() -> Duration) {
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        fastest = fastest.min(act());
+        if fastest < limit {
+            return;
+        }
+    }
+    panic!("took {fastest:?} at best, not less than {limit:?}");
+}
+
 /// Waits until `condition` gives something; fails with `what` if that takes too long.
 pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
