@@ -324,7 +324,8 @@ fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     };
     let answer = ask(&link, "status")?;
-    let text = if json { format!("{}\n", serde_json::to_string_pretty(&answer)?) } else { status_text(&answer) };
+    let text =
+        if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
 }
