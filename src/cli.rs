@@ -159,8 +159,9 @@ enum Start {
 fn recognise(arguments: &[OsString]) -> Start {
     let text = |argument: &OsString| argument.to_str().map(str::to_owned);
     let words: Vec<String> = arguments.iter().skip(1).filter_map(text).collect();
-    let by_origin = words.iter().find(|word| word.starts_with("chrome-extension://"));
-    if let Some(origin) = by_origin {
+    // Only beside options: in a person's command an origin is an argument.
+    let mut plain = words.iter().filter(|word| !word.starts_with("--"));
+    if let (Some(origin), None) = (plain.next().filter(|word| word.starts_with("chrome-extension://")), plain.next()) {
         return Start::Host { origin: origin.clone() };
     }
     match &words[..] {
@@ -530,7 +531,13 @@ mod tests {
 
     #[test]
     fn a_person_is_recognised_too() {
-        for arguments in [&[][..], &["status"], &["install", "--extension", "a@b.c"], &["x.json"]] {
+        for arguments in [
+            &[][..],
+            &["status"],
+            &["install", "--extension", "a@b.c"],
+            &["install", "--extension", "chrome-extension://abc/"],
+            &["x.json"],
+        ] {
             assert_eq!(start(arguments), Start::Person, "{arguments:?}");
         }
     }
