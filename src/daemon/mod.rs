@@ -320,7 +320,8 @@ impl Core {
         }
         let id = SessionId(self.next_number());
         let session = Session::new(id.0, &open.session, url.clone(), open.memory, random(), self.clock.now());
-        info!(session = id.0, origin = %harmless(origin), server = %url.origin().ascii_serialization(), "session created");
+        let server = (!open.memory).then(|| tracing::field::display(url.origin().ascii_serialization()));
+        info!(session = id.0, origin = %harmless(origin), server, "session created");
         self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, connection: None, deadline: None });
         Ok((id, Some(url)))
@@ -408,7 +409,8 @@ impl Core {
                             origin: Arc::clone(&slot.identity.origin),
                             timeouts: server::Timeouts::default(),
                         };
-                        let connection = connect(self.this.clone(), id, attempt, target, outgoing);
+                        let private = slot.identity.memory;
+                        let connection = connect(self.this.clone(), id, attempt, target, outgoing, private);
                         self.connections.spawn_local(connection);
                         while self.connections.try_join_next().is_some() {}
                     }
@@ -512,15 +514,17 @@ impl Slot {
     }
 }
 
-/// One connection, from the first packet to the last; what happens on it becomes inputs of its session.
+/// One connection, from the first packet to the last; what happens on it becomes inputs of its session. Of a `private`
+/// one the log shows neither the server nor what it said.
 async fn connect(
     core: Weak<RefCell<Core>>,
     id: SessionId,
     attempt: u64,
     target: server::Target,
     outgoing: Rc<Outgoing>,
+    private: bool,
 ) {
-    let server = target.url.origin().ascii_serialization();
+    let server = (!private).then(|| target.url.origin().ascii_serialization());
     let session = id.0;
     info!(session, attempt, server, "connecting");
     let report = |happened: server::Happened| {
@@ -539,7 +543,8 @@ async fn connect(
     };
     let reason = server::run(target, &outgoing, report).await;
     let Some(reason) = reason else { return };
-    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = %harmless(&reason.message), "connection ended");
+    let message = (!private).then(|| tracing::field::display(harmless(&reason.message)));
+    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
     if let Some(core) = core.upgrade() {
         core.borrow_mut().input(id, Input::Lost { attempt, reason });
     }

@@ -121,6 +121,29 @@ fn an_extension_that_asks_and_never_listens_is_stopped_by_back_pressure() {
     asking.join().unwrap();
 }
 
+#[test]
+fn memory_mode_leaves_no_trace_of_its_server_in_the_log() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let address = server.address();
+    port.post(json!({"type": "open", "session": "secret-name", "mode": "memory", "url": format!("ws://{address}/secret-path")}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    connection.send(Message::text("\"secret-payload\""));
+    port.wait_for_type("message");
+    // One connection ends with the server's words, the next cannot be made.
+    drop(server);
+    let frame =
+        tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 4000.into(), reason: "secret-reason".into() };
+    connection.send(Message::Close(Some(frame)));
+    port.wait_for("the refused connection", |message| message["reason"]["code"] == "refused");
+    port.post(json!({"type": "close", "session": "secret-name", "forget": true}));
+    until("the session is forgotten", || machine.log("daemon").contains("forgotten").then_some(()));
+    let log = machine.log("daemon");
+    assert!(!log.contains("secret") && !log.contains(&address.to_string()), "{log}");
+    assert!(log.contains("4000") && log.contains("refused"), "{log}");
+}
+
 /// Remembers when a text last changed (by its hash); gives the text back if it is still the same.
 fn last_text<'a>(last: &mut (u64, std::time::Instant), text: &'a str) -> &'a str {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
