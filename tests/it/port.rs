@@ -122,6 +122,27 @@ fn an_extension_that_asks_and_never_listens_is_stopped_by_back_pressure() {
 }
 
 #[test]
+fn a_small_message_that_waits_keeps_nothing_of_the_large_ones_around_it() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let url = server.url();
+    drop(server);
+    port.post(json!({"type": "open", "url": url}));
+    port.wait_for_type("opened");
+    let daemon = machine.daemon().unwrap();
+    let before = memory(daemon);
+    let large = vec![b'x'; 1_000_000];
+    for number in 0..200 {
+        assert_eq!(port.refusal(&large)["code"], "invalid-message");
+        port.post(json!({"type": "send", "payload": number}));
+    }
+    port.post(json!({"type": "status"}));
+    assert_eq!(port.wait_for_type("status")["sessions"][0]["outbox"]["messages"], 200);
+    let grown = memory(daemon).saturating_sub(before);
+    assert!(grown < 16 << 20, "{} MB", grown >> 20);
+}
+
+#[test]
 fn memory_mode_leaves_no_trace_of_its_server_in_the_log() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
