@@ -202,7 +202,8 @@ async fn unneeded(core: &Rc<RefCell<Core>>) {
             continue;
         }
         tokio::select! {
-            () = tokio::time::sleep(IDLE) => return,
+            // Somebody may have come in the very moment in which the time was over.
+            () = tokio::time::sleep(IDLE) => if !core.borrow().is_needed() { return },
             () = changed.notified() => {}
         }
     }
