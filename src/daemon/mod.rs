@@ -457,7 +457,6 @@ impl Core {
         let Some(slot) = self.sessions.remove(&id) else { return };
         info!(session = id.0, "session forgotten");
         self.identities.remove(&slot.identity);
-        self.timers.extend(None::<(Duration, SessionId)>);
         if let Some(deadline) = slot.deadline {
             self.timers.remove(&(deadline, id));
         }
