@@ -159,8 +159,9 @@ enum Start {
 fn recognise(arguments: &[OsString]) -> Start {
     let text = |argument: &OsString| argument.to_str().map(str::to_owned);
     let words: Vec<String> = arguments.iter().skip(1).filter_map(text).collect();
-    let by_origin = words.iter().find(|word| word.starts_with("chrome-extension://"));
-    if let Some(origin) = by_origin {
+    // Only beside options: in a person's command an origin is an argument.
+    let mut plain = words.iter().filter(|word| !word.starts_with("--"));
+    if let (Some(origin), None) = (plain.next().filter(|word| word.starts_with("chrome-extension://")), plain.next()) {
         return Start::Host { origin: origin.clone() };
     }
     match &words[..] {
@@ -324,7 +325,8 @@ fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     };
     let answer = ask(&link, "status")?;
-    let text = if json { format!("{}\n", serde_json::to_string_pretty(&answer)?) } else { status_text(&answer) };
+    let text =
+        if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
 }
@@ -529,7 +531,13 @@ mod tests {
 
     #[test]
     fn a_person_is_recognised_too() {
-        for arguments in [&[][..], &["status"], &["install", "--extension", "a@b.c"], &["x.json"]] {
+        for arguments in [
+            &[][..],
+            &["status"],
+            &["install", "--extension", "a@b.c"],
+            &["install", "--extension", "chrome-extension://abc/"],
+            &["x.json"],
+        ] {
             assert_eq!(start(arguments), Start::Person, "{arguments:?}");
         }
     }

@@ -200,8 +200,11 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(ConfigError::Unreadable { path: shown(), source }),
         };
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Invalid { path: shown(), message: error.to_string().trim_end().to_owned() })
+        toml::from_str(&text).map_err(|error| {
+            // Not its own text: that repeats the line, and what stands in it may be a secret, or another extension's.
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count()) + 1;
+            ConfigError::Invalid { path: shown(), message: format!("line {line}: {}", error.message()) }
+        })
     }
 
     /// Whether `origin` may reach the server of `url`.
@@ -321,6 +324,17 @@ mod tests {
         std::fs::write(&file, "# hello\n[origins.x]\nalow = []\n").unwrap();
         let error = Config::load(&file).unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("alow") && error.contains("allow"), "{error}");
+    }
+
+    #[test]
+    fn a_refused_file_is_not_quoted_because_it_may_hold_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        for line in ["headers = { Authorization = \"hush\" }", "headers = \"hush", "allow = [\"hush"] {
+            std::fs::write(&file, format!("[origins.x]\n{line}\n")).unwrap();
+            let error = crate::log::chain(&Config::load(&file).unwrap_err());
+            assert!(error.contains("line 2") && !error.contains("hush"), "{error}");
+        }
     }
 
     #[test]

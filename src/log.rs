@@ -139,6 +139,21 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
+/// The same for the text of a JSON document: it stays one, and says the same.
+#[must_use]
+pub fn harmless_json(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for c in document.chars() {
+        // JSON itself escapes those below a space, so a line break is one between values.
+        if c != '\n' && (c.is_control() || is_bidirectional(c)) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn is_bidirectional(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -202,7 +202,8 @@ async fn unneeded(core: &Rc<RefCell<Core>>) {
             continue;
         }
         tokio::select! {
-            () = tokio::time::sleep(IDLE) => return,
+            // Somebody may have come in the very moment in which the time was over.
+            () = tokio::time::sleep(IDLE) => if !core.borrow().is_needed() { return },
             () = changed.notified() => {}
         }
     }
@@ -320,7 +321,8 @@ impl Core {
         }
         let id = SessionId(self.next_number());
         let session = Session::new(id.0, &open.session, url.clone(), open.memory, random(), self.clock.now());
-        info!(session = id.0, origin = %harmless(origin), server = %url.origin().ascii_serialization(), "session created");
+        let server = (!open.memory).then(|| tracing::field::display(url.origin().ascii_serialization()));
+        info!(session = id.0, origin = %harmless(origin), server, "session created");
         self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, connection: None, deadline: None });
         Ok((id, Some(url)))
@@ -408,7 +410,8 @@ impl Core {
                             origin: Arc::clone(&slot.identity.origin),
                             timeouts: server::Timeouts::default(),
                         };
-                        let connection = connect(self.this.clone(), id, attempt, target, outgoing);
+                        let private = slot.identity.memory;
+                        let connection = connect(self.this.clone(), id, attempt, target, outgoing, private);
                         self.connections.spawn_local(connection);
                         while self.connections.try_join_next().is_some() {}
                     }
@@ -454,7 +457,6 @@ impl Core {
         let Some(slot) = self.sessions.remove(&id) else { return };
         info!(session = id.0, "session forgotten");
         self.identities.remove(&slot.identity);
-        self.timers.extend(None::<(Duration, SessionId)>);
         if let Some(deadline) = slot.deadline {
             self.timers.remove(&(deadline, id));
         }
@@ -512,15 +514,17 @@ impl Slot {
     }
 }
 
-/// One connection, from the first packet to the last; what happens on it becomes inputs of its session.
+/// One connection, from the first packet to the last; what happens on it becomes inputs of its session. Of a `private`
+/// one the log shows neither the server nor what it said.
 async fn connect(
     core: Weak<RefCell<Core>>,
     id: SessionId,
     attempt: u64,
     target: server::Target,
     outgoing: Rc<Outgoing>,
+    private: bool,
 ) {
-    let server = target.url.origin().ascii_serialization();
+    let server = (!private).then(|| target.url.origin().ascii_serialization());
     let session = id.0;
     info!(session, attempt, server, "connecting");
     let report = |happened: server::Happened| {
@@ -539,7 +543,8 @@ async fn connect(
     };
     let reason = server::run(target, &outgoing, report).await;
     let Some(reason) = reason else { return };
-    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = %harmless(&reason.message), "connection ended");
+    let message = (!private).then(|| tracing::field::display(harmless(&reason.message)));
+    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
     if let Some(core) = core.upgrade() {
         core.borrow_mut().input(id, Input::Lost { attempt, reason });
     }

@@ -89,8 +89,9 @@ impl Decoder {
         }
         self.buffer.advance(PREFIX);
         let frame = self.buffer.split_to(length).freeze();
-        if length > MAX_READ {
-            // What is left would otherwise keep the large frame's memory for as long as the link lives.
+        if length > MIN_READ {
+            // What is read next, or has been read already, would otherwise lie in the large frame's memory, and a few
+            // bytes that wait there for long would keep all of it.
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         Ok(Some(frame))
@@ -221,6 +222,29 @@ mod tests {
         decoder.buffer().extend_from_slice(&u32::MAX.to_ne_bytes());
         assert!(matches!(decoder.next(), Err(FrameError::TooLong { .. })));
         assert!(decoder.buffer().capacity() <= MAX_READ);
+    }
+
+    #[test]
+    fn a_small_frame_keeps_no_memory_of_a_large_one_around_it() {
+        for large in [MIN_READ + 1, MAX_READ, MAX_READ + 1] {
+            let stream = encoded(&[vec![b'x'; large], b"{}".to_vec(), vec![b'x'; large], b"{}".to_vec()]);
+            let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
+            let (mut rest, mut kept) = (&stream[..], Vec::new());
+            while !rest.is_empty() {
+                let room = decoder.buffer();
+                let (read, behind) = rest.split_at(rest.len().min(room.capacity() - room.len()));
+                room.extend_from_slice(read);
+                rest = behind;
+                while let Ok(Some(frame)) = decoder.next() {
+                    kept.extend(Some(frame).filter(|frame| frame.len() == 2));
+                }
+            }
+            drop(decoder);
+            for frame in kept {
+                let memory = frame.try_into_mut().map_or(0, |memory| memory.capacity());
+                assert!(memory <= 2 * MIN_READ, "{memory} bytes for 2 behind {large}");
+            }
+        }
     }
 
     #[test]

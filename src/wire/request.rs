@@ -182,7 +182,7 @@ pub struct Envelope<'a> {
     forget: Field<'a>,
 }
 
-/// Bytes of a frame that is small enough to be kept whole for the payload in it.
+/// Bytes of a frame that is small enough for its payload to be copied.
 const SMALL_FRAME: usize = 4096;
 
 /// The JSON text of a field that is there, `null` included (a payload may be `null`).
@@ -328,8 +328,9 @@ impl<'a> Envelope<'a> {
                         format!("`payload` nests arrays and objects deeper than {MAX_NESTING}; send it as `text`");
                     return Err(invalid(message));
                 }
-                // A small part of a large message must not keep all of it for as long as it waits.
-                let mostly_payload = json.len() >= frame.len() / 2 || frame.len() <= SMALL_FRAME;
+                // A small part of a large message must not keep all of it for as long as it waits; nor a small message
+                // what was read together with it.
+                let mostly_payload = frame.len() > SMALL_FRAME && json.len() >= frame.len() / 2;
                 Body::Json(if mostly_payload { frame.slice_ref(json) } else { Bytes::copy_from_slice(json) })
             }
             (None, Some(text), None) => {

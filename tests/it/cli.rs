@@ -57,6 +57,21 @@ fn status_shows_sessions_without_what_may_be_secret() {
 }
 
 #[test]
+fn status_as_json_moves_no_cursor_and_turns_no_line() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    // CSI as one character (C1), which JSON lets pass, and an override of the direction.
+    let profile = "a\u{9b}2J\u{7f}\u{202e}b\"\\ä";
+    port.open_with(json!({"url": server.url(), "profile": profile}), || {
+        server.accept();
+    });
+    let shown = text(&machine.run(&["status", "--json"]).stdout);
+    assert!(!shown.contains(['\u{9b}', '\u{7f}', '\u{202e}']) && shown.contains('ä'), "{shown:?}");
+    let status: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(status["sessions"][0]["profile"], profile);
+}
+
+#[test]
 fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
     let machine = Sandbox::new();
     std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();

@@ -121,6 +121,82 @@ fn an_extension_that_asks_and_never_listens_is_stopped_by_back_pressure() {
     asking.join().unwrap();
 }
 
+#[test]
+fn answers_that_nobody_reads_are_bounded_by_their_size_too() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let url = server.url();
+    drop(server);
+    for number in 0..100 {
+        port.post(json!({"type": "open", "session": format!("s{number}"), "url": url}));
+        port.wait_for_type("opened");
+    }
+    let daemon = machine.daemon().unwrap();
+    let before = memory(daemon);
+    let mut stdin = port.take_stdin();
+    let asking = std::thread::spawn(move || {
+        let body = br#"{"type":"status"}"#;
+        let frame = [&(body.len() as u32).to_ne_bytes()[..], body].concat();
+        // Ends with the host, which ends with the port.
+        while std::io::Write::write_all(&mut stdin, &frame).is_ok() {}
+    });
+    let mut last = (0, std::time::Instant::now());
+    until("the daemon reads no more", || {
+        let read = std::fs::read_to_string(format!("/proc/{daemon}/io")).unwrap();
+        let read = read.lines().find(|line| line.starts_with("rchar")).unwrap();
+        let still = read == last_text(&mut last, read) && last.1.elapsed() > std::time::Duration::from_millis(500);
+        (still || memory(daemon) > 256 << 20).then_some(())
+    });
+    let grown = memory(daemon).saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MB", grown >> 20);
+    drop(port);
+    asking.join().unwrap();
+}
+
+#[test]
+fn a_small_message_that_waits_keeps_nothing_of_the_large_ones_around_it() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let url = server.url();
+    drop(server);
+    port.post(json!({"type": "open", "url": url}));
+    port.wait_for_type("opened");
+    let daemon = machine.daemon().unwrap();
+    let before = memory(daemon);
+    let large = vec![b'x'; 1_000_000];
+    for number in 0..200 {
+        assert_eq!(port.refusal(&large)["code"], "invalid-message");
+        port.post(json!({"type": "send", "payload": number}));
+    }
+    port.post(json!({"type": "status"}));
+    assert_eq!(port.wait_for_type("status")["sessions"][0]["outbox"]["messages"], 200);
+    let grown = memory(daemon).saturating_sub(before);
+    assert!(grown < 16 << 20, "{} MB", grown >> 20);
+}
+
+#[test]
+fn memory_mode_leaves_no_trace_of_its_server_in_the_log() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let address = server.address();
+    port.post(json!({"type": "open", "session": "secret-name", "mode": "memory", "url": format!("ws://{address}/secret-path")}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    connection.send(Message::text("\"secret-payload\""));
+    port.wait_for_type("message");
+    // One connection ends with the server's words, the next cannot be made.
+    drop(server);
+    let frame =
+        tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 4000.into(), reason: "secret-reason".into() };
+    connection.send(Message::Close(Some(frame)));
+    port.wait_for("the refused connection", |message| message["reason"]["code"] == "refused");
+    port.post(json!({"type": "close", "session": "secret-name", "forget": true}));
+    until("the session is forgotten", || machine.log("daemon").contains("forgotten").then_some(()));
+    let log = machine.log("daemon");
+    assert!(!log.contains("secret") && !log.contains(&address.to_string()), "{log}");
+    assert!(log.contains("4000") && log.contains("refused"), "{log}");
+}
+
 /// Remembers when a text last changed (by its hash); gives the text back if it is still the same.
 fn last_text<'a>(last: &mut (u64, std::time::Instant), text: &'a str) -> &'a str {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
