@@ -535,6 +535,7 @@ async fn connect(
             }
             server::Happened::Frame(body) => Input::Frame { attempt, body },
             server::Happened::Pong(payload) => Input::Pong { attempt, payload },
+            server::Happened::Flushed => Input::Flushed { attempt },
             server::Happened::Alive => Input::Alive { attempt },
         };
         if let Some(core) = core.upgrade() {

@@ -80,6 +80,8 @@ pub enum Happened {
     },
     /// A message came.
     Frame(Body),
+    /// Everything that was to be sent so far is in the hands of the system.
+    Flushed,
     /// A ping of ours was answered.
     Pong([u8; PING_BYTES]),
     /// Some other frame came.
@@ -249,7 +251,7 @@ impl Pump<'_> {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
                 Poll::Ready(None) => return Poll::Ready(End::Closed),
                 Poll::Pending => {
-                    return match self.poll_write(socket, stalled, cx) {
+                    return match self.poll_write(socket, stalled, report, cx) {
                         Poll::Ready(Err(end)) => Poll::Ready(end),
                         _ => Poll::Pending,
                     };
@@ -257,7 +259,7 @@ impl Pump<'_> {
             }
         }
         cx.waker().wake_by_ref();
-        match self.poll_write(socket, stalled, cx) {
+        match self.poll_write(socket, stalled, report, cx) {
             Poll::Ready(Err(end)) => Poll::Ready(end),
             _ => Poll::Pending,
         }
@@ -282,9 +284,10 @@ impl Pump<'_> {
         &mut self,
         socket: &mut Socket,
         stalled: &mut Pin<&mut Sleep>,
+        report: &mut impl FnMut(Happened),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), End>> {
-        let result = self.poll_write_ready(socket, cx);
+        let result = self.poll_write_ready(socket, report, cx);
         if result.is_ready() {
             self.blocked_since = None;
         } else {
@@ -305,7 +308,12 @@ impl Pump<'_> {
         })
     }
 
-    fn poll_write_ready(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+    fn poll_write_ready(
+        &mut self,
+        socket: &mut Socket,
+        report: &mut impl FnMut(Happened),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WsError>> {
         let mut socket = Pin::new(socket);
         while !self.outgoing.queue.borrow().is_empty() {
             std::task::ready!(socket.as_mut().poll_ready(cx))?;
@@ -316,6 +324,7 @@ impl Pump<'_> {
         if self.unflushed {
             std::task::ready!(socket.as_mut().poll_flush(cx))?;
             self.unflushed = false;
+            report(Happened::Flushed);
         }
         Poll::Ready(Ok(()))
     }

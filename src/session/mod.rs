@@ -128,6 +128,11 @@ pub enum Input {
         /// The message.
         body: Body,
     },
+    /// Everything that was to be sent so far is in the hands of the system.
+    Flushed {
+        /// On which connection.
+        attempt: u64,
+    },
     /// The server answered a ping.
     Pong {
         /// On which connection.
@@ -248,6 +253,8 @@ struct Live {
     ping: Option<Ping>,
     /// Whether this server answers pings: unknown until it once does or its time is over.
     answers: Option<bool>,
+    /// Everything sent is in the hands of the system.
+    flushed: bool,
     latency: Option<Duration>,
 }
 
@@ -405,6 +412,13 @@ impl Session {
             }
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
+            Input::Flushed { attempt } => {
+                if let Some(live) = self.live(attempt) {
+                    live.flushed = true;
+                    self.confirm(now);
+                    self.send_receipts();
+                }
+            }
             Input::Alive { attempt } => {
                 if let Some(live) = self.live(attempt) {
                     live.heard = now.elapsed;
@@ -637,6 +651,7 @@ impl Session {
             nonce: self.rng.u32(..).to_be_bytes(),
             ping: None,
             answers: self.answers_pings.then_some(true),
+            flushed: true,
             latency: None,
         };
         self.set_connection(Connection::Open(Box::new(live)), now);
@@ -674,9 +689,10 @@ impl Session {
 
     /// Writes what waits, if there is a connection.
     fn write_queue(&mut self, now: Now) {
-        let Connection::Open(live) = &self.connection else { return };
+        let Connection::Open(live) = &mut self.connection else { return };
         let attempt = live.attempt;
         while let Some(item) = self.outbox.write_next() {
+            live.flushed = false;
             self.figures.messages_sent += 1;
             self.figures.bytes_sent += item.body.len() as u64;
             self.actions.push_back(Action::ToServer { attempt, body: item.body.clone() });
@@ -690,7 +706,9 @@ impl Session {
         let Connection::Open(live) = &self.connection else { return };
         let Some(number) = self.outbox.last_written() else { return };
         if live.answers == Some(false) {
-            self.outbox.received(number);
+            if live.flushed {
+                self.outbox.received(number);
+            }
         } else if live.ping.is_none() {
             self.ping(number, now);
         }
@@ -732,13 +750,9 @@ impl Session {
         }
         // It lives, or it never answers pings and is not to be dropped for that alone. The pong may still be due behind
         // a long message.
-        let number = ping.number;
         live.ping = None;
         live.heard = now.elapsed;
-        if live.answers.is_none() {
-            live.answers = Some(false);
-            self.outbox.received(number);
-        }
+        live.answers = live.answers.or(Some(false));
         self.confirm(now);
         self.send_receipts();
     }

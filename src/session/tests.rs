@@ -29,6 +29,8 @@ struct Rig {
     unpersisted: Vec<u64>,
     /// Whether those are kept at once.
     disk: bool,
+    /// Whether the system takes what is sent at once.
+    socket: bool,
 }
 
 impl Rig {
@@ -36,7 +38,7 @@ impl Rig {
     fn new() -> Self {
         let now = Now { elapsed: Duration::from_secs(1000), unix_ms: BEGIN };
         let session = Session::new(77, "s", Url::parse(SERVER).unwrap(), false, 1, now);
-        Self { session, now, ping: None, unpersisted: Vec::new(), disk: true }
+        Self { session, now, ping: None, unpersisted: Vec::new(), disk: true, socket: true }
     }
 
     /// A session that port 1 has opened, and whose server is there.
@@ -55,13 +57,19 @@ impl Rig {
     fn take_actions(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
+            let mut sent = None;
             while let Some(action) = self.session.poll_action() {
                 match &action {
+                    Action::ToServer { attempt, .. } => sent = Some(*attempt),
                     Action::Ping { attempt, payload } => self.ping = Some((*attempt, *payload)),
                     Action::Persist { number, .. } => self.unpersisted.push(*number),
                     _ => {}
                 }
                 lines.extend(line(&action));
+            }
+            if let Some(attempt) = sent.filter(|_| self.socket) {
+                self.session.handle(Input::Flushed { attempt }, self.now);
+                continue;
             }
             if !self.disk || self.unpersisted.is_empty() {
                 return lines;

@@ -316,3 +316,18 @@ fn what_was_not_yet_written_stays_behind_what_is_sent_again() {
     let again: Vec<_> = std::iter::from_fn(|| outbox.write_next().map(|item| item.body.clone())).collect();
     assert_eq!(again, ["a", "c", "d"].map(|text| send(text).body));
 }
+
+#[test]
+fn for_a_server_that_never_answers_pings_a_message_is_received_when_the_system_has_it() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.wait(HEARTBEAT_TIMEOUT);
+    assert_eq!(rig.status()["answers_pings"], false);
+    // A server that reads nothing: what is sent waits in this process, and is not received by anybody.
+    rig.socket = false;
+    assert_eq!(said_to(1, &rig.send("b")), ["stored b"]);
+    assert_eq!(rig.status()["outbox"]["messages"], 1);
+    let attempt = rig.attempt();
+    assert_eq!(said_to(1, &rig.input(Input::Flushed { attempt })), ["received b"]);
+    assert_eq!(rig.status()["outbox"]["messages"], 0);
+}

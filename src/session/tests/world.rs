@@ -546,12 +546,20 @@ impl World {
         let mut actions = 0;
         let mut forgotten = false;
         self.model.answers_pings(self.session.as_ref().and_then(answers_pings), self.now);
-        while let Some(action) = self.session.as_mut().and_then(Session::poll_action) {
+        let mut sent = None;
+        while let Some(action) = self.session.as_mut().and_then(Session::poll_action).or_else(|| {
+            // The system takes what is sent at once.
+            let attempt = sent.take()?;
+            let session = self.session.as_mut()?;
+            session.handle(Input::Flushed { attempt }, self.now);
+            session.poll_action()
+        }) {
             assert!(!forgotten, "{action:?} after everything was forgotten");
             actions += 1;
             match action {
                 Action::ToExtension { port, event } => self.event(port.0, event),
                 Action::ToServer { attempt, body } => {
+                    sent = Some(attempt);
                     let link = self.link.as_mut().filter(|link| link.attempt == attempt).expect("a connection");
                     link.wire.push_back(Wire::Message(self.model.goes_to_server(&body, self.now)));
                 }
