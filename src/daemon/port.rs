@@ -29,9 +29,17 @@ use crate::wire::{Code, Encoder, Event, Request};
 /// Bytes that are encoded before they are written: enough to fill a write, little enough to keep none waiting.
 const WRITE: usize = 64 * 1024;
 
-/// Events that may wait for the host before its requests are no longer read: an extension that asks and never
-/// listens must not fill our memory with answers.
+/// How much may wait for the host before its requests are no longer read, by [`weight`]: an extension that asks and
+/// never listens must not fill our memory with answers.
 const MAX_WAITING: usize = 4096;
+
+/// What an event takes of [`MAX_WAITING`]: a status holds the figures of many sessions.
+fn weight(event: &Event) -> usize {
+    match event {
+        Event::Status { sessions, .. } => 1 + 8 * sessions.len(),
+        _ => 1,
+    }
+}
 
 /// What the daemon knows of a port.
 pub(super) struct Port {
@@ -44,6 +52,9 @@ pub(super) struct Port {
 #[derive(Default)]
 struct Queue {
     events: RefCell<VecDeque<Event>>,
+    /// [`weight`] of each of them, and of all.
+    weights: RefCell<VecDeque<usize>>,
+    weight: Cell<usize>,
     batch: Cell<bool>,
     /// There is something to write.
     filled: Notify,
@@ -60,12 +71,26 @@ impl Port {
 
 impl Queue {
     fn send(&self, event: Event) {
+        let weight = weight(&event);
+        self.weights.borrow_mut().push_back(weight);
+        self.weight.set(self.weight.get() + weight);
         self.events.borrow_mut().push_back(event);
         self.filled.notify_one();
     }
 
+    /// Moves what waits into `out`, up to about [`WRITE`] bytes. Returns whether anything is left.
+    fn encode(&self, encoder: &mut Encoder, out: &mut BytesMut) -> bool {
+        let mut events = self.events.borrow_mut();
+        let before = events.len();
+        let more = encoder.encode(&mut events, out, WRITE);
+        let gone: usize = self.weights.borrow_mut().drain(..before - events.len()).sum();
+        self.weight.set(self.weight.get() - gone);
+        self.drained.notify_one();
+        more
+    }
+
     fn is_full(&self) -> bool {
-        self.events.borrow().len() >= MAX_WAITING
+        self.weight.get() >= MAX_WAITING
     }
 }
 
@@ -148,8 +173,7 @@ async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: &Stream,
         if queue.batch.take() {
             encoder.allow_batches();
         }
-        let more = encoder.encode(&mut queue.events.borrow_mut(), &mut out, WRITE);
-        queue.drained.notify_one();
+        let more = queue.encode(&mut encoder, &mut out);
         if out.is_empty() && !more {
             queue.filled.notified().await;
             continue;

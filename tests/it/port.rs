@@ -122,6 +122,38 @@ fn an_extension_that_asks_and_never_listens_is_stopped_by_back_pressure() {
 }
 
 #[test]
+fn answers_that_nobody_reads_are_bounded_by_their_size_too() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let url = server.url();
+    drop(server);
+    for number in 0..100 {
+        port.post(json!({"type": "open", "session": format!("s{number}"), "url": url}));
+        port.wait_for_type("opened");
+    }
+    let daemon = machine.daemon().unwrap();
+    let before = memory(daemon);
+    let mut stdin = port.take_stdin();
+    let asking = std::thread::spawn(move || {
+        let body = br#"{"type":"status"}"#;
+        let frame = [&(body.len() as u32).to_ne_bytes()[..], body].concat();
+        // Ends with the host, which ends with the port.
+        while std::io::Write::write_all(&mut stdin, &frame).is_ok() {}
+    });
+    let mut last = (0, std::time::Instant::now());
+    until("the daemon reads no more", || {
+        let read = std::fs::read_to_string(format!("/proc/{daemon}/io")).unwrap();
+        let read = read.lines().find(|line| line.starts_with("rchar")).unwrap();
+        let still = read == last_text(&mut last, read) && last.1.elapsed() > std::time::Duration::from_millis(500);
+        (still || memory(daemon) > 256 << 20).then_some(())
+    });
+    let grown = memory(daemon).saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MB", grown >> 20);
+    drop(port);
+    asking.join().unwrap();
+}
+
+#[test]
 fn a_small_message_that_waits_keeps_nothing_of_the_large_ones_around_it() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
