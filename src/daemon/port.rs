@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use interprocess::local_socket::tokio::Stream;
@@ -41,6 +42,10 @@ fn weight(event: &Event) -> usize {
     }
 }
 
+/// How long requests are read from a host that takes no events any more. It is gone, most likely, and what is left in the
+/// link has an end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What the daemon knows of a port.
 pub(super) struct Port {
     queue: Rc<Queue>,
@@ -56,6 +61,8 @@ struct Queue {
     weights: RefCell<VecDeque<usize>>,
     weight: Cell<usize>,
     batch: Cell<bool>,
+    /// The host takes nothing any more; what it said before is still read.
+    deaf: Cell<bool>,
     /// There is something to write.
     filled: Notify,
     /// There is room again.
@@ -71,6 +78,9 @@ impl Port {
 
 impl Queue {
     fn send(&self, event: Event) {
+        if self.deaf.get() {
+            return;
+        }
         let weight = weight(&event);
         self.weights.borrow_mut().push_back(weight);
         self.weight.set(self.weight.get() + weight);
@@ -87,6 +97,15 @@ impl Queue {
         self.weight.set(self.weight.get() - gone);
         self.drained.notify_one();
         more
+    }
+
+    /// Nothing waits any more, and nothing will.
+    fn deafen(&self) {
+        self.deaf.set(true);
+        self.events.borrow_mut().clear();
+        self.weights.borrow_mut().clear();
+        self.weight.set(0);
+        self.drained.notify_one();
     }
 
     fn is_full(&self) -> bool {
@@ -115,9 +134,17 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         id
     };
     info!(port = id.0, origin = %harmless(&origin), host = link.host.build, "port opened");
-    let end = tokio::select! {
-        end = read_requests(&core, id, &origin, &link.stream, &queue) => end,
-        end = write_events(&core, id, &link.stream, &queue) => end,
+    let end = {
+        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, &link.stream, &queue));
+        tokio::select! {
+            end = &mut requests => end,
+            end = write_events(&core, id, &link.stream, &queue) => {
+                // The host is gone, but what the extension posted last may still lie in the link.
+                queue.deafen();
+                let _ = tokio::time::timeout(LAST_WORDS, requests).await;
+                end
+            }
+        }
     };
     info!(port = id.0, reason = end, "port closed");
     let mut core = core.borrow_mut();
@@ -266,6 +293,8 @@ fn handle_request(
             }
             core.input(number, Input::Detach { port: id });
         }
+        // To gather figures takes time, and nobody would read them.
+        Request::Status { .. } if core.ports.get(&id).is_none_or(|port| port.queue.deaf.get()) => {}
         Request::Status { session } => {
             let only = session.map(|session| opened(core, id, &session)).transpose()?;
             let sessions = core.statuses(|identity| {

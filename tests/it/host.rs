@@ -42,6 +42,40 @@ fn what_was_posted_just_before_the_end_still_arrives() {
 }
 
 #[test]
+fn what_was_posted_last_arrives_although_the_browser_has_stopped_reading() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url()}));
+    let mut connection = server.accept();
+    port.wait_for_type("opened");
+    for _ in 0..100 {
+        connection.send(Message::text(format!("\"{}\"", "x".repeat(100_000))));
+    }
+    let daemon = machine.daemon().unwrap();
+    for round in 0..8 {
+        // The daemon is stuck in a write to this host; what is posted now is still on its way when the host is gone.
+        let host = port.pid();
+        until("the host writes to a full pipe", || waits_in(host, "pipe_write").then_some(()));
+        signal(daemon, "STOP");
+        for number in 0..100 {
+            port.post(json!({"type": "send", "payload": round * 100 + number}));
+        }
+        port.close();
+        port.wait_for_end();
+        signal(daemon, "CONT");
+        until("the daemon sends them all", || {
+            let status = machine.json(&["status", "--json"]);
+            (status["sessions"][0]["messages_sent"] == (round + 1) * 100).then_some(())
+        });
+        for number in 0..100 {
+            assert_eq!(connection.next(), Message::text((round * 100 + number).to_string()));
+        }
+        port = machine.port();
+        port.post(json!({"type": "open"}));
+    }
+}
+
+#[test]
 fn a_host_that_is_stuck_in_a_write_leaves_within_100_ms_too() {
     at_best_within(Duration::from_millis(100), || {
         let (machine, server) = (Sandbox::new(), Server::start());
