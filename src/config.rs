@@ -332,7 +332,7 @@ mod tests {
         let file = directory.path().join("config.toml");
         for line in ["headers = { Authorization = \"hush\" }", "headers = \"hush", "allow = [\"hush"] {
             std::fs::write(&file, format!("[origins.x]\n{line}\n")).unwrap();
-            let error = crate::log::chain(&Config::load(&file).unwrap_err());
+            let error = Config::load(&file).unwrap_err().to_string();
             assert!(error.contains("line 2") && !error.contains("hush"), "{error}");
         }
     }

@@ -36,6 +36,9 @@ const LAST_WORDS: Duration = Duration::from_millis(80);
 const BROWSER: &str = "the browser closed the port";
 const DAEMON: &str = "the daemon closed the link";
 
+/// How often [`LAST_WORDS`] must pass without any write, for a browser that has closed one of its pipes only.
+const SILENT_ROUNDS: u32 = 12;
+
 /// Serves one port: `origin` is the extension, as the browser named it.
 #[must_use]
 pub fn run(paths: &Paths, origin: &str) -> ExitCode {
@@ -57,20 +60,13 @@ pub fn run(paths: &Paths, origin: &str) -> ExitCode {
     info!(daemon = link.daemon.build, "host started");
     let (ended, end) = mpsc::channel();
     let to_daemon = Arc::<Writes>::default();
-    let watched = stdin.try_clone().and_then(|stdin| Ok((stdin, stdout.try_clone()?)));
-    if let Ok((stdin, stdout)) = watched {
-        let (ended, to_daemon) = (ended.clone(), Arc::clone(&to_daemon));
-        std::thread::spawn(move || {
-            os::wait_for_hangup(&[&stdin, &stdout]);
-            to_daemon.wait_until_stuck(LAST_WORDS);
-            // Most often a direction has ended by itself by now, and nobody listens any more.
-            let _ = ended.send(End { who: BROWSER, after: None });
-        });
-    }
     let (stdin, stdout) = (Arc::new(stdin), Arc::new(stdout));
+    watch(Arc::clone(&stdin), Arc::clone(&stdout), Arc::clone(&to_daemon), ended.clone());
     // Not waited for: what is left of them ends with the process, which must not stay.
-    carry(stdin, Arc::clone(&link.stream), (BROWSER, DAEMON), to_daemon, ended.clone());
-    carry(link.stream, stdout, (DAEMON, BROWSER), Arc::default(), ended);
+    carry(stdin, Arc::clone(&link.stream), (BROWSER, Some(DAEMON)), to_daemon, ended.clone());
+    // That the browser reads no more ends nothing by itself: what it posted before has still to be passed on, and the
+    // watcher has seen it too.
+    carry(link.stream, stdout, (DAEMON, None), Arc::default(), ended);
     let end = end.recv().unwrap_or(End { who: "nobody", after: None });
     info!(reason = end.who, error = end.after.map(tracing::field::display), "host ended");
     ExitCode::SUCCESS
@@ -91,23 +87,38 @@ impl Writes {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns when one and the same write has been under way for all of `time`.
-    fn wait_until_stuck(&self, time: Duration) {
+    /// Returns when one and the same write has been under way for all of [`LAST_WORDS`], or none for much longer.
+    fn wait_until_over(&self) {
+        let mut rounds_without = 0;
         loop {
             let before = self.0.load(Ordering::Relaxed);
-            std::thread::sleep(time);
-            if before % 2 == 1 && before == self.0.load(Ordering::Relaxed) {
+            std::thread::sleep(LAST_WORDS);
+            let stuck = before == self.0.load(Ordering::Relaxed);
+            rounds_without = if stuck { rounds_without + 1 } else { 0 };
+            let limit = if before % 2 == 1 { 1 } else { SILENT_ROUNDS };
+            if rounds_without >= limit {
                 return;
             }
         }
     }
 }
 
-/// Carries bytes until one end is gone; `ends` say who that is when reading ends and when writing does.
+/// Ends the host some time after the browser has closed a pipe, if no direction has noticed by itself: one may be stuck
+/// in a write.
+fn watch(stdin: Arc<File>, stdout: Arc<File>, to_daemon: Arc<Writes>, ended: Sender<End>) {
+    std::thread::spawn(move || {
+        os::wait_for_hangup(&[&stdin, &stdout]);
+        to_daemon.wait_until_over();
+        // Most often a direction has ended by itself by now, and nobody listens any more.
+        let _ = ended.send(End { who: BROWSER, after: None });
+    });
+}
+
+/// Carries bytes until one end is gone; `ends` say who that is when reading ends and when writing does, if that is the end.
 fn carry<From, To>(
     from: Arc<From>,
     to: Arc<To>,
-    ends: (&'static str, &'static str),
+    ends: (&'static str, Option<&'static str>),
     writes: Arc<Writes>,
     ended: Sender<End>,
 ) where
@@ -129,7 +140,8 @@ fn carry<From, To>(
             let written = (&*to).write_all(&buffer[..length]);
             writes.begin_or_end();
             if let Err(error) = written {
-                break End { who: ends.1, after: Some(error) };
+                let Some(who) = ends.1 else { return };
+                break End { who, after: Some(error) };
             }
         };
         // The other direction may have been first.
