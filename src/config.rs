@@ -254,7 +254,12 @@ fn matches(pattern: &str, url: &Url) -> bool {
     let Ok(allowed) = Url::parse(prefix) else { return false };
     let same_server = (allowed.scheme(), allowed.host(), allowed.port_or_known_default())
         == (url.scheme(), url.host(), url.port_or_known_default());
-    same_server && if open_ended { url.path().starts_with(allowed.path()) } else { url.path() == allowed.path() }
+    // Some servers take an encoded slash for one, and would leave the path that is allowed.
+    let path = url.path().to_ascii_lowercase();
+    let opaque = allowed.path() != "/" && (path.contains("%2f") || path.contains("%5c"));
+    same_server
+        && !opaque
+        && if open_ended { url.path().starts_with(allowed.path()) } else { url.path() == allowed.path() }
 }
 
 #[cfg(test)]
@@ -300,6 +305,10 @@ mod tests {
             ("wss://example.org/a/b?c", true),
             ("wss://example.org:443/a/", true),
             ("wss://example.org/b", false),
+            ("wss://example.org/a/../b", false),
+            ("wss://example.org/a/%2e%2e/b", false),
+            ("wss://example.org/a/..%2fb", false),
+            ("wss://example.org/a/..%5Cb", false),
             ("wss://example.org:444/a/", false),
             ("wss://example.org.evil/a/", false),
             ("ws://example.org/a/", false),

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -30,38 +30,38 @@ const BUFFER: usize = 64 * 1024;
 /// How long one write to the daemon may take after the browser has closed the port: what the extension posted last still
 /// goes through, but not into a link that nobody reads. Browsers kill a host that stays: Chromium after 2 s, a portal at
 /// once.
-const LAST_WORDS: Duration = Duration::from_millis(80);
+const LAST_WORDS: Duration = Duration::from_millis(40);
 
 /// Who ended it, for the log.
 const BROWSER: &str = "the browser closed the port";
 const DAEMON: &str = "the daemon closed the link";
 
 /// How often [`LAST_WORDS`] must pass without any write, for a browser that has closed one of its pipes only.
-const SILENT_ROUNDS: u32 = 12;
+const SILENT_ROUNDS: u32 = 25;
 
 /// Serves one port: `origin` is the extension, as the browser named it.
 #[must_use]
 pub fn run(paths: &Paths, origin: &str) -> ExitCode {
     let streams = os::take_stdin().and_then(|stdin| Ok((stdin, os::take_stdout()?)));
-    let (stdin, mut stdout) = match streams {
-        Ok(streams) => streams,
+    let (stdin, stdout) = match streams {
+        Ok((stdin, stdout)) => (Arc::new(stdin), Arc::new(stdout)),
         Err(error) => {
             error!(%error, "the standard streams cannot be used");
             return ExitCode::FAILURE;
         }
     };
+    let (ended, end) = mpsc::channel();
+    let to_daemon = Arc::<Writes>::default();
+    watch(Arc::clone(&stdin), Arc::clone(&stdout), Arc::clone(&to_daemon), ended.clone());
     let link = match launch::ensure_running(paths, origin) {
         Ok(link) => link,
         Err(error) => {
-            tell(&mut stdout, paths, &error);
+            tell(&stdout, paths, &error);
             return ExitCode::FAILURE;
         }
     };
     info!(daemon = link.daemon.build, "host started");
-    let (ended, end) = mpsc::channel();
-    let to_daemon = Arc::<Writes>::default();
-    let (stdin, stdout) = (Arc::new(stdin), Arc::new(stdout));
-    watch(Arc::clone(&stdin), Arc::clone(&stdout), Arc::clone(&to_daemon), ended.clone());
+    to_daemon.linked.store(true, Ordering::Relaxed);
     // Not waited for: what is left of them ends with the process, which must not stay.
     carry(stdin, Arc::clone(&link.stream), (BROWSER, Some(DAEMON)), to_daemon, ended.clone());
     // That the browser reads no more ends nothing by itself: what it posted before has still to be passed on, and the
@@ -78,22 +78,27 @@ struct End {
     after: Option<io::Error>,
 }
 
-/// Begins and ends of the writes of one direction: an odd number means that one is under way.
+/// How far one direction is.
 #[derive(Default)]
-struct Writes(AtomicU64);
+struct Writes {
+    /// There is somewhere to write to.
+    linked: AtomicBool,
+    /// Begins and ends of writes: an odd number means that one is under way.
+    count: AtomicU64,
+}
 
 impl Writes {
     fn begin_or_end(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns when one and the same write has been under way for all of [`LAST_WORDS`], or none for much longer.
     fn wait_until_over(&self) {
         let mut rounds_without = 0;
         loop {
-            let before = self.0.load(Ordering::Relaxed);
+            let before = self.count.load(Ordering::Relaxed);
             std::thread::sleep(LAST_WORDS);
-            let stuck = before == self.0.load(Ordering::Relaxed);
+            let stuck = before == self.count.load(Ordering::Relaxed);
             rounds_without = if stuck { rounds_without + 1 } else { 0 };
             let limit = if before % 2 == 1 { 1 } else { SILENT_ROUNDS };
             if rounds_without >= limit {
@@ -108,6 +113,12 @@ impl Writes {
 fn watch(stdin: Arc<File>, stdout: Arc<File>, to_daemon: Arc<Writes>, ended: Sender<End>) {
     std::thread::spawn(move || {
         os::wait_for_hangup(&[&stdin, &stdout]);
+        std::thread::sleep(LAST_WORDS);
+        if !to_daemon.linked.load(Ordering::Relaxed) {
+            // Nobody waits any more for the daemon that is being looked for or started.
+            info!(reason = BROWSER, "host ended before it had a daemon");
+            std::process::exit(0);
+        }
         to_daemon.wait_until_over();
         // Most often a direction has ended by itself by now, and nobody listens any more.
         let _ = ended.send(End { who: BROWSER, after: None });
@@ -150,12 +161,12 @@ fn carry<From, To>(
 }
 
 /// Tells the extension that there is no daemon, in the one message that this host will ever send.
-fn tell(stdout: &mut File, paths: &Paths, error: &LaunchError) {
+fn tell(mut stdout: &File, paths: &Paths, error: &LaunchError) {
     let cause = crate::log::chain(error);
     error!(error = %cause, "no daemon");
     let message = format!(
-        "the websocket-bridge daemon cannot be reached: {cause}. Run `websocket-bridge doctor` in a terminal; the log is \
-         in {}",
+        "the websocket-bridge daemon cannot be reached: {cause}. Run `websocket-bridge daemon --foreground` in a terminal to \
+         see it start; the log is in {}",
         paths.log_directory().display()
     );
     let mut out = BytesMut::new();

@@ -24,13 +24,13 @@ use tokio::task::{JoinSet, LocalSet};
 use tracing::{error, info, warn};
 use url::Url;
 
-use crate::config::{Config, Paths};
+use crate::config::{Config, ConfigError, Paths, is_loopback};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::{Action, Input, Now, PortId, Session};
 use crate::wire::event::Problem;
-use crate::wire::{Code, MAX_SESSIONS, Open};
+use crate::wire::{Code, MAX_SESSIONS, Open, Reason};
 use launch::Starter;
 use port::Port;
 
@@ -134,6 +134,8 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
     // First the name, then the lock: whoever gets the lock finds no socket of ours.
     endpoint::remove(paths);
     drop(lock);
+    // A look-up of a name cannot be interrupted, and nobody waits for it any more.
+    runtime.shutdown_background();
     Ok(())
 }
 
@@ -343,16 +345,7 @@ impl Core {
             let message = "`url` must carry no user name or password; they would not be sent";
             return Err(Problem::new(Code::UrlInvalid, message));
         }
-        let unusable = match Config::load(self.paths.config_file()) {
-            Ok(config) => {
-                self.config = config;
-                None
-            }
-            Err(error) => {
-                warn!(error = %chain(&error), "configuration not usable; the last good one goes on");
-                Some(error)
-            }
-        };
+        let unusable = self.reload_config();
         let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
             Ok(()) => return Ok(url),
             Err(refusal) => refusal,
@@ -364,6 +357,20 @@ impl Core {
             }
             None => Problem::new(Code::ServerNotAllowed, refusal),
         })
+    }
+
+    /// Reads the configuration again; gives why that is not possible, in which case the last good one goes on.
+    fn reload_config(&mut self) -> Option<ConfigError> {
+        match Config::load(self.paths.config_file()) {
+            Ok(config) => {
+                self.config = config;
+                None
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "configuration not usable; the last good one goes on");
+                Some(error)
+            }
+        }
     }
 
     /// Tells a session what happened, and does what it wants done.
@@ -390,7 +397,7 @@ impl Core {
     /// Takes all actions of a session.
     fn carry_out(&mut self, id: SessionId) {
         let Some(slot) = self.sessions.get_mut(&id) else { return };
-        let mut persisted = Vec::new();
+        let (mut persisted, mut refused) = (Vec::new(), None);
         let mut forgotten = false;
         loop {
             while let Some(action) = slot.session.poll_action() {
@@ -403,6 +410,17 @@ impl Core {
                     Action::ToServer { attempt, body } => slot.outgoing(attempt, |outgoing| outgoing.send(body)),
                     Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
                     Action::Connect { attempt, url } => {
+                        // What was allowed when the session was opened may be so no more.
+                        if !is_loopback(&url)
+                            && let Ok(config) = Config::load(self.paths.config_file())
+                        {
+                            self.config = config;
+                        }
+                        if let Err(message) = self.config.permits(&slot.identity.origin, &url, self.paths.config_file())
+                        {
+                            refused = Some((attempt, message));
+                            continue;
+                        }
                         let outgoing = Rc::new(Outgoing::default());
                         slot.connection = Some((attempt, Rc::clone(&outgoing)));
                         let target = server::Target {
@@ -425,8 +443,12 @@ impl Core {
                     Action::Forgotten => forgotten = true,
                 }
             }
-            let Some(number) = persisted.pop() else { break };
-            slot.session.handle(Input::Persisted { number }, self.clock.now());
+            let input = match (refused.take(), persisted.pop()) {
+                (Some((attempt, message)), _) => Input::Lost { attempt, reason: Reason::not_allowed(message) },
+                (None, Some(number)) => Input::Persisted { number },
+                (None, None) => break,
+            };
+            slot.session.handle(input, self.clock.now());
         }
         let deadline = slot.session.poll_timeout().map(|(at, _)| at).filter(|_| !forgotten);
         // A deadline that moved away is left where it is: waking once too early costs less than moving it each time.

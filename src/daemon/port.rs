@@ -34,9 +34,15 @@ const WRITE: usize = 64 * 1024;
 /// never listens must not fill our memory with answers.
 const MAX_WAITING: usize = 4096;
 
-/// What an event takes of [`MAX_WAITING`]: a status holds the figures of many sessions.
+/// How much may wait before the port is closed: not only answers come unasked, and a host that takes nothing for so long
+/// serves nobody.
+const MAX_BEHIND: usize = 4 * MAX_WAITING;
+
+/// What an event takes of [`MAX_WAITING`]: a status holds the figures of many sessions; deliveries have windows of their
+/// own.
 fn weight(event: &Event) -> usize {
     match event {
+        event if event.is_delivery() => 0,
         Event::Status { sessions, .. } => 1 + 8 * sessions.len(),
         _ => 1,
     }
@@ -63,6 +69,8 @@ struct Queue {
     batch: Cell<bool>,
     /// The host takes nothing any more; what it said before is still read.
     deaf: Cell<bool>,
+    /// Far too much waits.
+    overrun: Notify,
     /// There is something to write.
     filled: Notify,
     /// There is room again.
@@ -84,6 +92,9 @@ impl Queue {
         let weight = weight(&event);
         self.weights.borrow_mut().push_back(weight);
         self.weight.set(self.weight.get() + weight);
+        if self.weight.get() > MAX_BEHIND {
+            self.overrun.notify_one();
+        }
         self.events.borrow_mut().push_back(event);
         self.filled.notify_one();
     }
@@ -138,6 +149,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         let mut requests = std::pin::pin!(read_requests(&core, id, &origin, &link.stream, &queue));
         tokio::select! {
             end = &mut requests => end,
+            () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
             end = write_events(&core, id, &link.stream, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
@@ -178,7 +190,11 @@ async fn read_requests(
         }
         loop {
             match decoder.next() {
-                Ok(Some(frame)) => handle_frame(&mut core.borrow_mut(), id, origin, &frame),
+                Ok(Some(frame)) => {
+                    handle_frame(&mut core.borrow_mut(), id, origin, &frame);
+                    // Others on this thread get their turn although more may be here.
+                    tokio::task::coop::consume_budget().await;
+                }
                 Ok(None) => break,
                 Err(error @ FrameError::TooLong { .. }) => {
                     queue.send(Problem::new(Code::TooLarge, format!("{error}; send it in parts")).into());

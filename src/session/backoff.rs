@@ -38,7 +38,7 @@ impl Backoff {
 
 /// Whether trying again by itself can help. What cannot is parked: a server that says no to a credential says it again.
 pub(super) fn retryable(reason: &Reason) -> bool {
-    !matches!(reason.http_status, Some(401 | 403 | 407))
+    reason.retryable && !matches!(reason.http_status, Some(401 | 403 | 407))
 }
 
 #[cfg(test)]

@@ -210,6 +210,14 @@ pub struct Reason {
     pub retryable: bool,
 }
 
+impl Reason {
+    /// The configuration does not allow the server (any more).
+    #[must_use]
+    pub fn not_allowed(message: String) -> Self {
+        Self { code: "not-allowed", message, close_code: None, http_status: None, retryable: false }
+    }
+}
+
 /// The fields of `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::sandbox::{ORIGIN, Sandbox};
 use crate::support::server::Server;
+use crate::support::until;
 
 const CHROMIUM_ID: &str = "abcdefghijklmnopabcdefghijklmnop";
 const FIREFOX_ID: &str = "bridge@example.org";
@@ -148,6 +149,15 @@ fn a_server_is_allowed_by_install_and_by_the_line_that_a_refusal_names() {
     port.wait_for_type("opened");
     let told = port.wait_for("a look-up that fails", |message| message["state"] == "reconnecting");
     assert_eq!(told["reason"]["code"], "dns", "{told}");
+    // What is taken away is gone with the next attempt.
+    std::fs::remove_file(&config).unwrap();
+    until("an attempt that is not allowed", || {
+        port.post(json!({"type": "reconnect"}));
+        port.post(json!({"type": "status"}));
+        let status = port.wait_for_type("status");
+        (status["sessions"][0]["reason"]["code"] == "not-allowed").then_some(())
+    });
+    assert!(port.wait_for("the end", |message| message["state"] == "error")["reason"]["retryable"] == false);
 }
 
 #[test]

@@ -26,6 +26,23 @@ fn the_host_leaves_within_100_ms_when_the_browser_closes_the_port() {
 }
 
 #[test]
+fn the_host_leaves_within_100_ms_too_while_it_waits_for_a_daemon_that_does_not_answer() {
+    let machine = Sandbox::new();
+    let mut first = machine.port();
+    first.post(json!({"type": "hello", "protocol": 1}));
+    first.wait_for_type("welcome");
+    let daemon = machine.daemon().unwrap();
+    signal(daemon, "STOP");
+    at_best_within(Duration::from_millis(100), || {
+        let mut port = machine.port();
+        until("the host waits for the daemon", || waits_in(port.pid(), "unix_stream").then_some(()));
+        port.close();
+        port.wait_for_end().1
+    });
+    signal(daemon, "CONT");
+}
+
+#[test]
 fn what_was_posted_just_before_the_end_still_arrives() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();

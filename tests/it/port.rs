@@ -197,6 +197,29 @@ fn memory_mode_leaves_no_trace_of_its_server_in_the_log() {
     assert!(log.contains("4000") && log.contains("refused"), "{log}");
 }
 
+#[test]
+fn a_port_that_takes_nothing_of_what_comes_unasked_is_closed_before_it_costs_much() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let url = server.url();
+    drop(server);
+    let (mut deaf, mut busy) = (machine.port(), machine.port());
+    deaf.post(json!({"type": "open", "url": url, "consumer": "deaf"}));
+    deaf.wait_for_type("opened");
+    busy.post(json!({"type": "open", "url": url}));
+    busy.wait_for_type("opened");
+    let daemon = machine.daemon().unwrap();
+    until("the deaf port is closed", || {
+        for _ in 0..500 {
+            busy.post(json!({"type": "close"}));
+            busy.post(json!({"type": "open"}));
+        }
+        busy.post(json!({"type": "status", "ref": "done"}));
+        while busy.next()["ref"] != "done" {}
+        assert!(memory(daemon) < 64 << 20, "{} MB", memory(daemon) >> 20);
+        machine.log("daemon").contains("the host does not take what it is sent").then_some(())
+    });
+}
+
 /// Remembers when a text last changed (by its hash); gives the text back if it is still the same.
 fn last_text<'a>(last: &mut (u64, std::time::Instant), text: &'a str) -> &'a str {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
