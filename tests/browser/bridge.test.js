@@ -267,10 +267,18 @@ for (const Browser of [Chromium, Firefox]) {
 
     test("a browser that quits leaves the daemon alone, and the next one finds what came meanwhile", async () => {
       const { session, peer } = await converse("browser-quits");
+      const former = extension.life;
       await browser.quit();
       await untilOnlyTheDaemon();
+      const [{ pid }] = installation.daemons;
       peer.send("1", "2");
       await start();
+      await extension.untilConnected(former);
+      assert.deepEqual(
+        installation.daemons.map((daemon) => daemon.pid),
+        [pid],
+        String(installation),
+      );
       await session.untilMessages(2);
       assert.deepEqual(session.all("payload"), [1, 2]);
     });

@@ -11,7 +11,10 @@ import { fileURLToPath } from "node:url";
 import { end, processesWith } from "./processes.js";
 import { until } from "./until.js";
 
-const LOG_LINES = 20;
+const LOG_LINES = 100;
+
+// Whoever interrupts the tests wants neither a browser nor a daemon to stay: this way `exit` is heard.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 
 export class Installation {
   #home = mkdtempSync(join(tmpdir(), "websocket-bridge-"));
@@ -24,6 +27,10 @@ export class Installation {
     PATH: process.env.PATH,
     WEBSOCKET_BRIDGE_HOME: join(this.#home, "bridge"),
   };
+
+  constructor() {
+    process.on("exit", () => this.remove());
+  }
 
   /** Runs a command of the bridge to its end, which must be a good one. */
   async run(...command) {
@@ -57,9 +64,11 @@ export class Installation {
     await until(what, () => condition(this), { seen, ...options });
   }
 
-  /** Removes the home, and ends what still runs in it. */
+  /** Removes the home, and ends what still runs in it, and what that has started meanwhile. */
   remove() {
-    for (const { pid } of this.processes) end(pid);
+    for (let found = this.processes; found.length > 0; found = this.processes) {
+      for (const { pid } of found) end(pid);
+    }
     rmSync(this.#home, { recursive: true, force: true, maxRetries: 10 });
   }
 
