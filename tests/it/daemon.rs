@@ -70,9 +70,7 @@ fn session_of(pid: u32) -> String {
 #[test]
 fn files_and_socket_are_the_owners_alone() {
     let machine = Sandbox::new();
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let _port = machine.welcomed_port();
     let home = machine.bridge_home();
     let mode = |name: &str| std::fs::metadata(home.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("run"), mode("run/daemon.sock"), mode("logs"), mode("daemon.lock")), (0o700, 0o600, 0o700, 0o600));
@@ -107,9 +105,7 @@ fn a_stale_socket_is_taken_over_and_one_that_answers_is_not() {
     // Nobody listens any more, but the file is still there.
     drop(listener);
     assert!(run.join("daemon.sock").exists());
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let _port = machine.welcomed_port();
 }
 
 #[test]
@@ -154,9 +150,7 @@ fn a_killed_daemon_ends_its_hosts_and_the_next_port_starts_another() {
     let machine = Sandbox::new();
     let mut last = None;
     at_best_within(Duration::from_millis(100), || {
-        let mut port = machine.port();
-        port.post(json!({"type": "hello", "protocol": 1}));
-        port.wait_for_type("welcome");
+        let mut port = machine.welcomed_port();
         let daemon = machine.daemon();
         assert_ne!(daemon, last);
         last = daemon;
@@ -167,9 +161,7 @@ fn a_killed_daemon_ends_its_hosts_and_the_next_port_starts_another() {
         took
     });
     assert!(machine.log("host").contains("the daemon closed the link"));
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let _port = machine.welcomed_port();
     assert_ne!(machine.daemon(), last);
 }
 
@@ -234,9 +226,7 @@ fn a_port_that_comes_while_a_daemon_ends_gets_the_next_one() {
             until("the daemon takes no more hosts", || {
                 (endpoint_refuses(&machine) || machine.daemon() != Some(ending)).then_some(())
             });
-            let mut next = machine.port();
-            next.post(json!({"type": "hello", "protocol": 1}));
-            next.wait_for_type("welcome");
+            let _next = machine.welcomed_port();
             assert_ne!(machine.daemon(), Some(ending));
             // `stop` speaks of the daemon that it met, not of the next one.
             assert!(stop.join().unwrap().status.success());
@@ -258,9 +248,7 @@ fn another_user_is_turned_away_by_both_sides_even_if_the_files_let_him_in() {
         return;
     }
     let machine = Sandbox::new();
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let _port = machine.welcomed_port();
     let socket = machine.bridge_home().join("run/daemon.sock");
     for path in [machine.home().to_owned(), machine.bridge_home(), machine.bridge_home().join("run"), socket.clone()] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();

@@ -14,9 +14,7 @@ use crate::support::{at_best_within, until};
 fn the_host_leaves_within_100_ms_when_the_browser_closes_the_port() {
     let machine = Sandbox::new();
     at_best_within(Duration::from_millis(100), || {
-        let mut port = machine.port();
-        port.post(json!({"type": "hello", "protocol": 1}));
-        port.wait_for_type("welcome");
+        let mut port = machine.welcomed_port();
         port.close_stdin();
         let (status, took) = port.wait_for_end();
         assert!(status.success());
@@ -28,9 +26,7 @@ fn the_host_leaves_within_100_ms_when_the_browser_closes_the_port() {
 #[test]
 fn the_host_leaves_within_100_ms_too_while_it_waits_for_a_daemon_that_does_not_answer() {
     let machine = Sandbox::new();
-    let mut first = machine.port();
-    first.post(json!({"type": "hello", "protocol": 1}));
-    first.wait_for_type("welcome");
+    let _first = machine.welcomed_port();
     let daemon = machine.daemon().unwrap();
     signal(daemon, "STOP");
     at_best_within(Duration::from_millis(100), || {
@@ -188,9 +184,7 @@ fn a_server_that_pushes_a_gigabyte_at_a_reader_that_has_stopped_costs_less_than_
 #[test]
 fn nothing_but_the_daemons_frames_can_reach_the_browsers_pipe() {
     let machine = Sandbox::new();
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let port = machine.welcomed_port();
     let target = |descriptor: u32| std::fs::read_link(format!("/proc/{}/fd/{descriptor}", port.pid())).unwrap();
     // Standard output, to which any code might print, is standard error; the browser's pipe has another number.
     assert_eq!(target(1), target(2));

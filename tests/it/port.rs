@@ -97,9 +97,7 @@ fn ten_thousand_sessions_are_too_many_and_memory_stays_bounded() {
 #[test]
 fn an_extension_that_asks_and_never_listens_is_stopped_by_back_pressure() {
     let machine = Sandbox::new();
-    let mut port = machine.port();
-    port.post(json!({"type": "hello", "protocol": 1}));
-    port.wait_for_type("welcome");
+    let mut port = machine.welcomed_port();
     let daemon = machine.daemon().unwrap();
     let mut stdin = port.take_stdin();
     let asking = std::thread::spawn(move || {

@@ -60,6 +60,14 @@ impl Sandbox {
         self.port_of(ORIGIN)
     }
 
+    /// Opens a port, and with it the daemon's door: the answer to `hello` has come.
+    pub(crate) fn welcomed_port(&self) -> Browser {
+        let mut port = self.port();
+        port.post(serde_json::json!({"type": "hello", "protocol": 1}));
+        port.wait_for_type("welcome");
+        port
+    }
+
     /// Opens a port for another extension.
     pub(crate) fn port_of(&self, origin: &str) -> Browser {
         let mut command = self.command();
