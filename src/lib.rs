@@ -43,4 +43,5 @@ pub mod log;
 pub mod os;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod wire;

@@ -14,15 +14,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("os", &[]),
     ("log", &["os", "config"]),
-    ("config", &["os"]),
-    // Decides, and does nothing: the vocabulary is all that it knows.
-    ("session", &["wire"]),
+    ("settings", &[]),
+    ("config", &["settings", "wire", "os"]),
+    // Decides, and does nothing: the vocabulary and what was set are all that it knows.
+    ("session", &["settings", "wire"]),
     // The two things that a session asks for. Neither knows the other, or the daemon.
     ("server", &["wire", "config", "log", "os"]),
     ("spool", &["wire", "config", "log", "os"]),
     // The two processes.
     ("host", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
-    ("daemon", &["session", "server", "spool", "wire", "config", "log", "os"]),
+    ("daemon", &["session", "server", "spool", "settings", "wire", "config", "log", "os"]),
     // What a person starts.
     ("install", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
     ("doctor", &["install", "daemon::launch", "daemon::endpoint", "spool", "wire", "config", "log", "os"]),
