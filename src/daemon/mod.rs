@@ -426,6 +426,8 @@ impl Core {
                         let target = server::Target {
                             url,
                             origin: Arc::clone(&slot.identity.origin),
+                            protocols: Vec::new(),
+                            max_message: server::MAX_MESSAGE,
                             timeouts: server::Timeouts::default(),
                         };
                         let private = slot.identity.memory;
@@ -557,15 +559,15 @@ async fn connect(
             }
             server::Happened::Frame(body) => Input::Frame { attempt, body },
             server::Happened::Pong(payload) => Input::Pong { attempt, payload },
-            server::Happened::Flushed => Input::Flushed { attempt },
+            server::Happened::Flushed { all: true, .. } => Input::Flushed { attempt },
+            server::Happened::Flushed { .. } => return,
             server::Happened::Alive => Input::Alive { attempt },
         };
         if let Some(core) = core.upgrade() {
             core.borrow_mut().input(id, input);
         }
     };
-    let reason = server::run(target, &outgoing, report).await;
-    let Some(reason) = reason else { return };
+    let Some(reason) = server::run(target, &outgoing, report).await.reason else { return };
     let message = (!private).then(|| tracing::field::display(harmless(&reason.message)));
     info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
     if let Some(core) = core.upgrade() {

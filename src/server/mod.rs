@@ -1,39 +1,45 @@
 //! One WebSocket connection to a server, from the first packet to the last.
 //!
-//! Owns: carrying messages both ways as fast as either side takes them, and the truth about how a connection ended.
-//! How it is made is `dial`'s. Decides nothing: what happens is reported as [`Happened`], what is to be sent comes
-//! through [`Outgoing`], and whether to try again is the session's.
+//! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
+//! ended. How it is made is `dial`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
+//! by `hint`. Decides nothing: whether to try again is the session's.
 
 mod dial;
+mod hint;
+mod pump;
 #[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink as _, Stream as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
-use tokio_tungstenite::WebSocketStream;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
 use crate::wire::{Body, PING_BYTES, Reason};
-use dial::Transport;
+use pump::{Over, Pump, Socket};
 
-/// The longest message that a server may send, in bytes.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// The longest message that a server may send if nothing else is said, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// Messages taken from the socket before others on this thread get their turn.
-const BURST: usize = 128;
+/// The longest reason of a close frame, in bytes.
+const MAX_CLOSE_REASON: usize = 123;
+
+/// The code of a close frame that has none (RFC 6455, 7.1.5).
+const NO_CODE: u16 = 1005;
+/// The code of a connection that ended without a close frame.
+const NO_CLOSE_FRAME: u16 = 1006;
+
+/// How long a server that broke the rules may take to hear so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where to connect to, and for whom.
 #[derive(Debug, Clone)]
@@ -42,6 +48,10 @@ pub struct Target {
     pub url: Url,
     /// The extension, as its browser names it.
     pub origin: Arc<str>,
+    /// The sub-protocols that are offered, the preferred one first.
+    pub protocols: Vec<String>,
+    /// The longest message that the server may send, in bytes.
+    pub max_message: usize,
     /// How long each step may take.
     pub timeouts: Timeouts,
 }
@@ -53,13 +63,13 @@ pub struct Timeouts {
     pub dns: Duration,
     /// The TCP connection.
     pub tcp: Duration,
-    /// The TLS handshake.
+    /// The TLS handshake, and reading which certificates the system trusts.
     pub tls: Duration,
     /// The answer to the upgrade.
     pub upgrade: Duration,
     /// A write of which the server takes nothing.
     pub write: Duration,
-    /// The server's answer to our close frame.
+    /// The server's answer to our close frame; also how long one that took nothing may keep us from leaving.
     pub close: Duration,
 }
 
@@ -80,24 +90,66 @@ pub enum Happened {
     },
     /// A message came.
     Frame(Body),
-    /// Everything that was to be sent so far is in the hands of the system.
-    Flushed,
+    /// What was sent is in the hands of the system.
+    Flushed {
+        /// Bytes of all messages so far whose every byte is, pings and framing not counted.
+        bytes: u64,
+        /// Whether nothing waits any more.
+        all: bool,
+    },
     /// A ping of ours was answered.
     Pong([u8; PING_BYTES]),
     /// Some other frame came.
     Alive,
 }
 
-/// What is to be sent on a connection, in order.
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Why it was lost or could not be made; nothing if this side closed it.
+    pub reason: Option<Reason>,
+    /// The same as a browser tells it to a page.
+    pub close: Close,
+}
+
+/// What stands in a browser's `CloseEvent`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The code of the server's close frame: 1005 if it has none, 1006 if none came.
+    pub code: u16,
+    /// The text of that frame.
+    pub reason: String,
+    /// Whether both sides sent a close frame.
+    pub clean: bool,
+}
+
+impl Close {
+    /// No close frame came.
+    fn abnormal() -> Self {
+        Self { code: NO_CLOSE_FRAME, reason: String::new(), clean: false }
+    }
+}
+
+/// What is to be sent on a connection, in order, and whether it is to be read.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     queue: RefCell<VecDeque<Message>>,
-    closing: Cell<bool>,
+    closing: Cell<Closing>,
+    paused: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
+/// Whether this side wants the connection closed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    #[default]
+    No,
+    WhenAllIsSent,
+    Now,
+}
+
 impl Outgoing {
-    /// Sends a message.
+    /// Sends a message; nothing once the connection is being closed.
     ///
     /// # Panics
     /// Never: a text body was checked to be UTF-8 when it came.
@@ -115,254 +167,159 @@ impl Outgoing {
         self.push(Message::Ping(Bytes::copy_from_slice(&payload)));
     }
 
-    /// Closes the connection; what waits is not sent any more.
+    /// Closes the connection; what waits is not sent any more. The server has the close time-out from now on to answer.
+    /// No message is reported any more.
+    ///
+    /// A `code` of 1005 sends a close frame without one; of `reason` at most 123 bytes are sent.
     pub fn close(&self, code: u16, reason: &str) {
         self.queue.borrow_mut().clear();
-        self.closing.set(true);
-        self.push(Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() })));
+        self.closing.set(Closing::Now);
+        self.push(close_message(code, reason));
+    }
+
+    /// The same, but what waits is sent first, for as long as the server takes some of it within each write time-out.
+    /// Its time to answer begins when all is sent.
+    pub fn finish(&self, code: u16, reason: &str) {
+        if !self.is_closing() {
+            self.closing.set(Closing::WhenAllIsSent);
+            self.push(close_message(code, reason));
+        }
+    }
+
+    /// Takes nothing more from the server, which TCP makes it feel. It may go away unnoticed meanwhile.
+    pub fn pause_reading(&self) {
+        self.paused.set(true);
+    }
+
+    /// Ends [`Outgoing::pause_reading`].
+    pub fn resume_reading(&self) {
+        self.paused.set(false);
+        self.wake();
     }
 
     fn push(&self, message: Message) {
         self.queue.borrow_mut().push_back(message);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
+
+    fn is_closing(&self) -> bool {
+        self.closing.get() != Closing::No
+    }
+
+    /// Once this side closes, a pause holds no longer: the server's answer must be read.
+    fn is_reading(&self) -> bool {
+        !self.paused.get() || self.is_closing()
+    }
+
+    /// Done when this side wants the connection closed.
+    async fn closed(&self) {
+        std::future::poll_fn(|cx| {
+            if self.is_closing() {
+                return Poll::Ready(());
+            }
+            self.waker.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+fn close_message(code: u16, reason: &str) -> Message {
+    let whole = |end: &usize| reason.is_char_boundary(*end);
+    let end = (0..=reason.len().min(MAX_CLOSE_REASON)).rev().find(whole).unwrap_or(0);
+    let frame = CloseFrame { code: code.into(), reason: reason[..end].into() };
+    Message::Close((code != NO_CODE).then_some(frame))
 }
 
 /// A reason that is tried again by default.
 fn reason(code: &'static str, message: String) -> Reason {
-    Reason { code, message, close_code: None, http_status: None, retryable: true }
+    Reason { code, message, close_code: None, http_status: None, retryable: true, hint: None }
 }
 
-/// Connects and carries messages until the connection ends. Returns why, or nothing if this side closed it.
-pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Happened)) -> Option<Reason> {
-    let server = target.url.origin().ascii_serialization();
-    let (mut socket, protocol) = tokio::select! {
-        dialled = dial::dial(&target) => match dialled {
-            Ok(dialled) => dialled,
-            Err(reason) => return (!outgoing.closing.get()).then_some(reason),
-        },
-        () = closing(outgoing) => return None,
+/// Connects and carries messages until the connection ends.
+pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Happened)) -> End {
+    let ended = |reason, close| End { reason: (!outgoing.is_closing()).then_some(reason).flatten(), close };
+    let dialled = tokio::select! {
+        dialled = dial::dial(&target) => dialled,
+        () = outgoing.closed() => return ended(None, Close::abnormal()),
+    };
+    let (mut socket, protocol) = match dialled {
+        Ok(dialled) => dialled,
+        Err(reason) => return ended(Some(reason), Close::abnormal()),
     };
     report(Happened::Connected { protocol });
-    let mut pump =
-        Pump { outgoing, write_timeout: target.timeouts.write, unflushed: false, blocked_since: None, close: None };
-    let end = {
-        let mut stalled = pin!(sleep(target.timeouts.write));
-        let carry = std::future::poll_fn(|cx| pump.poll(&mut socket, &mut stalled, &mut report, cx));
-        let mut carry = pin!(carry);
-        tokio::select! {
-            end = &mut carry => end,
-            () = closing(outgoing) => match tokio::time::timeout(target.timeouts.close, carry).await {
-                Ok(end) => end,
-                Err(_) => return None,
+    let over = Pump::new(outgoing, target.timeouts).carry(&mut socket, &mut report).await;
+    let server = target.url.origin().ascii_serialization();
+    match over {
+        Over::Closed { frame, answered } => {
+            let (code, text) =
+                frame.map_or((NO_CODE, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+            let close = Close { code, reason: text, clean: answered };
+            ended(Some(closed(&server, &close)), close)
+        }
+        Over::TimedOut => {
+            let limit = target.timeouts.write.as_secs_f32();
+            ended(Some(reason("write-timeout", format!("{server} took nothing for {limit} s"))), Close::abnormal())
+        }
+        Over::Failed(error) => {
+            if let Some(code) = farewell(&error) {
+                say(&mut socket, code, target.timeouts.close.min(FAREWELL)).await;
             }
+            ended(Some(failure(&server, &error)), Close::abnormal())
         }
-    };
-    if outgoing.closing.get() {
-        return None;
     }
-    Some(match (pump.close, end) {
-        (Some(frame), _) => {
-            let said = if frame.reason.is_empty() { String::new() } else { format!(": {}", frame.reason) };
-            let code = u16::from(frame.code);
-            let message = format!("{server} closed the connection with {code}{said}");
-            Reason { close_code: Some(code), ..reason("closed", message) }
-        }
-        (None, End::Closed) => unclosed(&server),
-        (None, End::Stalled) => {
-            reason("write-timeout", format!("{server} took nothing for {} s", target.timeouts.write.as_secs_f32()))
-        }
-        (None, End::Failed(error)) => failure(&server, &error),
-    })
 }
 
-/// Done when this side wants the connection closed.
-async fn closing(outgoing: &Outgoing) {
-    std::future::poll_fn(|cx| {
-        if outgoing.closing.get() {
-            return Poll::Ready(());
-        }
-        outgoing.waker.replace(Some(cx.waker().clone()));
-        Poll::Pending
-    })
-    .await;
-}
-
-fn unclosed(server: &str) -> Reason {
-    reason("reset", format!("{server} ended the connection without closing it"))
+fn closed(server: &str, close: &Close) -> Reason {
+    let said = if close.reason.is_empty() { String::new() } else { format!(": {}", close.reason) };
+    let message = format!("{server} closed the connection with {}{said}", close.code);
+    Reason { close_code: Some(close.code), hint: hint::of_close_reason(&close.reason), ..reason("closed", message) }
 }
 
 fn failure(server: &str, error: &WsError) -> Reason {
     match error {
         WsError::Io(error) => reason(dial::io_code(error), format!("the connection to {server} broke: {error}")),
-        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => unclosed(server),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            reason("reset", format!("{server} ended the connection without closing it"))
+        }
+        WsError::Protocol(ProtocolError::InvalidCloseSequence) => {
+            let what = "its close frame is malformed or has a code that must not be sent";
+            reason("protocol", format!("{server} broke the WebSocket protocol: {what}"))
+        }
+        WsError::Protocol(error) => reason("protocol", format!("{server} broke the WebSocket protocol: {error}")),
         WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let message = format!("{server} sent a message of {size} bytes or more; the limit is {max_size}");
             reason("message-too-large", message)
         }
-        WsError::Utf8(_) => reason("protocol", format!("{server} sent a text message that is not UTF-8")),
+        WsError::Utf8(_) => reason("protocol", format!("{server} sent text that is not UTF-8")),
         other => reason("protocol", format!("{server} broke the WebSocket protocol: {other}")),
     }
 }
 
-/// How the carrying ended.
-enum End {
-    Closed,
-    Stalled,
-    Failed(WsError),
-}
-
-/// Carries messages both ways in one task: neither direction waits for the other.
-struct Pump<'a> {
-    outgoing: &'a Outgoing,
-    write_timeout: Duration,
-    unflushed: bool,
-    /// Since when something waits to be written that the socket does not take.
-    blocked_since: Option<Instant>,
-    /// The server's close frame.
-    close: Option<CloseFrame>,
-}
-
-type Socket = WebSocketStream<Watched<Box<dyn Transport>>>;
-
-impl Pump<'_> {
-    fn poll(
-        &mut self,
-        socket: &mut Socket,
-        stalled: &mut Pin<&mut Sleep>,
-        report: &mut impl FnMut(Happened),
-        cx: &mut Context<'_>,
-    ) -> Poll<End> {
-        self.outgoing.waker.replace(Some(cx.waker().clone()));
-        // Reading first: what the session answers to it shares the next write.
-        for _ in 0..BURST {
-            match Pin::new(&mut *socket).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => {
-                    self.take(message, report);
-                    if self.close.is_some() {
-                        // The answer is most often written at once. Whoever has closed may keep the TCP connection for
-                        // as long as it likes; nobody here waits for that.
-                        let _ = Pin::new(&mut *socket).poll_flush(cx);
-                        return Poll::Ready(End::Closed);
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
-                Poll::Ready(None) => return Poll::Ready(End::Closed),
-                Poll::Pending => {
-                    return match self.poll_write(socket, stalled, report, cx) {
-                        Poll::Ready(Err(end)) => Poll::Ready(end),
-                        _ => Poll::Pending,
-                    };
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        match self.poll_write(socket, stalled, report, cx) {
-            Poll::Ready(Err(end)) => Poll::Ready(end),
-            _ => Poll::Pending,
-        }
-    }
-
-    fn take(&mut self, message: Message, report: &mut impl FnMut(Happened)) {
-        report(match message {
-            Message::Text(text) => Happened::Frame(Body::from_text_frame(text.into())),
-            Message::Binary(bytes) => Happened::Frame(Body::Binary(bytes)),
-            Message::Pong(payload) => payload.as_ref().try_into().map_or(Happened::Alive, Happened::Pong),
-            Message::Close(frame) => {
-                // A close frame may come without a code; RFC 6455 calls that 1005.
-                self.close = Some(frame.unwrap_or(CloseFrame { code: 1005.into(), reason: Utf8Bytes::default() }));
-                Happened::Alive
-            }
-            Message::Ping(_) | Message::Frame(_) => Happened::Alive,
-        });
-    }
-
-    /// Writes what is ready, flushes when nothing more is.
-    fn poll_write(
-        &mut self,
-        socket: &mut Socket,
-        stalled: &mut Pin<&mut Sleep>,
-        report: &mut impl FnMut(Happened),
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), End>> {
-        let result = self.poll_write_ready(socket, report, cx);
-        if result.is_ready() {
-            self.blocked_since = None;
-        } else {
-            // Any byte that the server takes moves the deadline.
-            let blocked_since = *self.blocked_since.get_or_insert_with(Instant::now);
-            let deadline = blocked_since.max(socket.get_ref().last_write) + self.write_timeout;
-            if stalled.deadline() != deadline {
-                stalled.as_mut().reset(deadline);
-            }
-            if stalled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Stalled));
-            }
-        }
-        result.map_err(|error| match error {
-            // The closing handshake is over; the reading side tells.
-            WsError::ConnectionClosed | WsError::AlreadyClosed => End::Closed,
-            error => End::Failed(error),
-        })
-    }
-
-    fn poll_write_ready(
-        &mut self,
-        socket: &mut Socket,
-        report: &mut impl FnMut(Happened),
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), WsError>> {
-        let mut socket = Pin::new(socket);
-        while !self.outgoing.queue.borrow().is_empty() {
-            std::task::ready!(socket.as_mut().poll_ready(cx))?;
-            let Some(message) = self.outgoing.queue.borrow_mut().pop_front() else { break };
-            self.unflushed = true;
-            socket.as_mut().start_send(message)?;
-        }
-        if self.unflushed {
-            std::task::ready!(socket.as_mut().poll_flush(cx))?;
-            self.unflushed = false;
-            report(Happened::Flushed);
-        }
-        Poll::Ready(Ok(()))
+/// The close code that tells a server what it did wrong; none if it is gone.
+fn farewell(error: &WsError) -> Option<u16> {
+    match error {
+        WsError::Io(_) | WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        WsError::Capacity(_) => Some(1009),
+        WsError::Utf8(_) => Some(1007),
+        _ => Some(1002),
     }
 }
 
-/// A stream that remembers when it last took bytes.
-#[derive(Debug)]
-struct Watched<T> {
-    inner: T,
-    last_write: Instant,
-}
-
-impl<T> Watched<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, last_write: Instant::now() }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if written.is_ready() {
-            self.last_write = Instant::now();
+/// Tells a server why it is left, if it takes that in time.
+async fn say(socket: &mut Socket, code: u16, limit: Duration) {
+    let said = async {
+        if socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() })).await.is_ok() {
+            // A system that is left with bytes that nobody took resets the connection, which may overtake the close frame.
+            while let Ok(1..) = socket.get_mut().read(&mut [0; 4096]).await {}
         }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
+    };
+    // It is as good as gone either way.
+    let _ = timeout(limit, said).await;
 }

@@ -743,6 +743,7 @@ impl Session {
                 close_code: None,
                 http_status: None,
                 retryable: true,
+                hint: None,
             };
             let attempt = live.attempt;
             self.actions.push_back(Action::Disconnect { attempt, code: 1001, reason: "no answer to a ping" });

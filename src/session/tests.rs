@@ -206,7 +206,14 @@ fn send(text: &str) -> Send {
 }
 
 fn reset() -> Reason {
-    Reason { code: "reset", message: "it broke".into(), close_code: None, http_status: None, retryable: true }
+    Reason {
+        code: "reset",
+        message: "it broke".into(),
+        close_code: None,
+        http_status: None,
+        retryable: true,
+        hint: None,
+    }
 }
 
 fn refused(http_status: u16) -> Reason {

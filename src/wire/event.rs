@@ -208,13 +208,25 @@ pub struct Reason {
     pub http_status: Option<u16>,
     /// Whether it is tried again by itself.
     pub retryable: bool,
+    /// When the server said it should be tried again.
+    #[serde(skip)]
+    pub hint: Option<Hint>,
+}
+
+/// When a server said it should be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hint {
+    /// Not before this long from now, in milliseconds.
+    pub after_ms: u64,
+    /// Spread over this long from then on, in milliseconds.
+    pub window_ms: Option<u64>,
 }
 
 impl Reason {
     /// The configuration does not allow the server (any more).
     #[must_use]
     pub fn not_allowed(message: String) -> Self {
-        Self { code: "not-allowed", message, close_code: None, http_status: None, retryable: false }
+        Self { code: "not-allowed", message, close_code: None, http_status: None, retryable: false, hint: None }
     }
 }
 
