@@ -19,7 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use super::{Core, SessionId, endpoint};
+use super::core::{Core, SessionId};
+use super::endpoint;
 use crate::log::{chain, harmless};
 use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
@@ -284,21 +285,20 @@ fn handle_request(
                 port.send(Event::Welcome { reference, origin: Arc::clone(origin) });
             }
         }
-        Request::Open(open) => {
-            let (session, url) = core.session_for(origin, &open)?;
-            let Some(port) = core.ports.get_mut(&id) else { return Ok(()) };
-            let before = port.sessions.insert(open.session.clone(), session);
-            if let Some(before) = before.filter(|before| *before != session) {
-                // The same name in another profile or mode: this port has one session of a name.
-                core.input(before, Input::Detach { port: id });
-            }
-            core.input(session, Input::Open { port: id, open, url, reference });
+        Request::Open(open) => core.open(id, origin, open, reference)?,
+        Request::Subscribe { session, key, payload } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Subscribe { port: id, key, payload, reference });
+        }
+        Request::Unsubscribe { session, key, payload } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Unsubscribe { port: id, key, payload, reference });
         }
         Request::Reconnect { session } => {
             let session = opened(core, id, &session)?;
             core.input(session, Input::Reconnect { port: id, reference });
         }
-        Request::Close { session, forget } => {
+        Request::Close { session, forget, .. } => {
             let session = opened(core, id, &session)?;
             core.input(session, Input::Close { forget });
         }
@@ -313,9 +313,8 @@ fn handle_request(
         Request::Status { .. } if core.ports.get(&id).is_none_or(|port| port.queue.deaf.get()) => {}
         Request::Status { session } => {
             let only = session.map(|session| opened(core, id, &session)).transpose()?;
-            let sessions = core.statuses(|identity| {
-                identity.origin == *origin && only.is_none_or(|only| core.identities.get(identity) == Some(&only))
-            });
+            let sessions =
+                core.statuses(|session, owner| **owner == **origin && only.is_none_or(|only| only == session));
             if let Some(port) = core.ports.get(&id) {
                 port.send(Event::Status { reference, sessions });
             }

@@ -27,9 +27,6 @@ use url::Url;
 use crate::wire::{Body, PING_BYTES, Reason};
 use pump::{Over, Pump, Socket};
 
-/// The longest message that a server may send if nothing else is said, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024 * 1024;
-
 /// The longest reason of a close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
 

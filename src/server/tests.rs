@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Body, Happened, MAX_MESSAGE, Outgoing, Reason, Target, Timeouts, run};
+use super::{Body, Happened, Outgoing, Reason, Target, Timeouts, run};
 
 /// A target whose every step may take as long as a test waits, but the one that is changed.
 fn target(scheme: &str, listener: &TcpListener, change: impl FnOnce(&mut Timeouts)) -> Target {
@@ -15,7 +15,7 @@ fn target(scheme: &str, listener: &TcpListener, change: impl FnOnce(&mut Timeout
     let mut timeouts = Timeouts { dns: long, tcp: long, tls: long, upgrade: long, write: long, close: long };
     change(&mut timeouts);
     let url = format!("{scheme}://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    Target { url, origin: "a@b".into(), protocols: Vec::new(), max_message: MAX_MESSAGE, timeouts }
+    Target { url, origin: "a@b".into(), protocols: Vec::new(), max_message: 64 << 20, timeouts }
 }
 
 /// Runs a connection against what the server does with it; gives how it ended and what happened.

@@ -1,22 +1,19 @@
 //! What came from the server and is not yet acknowledged by everybody, and who has read how far.
 //!
-//! Owns: sequence numbers, the kept messages and gaps, the consumers with their places and windows. Decides what a
-//! consumer gets next; does not know ports' features, connections or time beyond what it is told.
+//! Owns: sequence numbers, the kept messages and gaps, the consumers with their places and windows, the observers. Decides
+//! what a port gets next; does not know ports' features, connections or time beyond what it is told.
 //!
-//! Invariants: numbers only grow; the kept entries are in order of their numbers; a consumer has
-//! `acked ≤ delivered ≤ head`; what is in flight to a consumer is what lies between those two.
+//! Invariants: numbers only grow; the kept entries are in order of their numbers, and all above `floor`; a reader has
+//! `acked ≤ delivered ≤ head`, and what is in flight to it lies between those two, unless `open` named another place.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PortId;
+use super::{PortId, pattern};
+use crate::settings::{self, Overflow};
 use crate::wire::event::{Gap, GapReason, message_len};
-use crate::wire::{Acknowledge, Body, MAX_CONSUMERS, WINDOW};
-
-/// How much is kept before the oldest is dropped. What is kept lives in memory, so it is the limit of memory mode.
-const MAX_MESSAGES: usize = 100_000;
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+use crate::wire::{Acknowledge, After, Body, MAX_CONSUMERS, OBSERVER_BYTES, WINDOW};
 
 /// What an entry costs beside its content.
 const ENTRY_BYTES: usize = 64;
@@ -26,15 +23,26 @@ const OVERDUE: Duration = Duration::from_secs(10);
 
 /// One place in the stream.
 #[derive(Debug)]
-pub(super) struct Entry {
+struct Entry {
     /// Its number; of a gap: the highest that it covers.
-    pub(super) seq: u64,
+    seq: u64,
     /// When it came, in milliseconds since 1970.
-    pub(super) at: u64,
-    pub(super) content: Content,
+    at: u64,
+    /// When it came, by the clock that never goes back.
+    came: Duration,
+    kept: Kept,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
+enum Kept {
+    Message(Body),
+    Gap(Gap),
+    /// A newer message took its place (`inbox.collapse`): nobody gets it.
+    Collapsed,
+}
+
+/// What a port gets.
+#[derive(Debug)]
 pub(super) enum Content {
     Message(Body),
     Gap(Gap),
@@ -46,7 +54,18 @@ struct Consumer {
     name: String,
     /// Everything up to this number has been processed.
     acked: u64,
-    reader: Option<Reader>,
+    presence: Presence,
+}
+
+#[derive(Debug)]
+enum Presence {
+    /// A port reads for it.
+    Here(Reader),
+    /// No port does, since then.
+    Away(Duration),
+    /// It was away for too long, since then: nothing is kept for it any more. Its place is still known, so that what it
+    /// missed can be told.
+    Dropped(Duration),
 }
 
 /// The port that reads for a consumer.
@@ -57,15 +76,32 @@ struct Reader {
     as_text: bool,
     /// Everything up to this number has been given to the port.
     delivered: u64,
+    /// The port is still to be told that its place was in another epoch.
+    other_epoch: bool,
     /// The head when the port came: what is not above it is replay.
     replay_to: u64,
-    /// Number and bytes of what was delivered and is not acknowledged.
-    in_flight: VecDeque<(u64, usize)>,
-    in_flight_bytes: usize,
+    flight: Flight,
     full: Option<Full>,
     /// Number and bytes of the message that was last found too long for the window: to measure a long text takes time,
     /// and this one is asked about with every input until there is room.
     measured: Option<(u64, usize)>,
+}
+
+/// A port that only watches: it has no place, and what it cannot take in time it does not get.
+#[derive(Debug)]
+struct Observer {
+    port: PortId,
+    as_text: bool,
+    flight: Flight,
+    /// What it could not take, not told yet.
+    missed: Option<(Gap, u64)>,
+}
+
+/// Numbers and bytes of what was delivered and is not acknowledged.
+#[derive(Debug, Default)]
+struct Flight {
+    messages: VecDeque<(u64, usize)>,
+    bytes: usize,
 }
 
 /// A window without room, though something waits.
@@ -75,7 +111,14 @@ struct Full {
     told: bool,
 }
 
-/// Where a consumer stands, for `opened`.
+/// How a port wants to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) acknowledge: Acknowledge,
+    pub(super) as_text: bool,
+}
+
+/// Where a port stands, for `opened`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) acked: u64,
@@ -92,7 +135,7 @@ pub(super) struct Delivery {
     pub(super) at: u64,
     pub(super) content: Content,
     pub(super) replay: bool,
-    /// The port acknowledges when the message is written to it.
+    /// It counts as acknowledged when it is written to the port.
     pub(super) auto: bool,
 }
 
@@ -105,154 +148,358 @@ pub(super) struct AckAhead {
 #[derive(Debug)]
 pub(super) struct Inbox {
     session: Arc<str>,
+    settings: settings::Inbox,
     entries: VecDeque<Entry>,
+    /// Entries without a message or a gap, among `entries`.
+    holes: usize,
     bytes: usize,
     head: u64,
+    /// Nothing up to this number is kept.
+    floor: u64,
     consumers: Vec<Consumer>,
+    observers: Vec<Observer>,
+    /// The newest message for each key of `inbox.collapse`.
+    newest: HashMap<Box<str>, u64>,
+    collapsed: u64,
 }
 
 impl Inbox {
-    pub(super) fn new(session: Arc<str>) -> Self {
-        Self { session, entries: VecDeque::new(), bytes: 0, head: 0, consumers: Vec::new() }
+    pub(super) fn new(session: Arc<str>, settings: settings::Inbox) -> Self {
+        Self {
+            session,
+            settings,
+            entries: VecDeque::new(),
+            holes: 0,
+            bytes: 0,
+            head: 0,
+            floor: 0,
+            consumers: Vec::new(),
+            observers: Vec::new(),
+            newest: HashMap::new(),
+            collapsed: 0,
+        }
+    }
+
+    /// From now on other settings hold.
+    pub(super) fn configure(&mut self, settings: settings::Inbox) {
+        if self.settings.collapse != settings.collapse {
+            self.newest.clear();
+        }
+        self.settings = settings;
+        self.drop_overflow();
+    }
+
+    /// Everything is gone, and numbers begin anew; the ports that read stay.
+    pub(super) fn clear(&mut self) {
+        let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
+        let Self { mut consumers, mut observers, .. } = std::mem::replace(self, fresh);
+        consumers.retain_mut(|consumer| {
+            consumer.acked = 0;
+            let Presence::Here(reader) = &mut consumer.presence else { return false };
+            *reader = Reader::new(reader.port, reader.manner(), 0, 0);
+            true
+        });
+        for observer in &mut observers {
+            (observer.flight, observer.missed) = (Flight::default(), None);
+        }
+        (self.consumers, self.observers) = (consumers, observers);
     }
 
     pub(super) fn head(&self) -> u64 {
         self.head
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whether any message waits for somebody.
+    pub(super) fn has_messages(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.kept, Kept::Message(_)))
     }
 
     /// Messages and gaps kept, and the bytes that they take.
     pub(super) fn kept(&self) -> (usize, usize) {
-        (self.entries.len(), self.bytes)
+        (self.entries.len() - self.holes, self.bytes)
     }
 
-    /// Name, place and whether a port reads, of each consumer.
+    /// How many messages gave way to newer ones.
+    pub(super) fn collapsed(&self) -> u64 {
+        self.collapsed
+    }
+
+    /// Name, place and whether a port reads, of each consumer for which anything is kept.
     pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, u64, bool)> {
-        self.consumers.iter().map(|consumer| (&*consumer.name, consumer.acked, consumer.reader.is_some()))
+        self.consumers
+            .iter()
+            .filter(|consumer| !matches!(consumer.presence, Presence::Dropped(_)))
+            .map(|consumer| (&*consumer.name, consumer.acked, consumer.reader().is_some()))
+    }
+
+    /// How many ports only watch.
+    pub(super) fn observers(&self) -> usize {
+        self.observers.len()
+    }
+
+    /// Whether reading the server must stop until something is acknowledged.
+    pub(super) fn wants_pause(&self) -> bool {
+        self.settings.overflow == Overflow::Pause
+            && (self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes)
     }
 
     /// Appends a message.
-    pub(super) fn push_message(&mut self, at: u64, body: Body) {
-        self.push(at, |_| Content::Message(body));
+    pub(super) fn push_message(&mut self, at: u64, now: Duration, body: Body) {
+        self.collapse(&body);
+        self.push(at, now, |_| Kept::Message(body));
     }
 
     /// Appends the mark of an outage.
-    pub(super) fn push_outage(&mut self, since: u64, until: u64) {
-        self.push(until, |seq| {
-            let (since, until) = (Some(since), Some(until));
-            Content::Gap(Gap { from: seq, reason: GapReason::Disconnected, count: None, since, until })
+    pub(super) fn push_outage(&mut self, since: u64, until: u64, now: Duration) {
+        self.push(until, now, |seq| {
+            let (since, until) = (Some(since.min(until)), Some(until));
+            Kept::Gap(Gap { from: seq, reason: GapReason::Disconnected, count: None, at_most: None, since, until })
         });
     }
 
-    fn push(&mut self, at: u64, content: impl FnOnce(u64) -> Content) {
-        self.head += 1;
-        let entry = Entry { seq: self.head, at, content: content(self.head) };
-        self.bytes += entry.bytes();
-        self.entries.push_back(entry);
-        while (self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES) && self.drop_oldest() {}
+    /// Appends the mark of a message that was over the limit.
+    pub(super) fn push_too_large(&mut self, at: u64, now: Duration) {
+        self.push(at, now, |seq| Kept::Gap(Gap::of(seq, GapReason::TooLarge, Some(1))));
     }
 
-    /// Puts the oldest message into the gap that stands for what was dropped. The newest entry stays, whatever its size,
-    /// or it could never be delivered. Returns whether there was anything to drop.
-    fn drop_oldest(&mut self) -> bool {
-        let dropped = match self.entries.front() {
-            Some(Entry { content: Content::Gap(_), .. }) => 2,
-            _ => 1,
+    fn push(&mut self, at: u64, came: Duration, kept: impl FnOnce(u64) -> Kept) {
+        self.head += 1;
+        let entry = Entry { seq: self.head, at, came, kept: kept(self.head) };
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
+        self.drop_overflow();
+    }
+
+    /// If `body` takes the place of an older message that nobody is reading just now, that one goes.
+    fn collapse(&mut self, body: &Body) {
+        let Some(collapse) = &self.settings.collapse else { return };
+        let Body::Json(json) = body else { return };
+        if !pattern::matches(&collapse.when, json) {
+            return;
+        }
+        let Some(key) = pattern::at(&collapse.key, json) else { return };
+        let Some(older) = self.newest.insert(key.into(), self.head + 1) else {
+            if self.newest.len() > 2 * self.entries.len() + 1024 {
+                let floor = self.floor;
+                self.newest.retain(|_, seq| *seq > floor);
+            }
+            return;
         };
-        if dropped >= self.entries.len() {
+        let index = self.index_behind(older.saturating_sub(1));
+        let in_flight = self.readers().any(|reader| reader.delivered >= older);
+        let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.seq == older && !in_flight) else { return };
+        if !matches!(entry.kept, Kept::Message(_)) {
+            return;
+        }
+        self.bytes -= entry.bytes();
+        entry.kept = Kept::Collapsed;
+        self.holes += 1;
+        self.collapsed += 1;
+        if self.holes > 1024 && self.holes > self.entries.len() / 2 {
+            self.entries.retain(|entry| !matches!(entry.kept, Kept::Collapsed));
+            self.holes = 0;
+        }
+    }
+
+    fn drop_overflow(&mut self) {
+        if self.settings.overflow == Overflow::Pause {
+            return;
+        }
+        while (self.kept().0 > self.settings.max_messages || self.bytes > self.settings.max_bytes)
+            && self.drop_oldest(GapReason::Overflow)
+        {}
+    }
+
+    /// Puts the oldest entry into the gap that stands for what was dropped, at the very front. What overflows always
+    /// leaves the newest entry, whatever its size, or it could never be delivered. Returns whether there was anything to
+    /// drop.
+    fn drop_oldest(&mut self, reason: GapReason) -> bool {
+        let dropped = 1 + usize::from(self.begins_with_gap());
+        if dropped + usize::from(reason == GapReason::Overflow) > self.entries.len() {
             return false;
         }
-        let oldest = self.entries.drain(..dropped);
-        let mut gap = Gap { from: u64::MAX, reason: GapReason::Overflow, count: Some(0), since: None, until: None };
-        let (mut seq, mut at) = (0, 0);
-        for entry in oldest {
+        let mut gap = Gap::of(u64::MAX, reason, Some(0));
+        let (mut seq, mut at, mut came) = (0, 0, Duration::ZERO);
+        for entry in self.entries.drain(..dropped) {
             self.bytes -= entry.bytes();
-            gap.from = gap.from.min(entry.from());
-            gap.count = gap.count.zip(entry.missing()).map(|(before, more)| before + more);
-            (seq, at) = (entry.seq, entry.at);
+            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
+            gap.take_in(&entry);
+            (seq, at, came) = (entry.seq, entry.at, entry.came);
         }
-        let entry = Entry { seq, at, content: Content::Gap(gap) };
+        let entry = Entry { seq, at, came, kept: Kept::Gap(gap) };
         self.bytes += entry.bytes();
         self.entries.push_front(entry);
         true
     }
 
+    fn begins_with_gap(&self) -> bool {
+        self.entries.front().is_some_and(|entry| matches!(entry.kept, Kept::Gap(_)))
+    }
+
+    /// When the next entry is too old, or a consumer was away for too long.
+    pub(super) fn retained_until(&self) -> Option<Duration> {
+        let oldest = self.oldest().map(|entry| entry.came);
+        let away = self.consumers.iter().filter_map(|consumer| match consumer.presence {
+            Presence::Away(since) => Some(since),
+            _ => None,
+        });
+        oldest.into_iter().chain(away).min().map(|since| since.saturating_add(self.settings.retention))
+    }
+
+    /// The oldest entry that is not a gap at the very front.
+    fn oldest(&self) -> Option<&Entry> {
+        self.entries.get(usize::from(self.begins_with_gap()))
+    }
+
+    /// Drops what is too old, and what is kept only for consumers that were away for too long.
+    pub(super) fn retain(&mut self, now: Duration) {
+        let Some(limit) = now.checked_sub(self.settings.retention) else { return };
+        let mut dropped = false;
+        for consumer in &mut self.consumers {
+            if let Presence::Away(since) = consumer.presence
+                && since <= limit
+            {
+                consumer.presence = Presence::Dropped(since);
+                dropped = true;
+            }
+        }
+        if dropped {
+            self.trim();
+        }
+        while self.oldest().is_some_and(|entry| entry.came <= limit) && self.drop_oldest(GapReason::Retention) {}
+    }
+
     /// Drops what every consumer has acknowledged.
     fn trim(&mut self) {
-        let Some(done) = self.consumers.iter().map(|consumer| consumer.acked).min() else { return };
-        while let Some(entry) = self.entries.front().filter(|entry| entry.seq <= done) {
+        let holding = self.consumers.iter().filter(|consumer| !matches!(consumer.presence, Presence::Dropped(_)));
+        let Some(done) = holding.map(|consumer| consumer.acked).min() else { return };
+        while self.entries.front().is_some_and(|entry| entry.seq <= done)
+            && let Some(entry) = self.entries.pop_front()
+        {
             self.bytes -= entry.bytes();
-            self.entries.pop_front();
+            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
+            self.floor = entry.seq;
         }
     }
 
     /// Whether `name` is a consumer or may become one.
     pub(super) fn admits(&self, name: &str) -> bool {
-        self.consumers.len() < MAX_CONSUMERS || self.consumers.iter().any(|consumer| consumer.name == name)
+        let gone = |consumer: &&Consumer| matches!(consumer.presence, Presence::Dropped(_));
+        self.consumers.len() - self.consumers.iter().filter(gone).count() < MAX_CONSUMERS
+            || self.consumers.iter().any(|consumer| consumer.name == name)
     }
 
-    /// `port` reads for the consumer `name` from now on. The session's first consumer begins at 1, later ones behind
-    /// the head.
-    pub(super) fn attach(&mut self, port: PortId, name: &str, acknowledge: Acknowledge, as_text: bool) -> Place {
-        self.detach(port);
-        let head = self.head;
+    /// Whether one more port may watch.
+    pub(super) fn admits_observer(&self, port: PortId) -> bool {
+        self.observers.iter().filter(|observer| observer.port != port).count() < MAX_CONSUMERS
+    }
+
+    /// `port` watches from now on.
+    pub(super) fn observe(&mut self, port: PortId, as_text: bool, now: Duration) {
+        self.detach(port, now);
+        self.observers.push(Observer { port, as_text, flight: Flight::default(), missed: None });
+    }
+
+    /// `port` reads for the consumer `name` from now on, behind `after` if that is of this `epoch`, else from its place.
+    /// The session's first consumer begins at 1, later ones behind the head.
+    pub(super) fn attach(
+        &mut self,
+        port: PortId,
+        name: &str,
+        manner: Manner,
+        after: Option<&After>,
+        epoch: &str,
+        now: Duration,
+    ) -> Place {
+        self.detach(port, now);
+        let (head, floor) = (self.head, self.floor);
+        let other_epoch = after.is_some_and(|after| after.epoch != epoch);
+        let after = after.filter(|after| after.epoch == epoch && after.seq <= head).map(|after| after.seq);
         let index = self.consumers.iter().position(|consumer| consumer.name == name).unwrap_or_else(|| {
-            let acked = if self.consumers.is_empty() { 0 } else { head };
-            self.consumers.push(Consumer { name: name.to_owned(), acked, reader: None });
+            let first = self.consumers.is_empty();
+            self.make_room();
+            let acked = match after {
+                Some(seq) => seq,
+                None if first || other_epoch => floor,
+                None => head,
+            };
+            self.consumers.push(Consumer { name: name.to_owned(), acked, presence: Presence::Away(now) });
             self.consumers.len() - 1
         });
         let consumer = &mut self.consumers[index];
-        let acked = consumer.acked;
-        let reader = Reader {
-            port,
-            acknowledge,
-            as_text,
-            delivered: acked,
-            replay_to: head,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            full: None,
-            measured: None,
+        let begin = if other_epoch { floor } else { after.unwrap_or(consumer.acked) };
+        let reader = Reader { other_epoch, ..Reader::new(port, manner, begin, head) };
+        let told = u64::from(other_epoch) + u64::from(begin < floor);
+        let superseded = match std::mem::replace(&mut consumer.presence, Presence::Here(reader)) {
+            Presence::Here(older) => Some(older.port),
+            Presence::Away(_) | Presence::Dropped(_) => None,
         };
-        let superseded = consumer.reader.replace(reader).map(|reader| reader.port);
-        Place { acked, pending: (self.entries.len() - self.index_behind(acked)) as u64, superseded }
+        let acked = consumer.acked;
+        let waiting = self.entries.range(self.index_behind(begin)..);
+        let waiting = waiting.filter(|entry| !matches!(entry.kept, Kept::Collapsed)).count();
+        Place { acked, pending: waiting as u64 + told, superseded }
     }
 
-    /// `port` reads no more.
-    pub(super) fn detach(&mut self, port: PortId) {
-        for consumer in &mut self.consumers {
-            consumer.reader.take_if(|reader| reader.port == port);
+    /// The consumer that was dropped longest ago gives way, if there is no room for one more.
+    fn make_room(&mut self) {
+        if self.consumers.len() < MAX_CONSUMERS {
+            return;
         }
+        let dropped = self.consumers.iter().enumerate().filter_map(|(index, consumer)| match consumer.presence {
+            Presence::Dropped(since) => Some((since, index)),
+            _ => None,
+        });
+        if let Some((_, index)) = dropped.min() {
+            self.consumers.remove(index);
+        }
+    }
+
+    /// `port` reads and watches no more.
+    pub(super) fn detach(&mut self, port: PortId, now: Duration) {
+        for consumer in &mut self.consumers {
+            if consumer.reader().is_some_and(|reader| reader.port == port) {
+                consumer.presence = Presence::Away(now);
+            }
+        }
+        self.observers.retain(|observer| observer.port != port);
     }
 
     /// Name of the consumer that `port` reads for.
     pub(super) fn consumer_of(&self, port: PortId) -> Option<&str> {
         self.consumers
             .iter()
-            .find(|consumer| consumer.reader.as_ref().is_some_and(|reader| reader.port == port))
+            .find(|consumer| consumer.reader().is_some_and(|reader| reader.port == port))
             .map(|consumer| &*consumer.name)
+    }
+
+    /// Whether `port` only watches.
+    pub(super) fn is_observer(&self, port: PortId) -> bool {
+        self.observers.iter().any(|observer| observer.port == port)
     }
 
     /// The port that reads for `consumer`.
     pub(super) fn reader_of(&self, consumer: &str) -> Option<PortId> {
-        let consumer = self.consumers.iter().find(|known| known.name == consumer)?;
-        consumer.reader.as_ref().map(|reader| reader.port)
+        self.consumers.iter().find(|known| known.name == consumer)?.reader().map(|reader| reader.port)
+    }
+
+    /// Place and manner of each port that reads, and each that watches (without a place).
+    pub(super) fn ports(&self) -> impl Iterator<Item = (PortId, Option<Acknowledge>)> {
+        let readers = self.readers().map(|reader| (reader.port, Some(reader.acknowledge)));
+        readers.chain(self.observers.iter().map(|observer| (observer.port, None)))
     }
 
     /// The consumer of `port` has processed everything up to `seq`. A number below its place changes nothing.
     pub(super) fn acknowledge(&mut self, port: PortId, seq: u64) -> Result<(), AckAhead> {
         for consumer in &mut self.consumers {
-            let Some(reader) = consumer.reader.as_mut().filter(|reader| reader.port == port) else { continue };
+            let Presence::Here(reader) = &mut consumer.presence else { continue };
+            if reader.port != port {
+                continue;
+            }
             if seq > reader.delivered {
                 return Err(AckAhead { delivered: reader.delivered });
             }
             consumer.acked = consumer.acked.max(seq);
-            while let Some((_, bytes)) = reader.in_flight.front().filter(|(number, _)| *number <= seq) {
-                reader.in_flight_bytes -= bytes;
-                reader.in_flight.pop_front();
+            if reader.flight.land(seq) {
                 // It moved: if it is full again, it is full from now on.
                 reader.full = None;
             }
@@ -262,8 +509,12 @@ impl Inbox {
     }
 
     /// What was delivered to `port` under `seq` is written to the browser, which acknowledges it for a port that asked
-    /// for that. Returns whether anything changed: the message may be from before the port opened anew, or left.
+    /// for that, or watches. Returns whether anything changed: the message may be from before the port opened anew, or
+    /// left.
     pub(super) fn written(&mut self, port: PortId, seq: u64) -> bool {
+        if let Some(observer) = self.observers.iter_mut().find(|observer| observer.port == port) {
+            return observer.flight.land(seq) && observer.missed.is_some();
+        }
         let reads =
             |reader: &Reader| reader.port == port && reader.acknowledge == Acknowledge::Auto && seq <= reader.delivered;
         self.readers().any(reads) && self.acknowledge(port, seq).is_ok()
@@ -271,43 +522,22 @@ impl Inbox {
 
     /// Everything that may go out now, to `deliver`.
     pub(super) fn pump(&mut self, now: Duration, mut deliver: impl FnMut(Delivery)) {
-        for index in 0..self.consumers.len() {
-            let Some(mut reader) = self.consumers[index].reader.take() else { continue };
-            let next = if reader.delivered + 1 == self.head {
-                self.entries.len().saturating_sub(1)
-            } else {
-                self.index_behind(reader.delivered)
-            };
-            let mut blocked = false;
-            for entry in self.entries.range(next..) {
-                let content = entry.content_for(&reader);
-                let bytes = match (&content, reader.measured) {
-                    (Content::Message(_), Some((seq, bytes))) if seq == entry.seq => bytes,
-                    _ => entry.message_bytes(&self.session, &content),
-                };
-                if !reader.has_room(bytes) {
-                    blocked = true;
-                    reader.measured = Some((entry.seq, bytes));
-                    break;
-                }
-                reader.in_flight.push_back((entry.seq, bytes));
-                reader.in_flight_bytes += bytes;
-                reader.delivered = entry.seq;
-                deliver(Delivery {
-                    port: reader.port,
-                    seq: entry.seq,
-                    at: entry.at,
-                    content,
-                    replay: entry.seq <= reader.replay_to,
-                    auto: reader.acknowledge == Acknowledge::Auto,
-                });
+        let Self { session, entries, consumers, head, floor, .. } = self;
+        for consumer in consumers {
+            if let Presence::Here(reader) = &mut consumer.presence {
+                reader.pump(session, entries, *head, *floor, now, &mut deliver);
             }
-            match (&reader.full, blocked) {
-                (None, true) => reader.full = Some(Full { since: now, told: false }),
-                (Some(_), false) => reader.full = None,
-                _ => {}
-            }
-            self.consumers[index].reader = Some(reader);
+        }
+        for observer in &mut self.observers {
+            observer.catch_up(&mut deliver);
+        }
+    }
+
+    /// The newest entry, to those who only watch.
+    pub(super) fn show(&mut self, mut deliver: impl FnMut(Delivery)) {
+        let Some(entry) = self.entries.back() else { return };
+        for observer in &mut self.observers {
+            observer.show(&self.session, entry, &mut deliver);
         }
     }
 
@@ -322,7 +552,10 @@ impl Inbox {
 
     /// The ports whose windows have just become overdue; each full window is told once.
     pub(super) fn take_overdue(&mut self, now: Duration) -> Vec<PortId> {
-        let readers = self.consumers.iter_mut().filter_map(|consumer| consumer.reader.as_mut());
+        let readers = self.consumers.iter_mut().filter_map(|consumer| match &mut consumer.presence {
+            Presence::Here(reader) => Some(reader),
+            _ => None,
+        });
         let overdue = readers.filter_map(|reader| {
             let full = reader.full.as_mut().filter(|full| !full.told && now >= full.since + OVERDUE)?;
             full.told = true;
@@ -337,62 +570,212 @@ impl Inbox {
     }
 
     fn readers(&self) -> impl Iterator<Item = &Reader> {
-        self.consumers.iter().filter_map(|consumer| consumer.reader.as_ref())
+        self.consumers.iter().filter_map(Consumer::reader)
     }
 
     /// Index of the first entry above `seq`.
     fn index_behind(&self, seq: u64) -> usize {
-        self.entries.partition_point(|entry| entry.seq <= seq)
+        index_behind(&self.entries, seq)
+    }
+}
+
+fn index_behind(entries: &VecDeque<Entry>, seq: u64) -> usize {
+    match entries.back() {
+        // Whoever reads as fast as things come is asked about the last entry only.
+        Some(last) if last.seq == seq + 1 => entries.len() - 1,
+        _ => entries.partition_point(|entry| entry.seq <= seq),
+    }
+}
+
+impl Consumer {
+    fn reader(&self) -> Option<&Reader> {
+        match &self.presence {
+            Presence::Here(reader) => Some(reader),
+            _ => None,
+        }
     }
 }
 
 impl Reader {
+    fn new(port: PortId, manner: Manner, delivered: u64, head: u64) -> Self {
+        Self {
+            port,
+            acknowledge: manner.acknowledge,
+            as_text: manner.as_text,
+            delivered,
+            other_epoch: false,
+            replay_to: head,
+            flight: Flight::default(),
+            full: None,
+            measured: None,
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        Manner { acknowledge: self.acknowledge, as_text: self.as_text }
+    }
+
+    fn pump(
+        &mut self,
+        session: &str,
+        entries: &VecDeque<Entry>,
+        head: u64,
+        floor: u64,
+        now: Duration,
+        deliver: &mut impl FnMut(Delivery),
+    ) {
+        let mut blocked = !self.tell_missing(floor, deliver);
+        if !blocked && self.delivered < head {
+            for entry in entries.range(index_behind(entries, self.delivered)..) {
+                let Some(content) = entry.content_for(self.as_text, self.delivered) else {
+                    self.delivered = entry.seq;
+                    continue;
+                };
+                let bytes = match (&content, self.measured) {
+                    (Content::Message(_), Some((seq, bytes))) if seq == entry.seq => bytes,
+                    _ => entry.message_bytes(session, &content),
+                };
+                if !self.has_room(bytes) {
+                    blocked = true;
+                    self.measured = Some((entry.seq, bytes));
+                    break;
+                }
+                self.hand_out(entry.seq, entry.at, content, bytes, deliver);
+            }
+        }
+        match (&self.full, blocked) {
+            (None, true) => self.full = Some(Full { since: now, told: false }),
+            (Some(_), false) => self.full = None,
+            _ => {}
+        }
+    }
+
+    /// Tells what lies before everything that is kept, if this port expects any of it. Returns whether all is told.
+    fn tell_missing(&mut self, floor: u64, deliver: &mut impl FnMut(Delivery)) -> bool {
+        if self.other_epoch {
+            if !self.has_room(ENTRY_BYTES) {
+                return false;
+            }
+            self.other_epoch = false;
+            let gap = Gap::of(floor.min(1), GapReason::Epoch, None);
+            self.hand_out(floor, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
+        }
+        if self.delivered < floor {
+            if !self.has_room(ENTRY_BYTES) {
+                return false;
+            }
+            // Outages and earlier gaps may be among those numbers.
+            let at_most = Some(floor - self.delivered);
+            let gap = Gap { at_most, ..Gap::of(self.delivered + 1, GapReason::Retention, None) };
+            self.hand_out(floor, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
+        }
+        true
+    }
+
+    fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
+        self.flight.start(seq, bytes);
+        self.delivered = seq;
+        deliver(Delivery {
+            port: self.port,
+            seq,
+            at,
+            content,
+            replay: seq <= self.replay_to,
+            auto: self.acknowledge == Acknowledge::Auto,
+        });
+    }
+
     /// The window: anything fits into an empty one, so that no message is too large to be delivered at all.
     fn has_room(&self, bytes: usize) -> bool {
-        self.in_flight.is_empty()
-            || ((self.in_flight.len() as u64) < WINDOW.messages
-                && (self.in_flight_bytes + bytes) as u64 <= WINDOW.bytes)
+        self.flight.messages.is_empty()
+            || ((self.flight.messages.len() as u64) < WINDOW.messages
+                && (self.flight.bytes + bytes) as u64 <= WINDOW.bytes)
+    }
+}
+
+impl Observer {
+    fn show(&mut self, session: &str, entry: &Entry, deliver: &mut impl FnMut(Delivery)) {
+        let Some(content) = entry.content_for(self.as_text, 0) else { return };
+        let bytes = entry.message_bytes(session, &content);
+        if self.missed.is_none() && self.flight.has_room(bytes) {
+            return self.hand_out(entry.seq, entry.at, content, bytes, deliver);
+        }
+        let (gap, seq) =
+            self.missed.get_or_insert_with(|| (Gap::of(entry.from(), GapReason::ObserverLag, Some(0)), entry.seq));
+        gap.take_in(entry);
+        *seq = entry.seq;
+    }
+
+    /// Tells what it missed, as soon as there is room.
+    fn catch_up(&mut self, deliver: &mut impl FnMut(Delivery)) {
+        if self.flight.has_room(ENTRY_BYTES)
+            && let Some((gap, seq)) = self.missed.take()
+        {
+            self.hand_out(seq, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
+        }
+    }
+
+    fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
+        self.flight.start(seq, bytes);
+        deliver(Delivery { port: self.port, seq, at, content, replay: false, auto: true });
+    }
+}
+
+impl Flight {
+    fn start(&mut self, seq: u64, bytes: usize) {
+        self.messages.push_back((seq, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Everything up to `seq` has arrived; returns whether anything was on its way.
+    fn land(&mut self, seq: u64) -> bool {
+        let before = self.messages.len();
+        while self.messages.front().is_some_and(|(number, _)| *number <= seq)
+            && let Some((_, bytes)) = self.messages.pop_front()
+        {
+            self.bytes -= bytes;
+        }
+        self.messages.len() < before
+    }
+
+    /// The room of an observer: anything fits if nothing is on its way.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.messages.is_empty() || self.bytes + bytes <= OBSERVER_BYTES
     }
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
-        ENTRY_BYTES
-            + match &self.content {
-                Content::Message(body) => body.len(),
-                Content::Gap(_) => 0,
-            }
+        match &self.kept {
+            Kept::Message(body) => ENTRY_BYTES + body.len(),
+            Kept::Gap(_) => ENTRY_BYTES,
+            Kept::Collapsed => 0,
+        }
     }
 
     /// The lowest number that it covers.
     fn from(&self) -> u64 {
-        match &self.content {
-            Content::Message(_) => self.seq,
-            Content::Gap(gap) => gap.from,
+        match &self.kept {
+            Kept::Gap(gap) => gap.from,
+            Kept::Message(_) | Kept::Collapsed => self.seq,
         }
     }
 
-    /// How many messages of the server are missing if this is dropped.
-    fn missing(&self) -> Option<u64> {
-        match &self.content {
-            Content::Message(_) => Some(1),
-            Content::Gap(gap) => gap.count,
-        }
-    }
-
-    /// What a reader gets of this: text if it asked for that, and of a gap only what it has not had as messages.
-    fn content_for(&self, reader: &Reader) -> Content {
-        match &self.content {
-            Content::Message(body) if reader.as_text => Content::Message(body.clone().into_text()),
-            Content::Message(body) => Content::Message(body.clone()),
-            Content::Gap(gap) => {
-                let from = gap.from.max(reader.delivered + 1);
+    /// What a port gets of this that has everything up to `delivered`: text if it asked for that, and of a gap only what
+    /// it has not had as messages.
+    fn content_for(&self, as_text: bool, delivered: u64) -> Option<Content> {
+        Some(match &self.kept {
+            Kept::Message(body) if as_text => Content::Message(body.clone().into_text()),
+            Kept::Message(body) => Content::Message(body.clone()),
+            Kept::Gap(gap) => {
+                let from = gap.from.max(delivered + 1);
                 // Only if each number stands for one missing message it is known how many are missing behind `from`.
                 let dense = gap.count == Some(self.seq + 1 - gap.from);
                 let count = if from == gap.from { gap.count } else { dense.then(|| self.seq + 1 - from) };
                 Content::Gap(Gap { from, count, ..*gap })
             }
-        }
+            Kept::Collapsed => return None,
+        })
     }
 
     /// What it counts in a window.
@@ -401,5 +784,25 @@ impl Entry {
             Content::Message(body) => message_len(session, self.seq, self.at, body),
             Content::Gap(_) => ENTRY_BYTES,
         }
+    }
+}
+
+impl Gap {
+    /// A gap that begins at `from`.
+    fn of(from: u64, reason: GapReason, count: Option<u64>) -> Self {
+        Self { from, reason, count, at_most: None, since: None, until: None }
+    }
+
+    /// `entry` is missing too.
+    fn take_in(&mut self, entry: &Entry) {
+        self.from = self.from.min(entry.from());
+        let (more, since, until) = match &entry.kept {
+            Kept::Message(_) => (Some(1), None, None),
+            Kept::Gap(gap) => (gap.count, gap.since, gap.until),
+            Kept::Collapsed => (Some(0), None, None),
+        };
+        self.count = self.count.zip(more).map(|(before, more)| before + more);
+        self.since = self.since.into_iter().chain(since).min();
+        self.until = self.until.into_iter().chain(until).max();
     }
 }

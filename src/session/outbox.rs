@@ -1,7 +1,7 @@
 //! What the extension sent and the server is not yet known to have.
 //!
 //! Owns: the queue towards the server, its limits, what was written on the present connection, the ids and the endings
-//! of messages. Does not know connections or time beyond what it is told.
+//! of messages; the subscriptions. Does not know connections or time beyond what it is told.
 //!
 //! Invariants: numbers only grow; the first `written` items are on the present connection, in order; an item leaves
 //! only with an ending, and an ending of an item with an id is reported or kept to be reported.
@@ -12,11 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PortId;
-use crate::wire::{Body, Send, Stage};
-
-/// How much may wait.
-const MAX_MESSAGES: usize = 10_000;
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+use crate::settings;
+use crate::wire::{Body, MAX_SUBSCRIPTIONS, Send, Stage};
 
 /// How many ids are remembered after their messages' ends.
 const MAX_REMEMBERED: usize = 10_000;
@@ -67,8 +64,17 @@ pub(super) enum Queued {
     },
 }
 
-#[derive(Debug, Default)]
+/// Something that is sent again on every connection, before everything else.
+#[derive(Debug)]
+struct Subscription {
+    key: String,
+    body: Body,
+}
+
+#[derive(Debug)]
 pub(super) struct Outbox {
+    settings: settings::Queue,
+    subscriptions: Vec<Subscription>,
     queue: VecDeque<Item>,
     bytes: usize,
     written: usize,
@@ -84,6 +90,33 @@ pub(super) struct Outbox {
 type Ending = (Stage, Option<&'static str>, Arc<str>);
 
 impl Outbox {
+    pub(super) fn new(settings: settings::Queue) -> Self {
+        Self {
+            settings,
+            subscriptions: Vec::new(),
+            queue: VecDeque::new(),
+            bytes: 0,
+            written: 0,
+            last_number: 0,
+            next_expiry: None,
+            known: HashMap::new(),
+            ended: VecDeque::new(),
+            unreported: BTreeMap::new(),
+            receipts: Vec::new(),
+        }
+    }
+
+    /// From now on other settings hold; what is there stays.
+    pub(super) fn configure(&mut self, settings: settings::Queue) {
+        self.settings = settings;
+    }
+
+    /// Everything is gone, and nothing is told about it any more. Numbers go on, so that what is under way for an older
+    /// message is not taken for a newer one's.
+    pub(super) fn clear(&mut self) {
+        *self = Self { last_number: self.last_number, ..Self::new(self.settings.clone()) };
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -107,9 +140,7 @@ impl Outbox {
             return Queued::Repeated;
         }
         let id: Option<Arc<str>> = send.id.map(Into::into);
-        let full =
-            !self.queue.is_empty() && (self.queue.len() >= MAX_MESSAGES || self.bytes + send.body.len() > MAX_BYTES);
-        if full {
+        if self.is_full(send.body.len()) {
             // Not remembered: the same id may be tried again when there is room.
             let ids = id.into_iter().collect::<Vec<_>>();
             let told = !ids.is_empty();
@@ -122,15 +153,66 @@ impl Outbox {
         if let Some(id) = &id {
             // The list came from outside and may be of any length.
             let wanted = [Stage::Stored, Stage::Received, Stage::Acknowledged];
-            let wanted = wanted.map(|stage| send.receipts.contains(&stage).then_some(stage));
+            let default = [Stage::Stored, Stage::Received];
+            let asked = send.receipts.as_deref().unwrap_or(&default);
+            let wanted = wanted.map(|stage| asked.contains(&stage).then_some(stage));
             let known = Known { stage: None, reason: None, port, consumer: consumer.to_owned(), wanted };
             self.known.insert(Arc::clone(id), known);
         }
         self.bytes += send.body.len();
-        let expires = send.ttl_ms.map(|ttl| now.saturating_add(Duration::from_millis(ttl)));
+        let ttl = send.ttl_ms.map(Duration::from_millis).or(self.settings.ttl);
+        let expires = ttl.map(|ttl| now.saturating_add(ttl));
         self.next_expiry = self.next_expiry.into_iter().chain(expires).min();
         self.queue.push_back(Item { number: self.last_number, body: send.body, id, resend: send.resend, expires });
         Queued::New(self.last_number)
+    }
+
+    /// The queue takes anything while it is empty, so that no message is too large to be sent at all.
+    fn is_full(&self, more: usize) -> bool {
+        !self.queue.is_empty()
+            && (self.queue.len() >= self.settings.max_messages || self.bytes + more > self.settings.max_bytes)
+    }
+
+    /// A message that belongs to the present connection only: it is never sent again, and nobody is told what became of
+    /// it.
+    fn push_for_connection(&mut self, body: Body) {
+        self.last_number += 1;
+        self.bytes += body.len();
+        self.queue.push_back(Item { number: self.last_number, body, id: None, resend: false, expires: None });
+    }
+
+    /// Remembers what to send on every connection; on the present one it joins the queue, unless it stands already.
+    /// Returns false if there is no room for one more.
+    pub(super) fn subscribe(&mut self, key: String, body: Body, connected: bool) -> bool {
+        match self.subscriptions.iter_mut().find(|known| known.key == key) {
+            Some(known) if known.body == body => return true,
+            Some(known) => known.body = body.clone(),
+            None => {
+                let bytes: usize = self.subscriptions.iter().map(|known| known.body.len()).sum();
+                if self.subscriptions.len() >= MAX_SUBSCRIPTIONS || bytes + body.len() > self.settings.max_bytes {
+                    return false;
+                }
+                self.subscriptions.push(Subscription { key, body: body.clone() });
+            }
+        }
+        if connected {
+            self.push_for_connection(body);
+        }
+        true
+    }
+
+    /// Forgets a subscription; `body` tells the server, which only a present connection needs.
+    pub(super) fn unsubscribe(&mut self, key: &str, body: Body, connected: bool) {
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|known| known.key != key);
+        if connected && self.subscriptions.len() < before {
+            self.push_for_connection(body);
+        }
+    }
+
+    /// What is to be sent first on a new connection, in the order first made.
+    pub(super) fn subscriptions(&self) -> impl ExactSizeIterator<Item = &Body> {
+        self.subscriptions.iter().map(|subscription| &subscription.body)
     }
 
     /// The message under `number` is kept safely.
@@ -169,6 +251,18 @@ impl Outbox {
         self.end_where(0..written, Stage::Refused, Some("unknown-delivery"), |item| !item.resend);
         // What was under way may expire again.
         self.next_expiry = self.queue.iter().filter_map(|item| item.expires).min();
+    }
+
+    /// A message was too large for the server, and the connection with it is over. The largest that the server has not
+    /// confirmed must be the one, if one of these was it: it ends, and is not sent again and again. Returns its size.
+    pub(super) fn refuse_largest(&mut self) -> Option<usize> {
+        let written = self.queue.range(..self.written).enumerate();
+        let (index, _) = written.max_by_key(|(index, item)| (item.body.len(), usize::MAX - index))?;
+        let item = self.queue.remove(index)?;
+        self.written -= 1;
+        let size = item.body.len();
+        self.end(item, Stage::Refused, Some("too-large"));
+        Some(size)
     }
 
     /// When to look again for messages that have waited too long; never later than the first one's time.

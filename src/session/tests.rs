@@ -10,9 +10,11 @@ mod stream;
 mod world;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::*;
-use crate::wire::{Acknowledge, Gap, GapReason, Stage};
+use crate::settings::{Limits, Place};
+use crate::wire::{Acknowledge, Gap, GapReason, MAX_CONSUMERS, Stage, State, WINDOW};
 
 const SERVER: &str = "ws://localhost:8080/ws";
 
@@ -36,8 +38,15 @@ struct Rig {
 impl Rig {
     /// A session that nobody has opened.
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same, with other settings than the default ones on this machine.
+    fn with(change: impl FnOnce(&mut Birth)) -> Self {
         let now = Now { elapsed: Duration::from_secs(1000), unix_ms: BEGIN };
-        let session = Session::new(77, "s", Url::parse(SERVER).unwrap(), false, 1, now);
+        let mut birth = birth();
+        change(&mut birth);
+        let session = Session::new(birth, now);
         Self { session, now, ping: None, unpersisted: Vec::new(), disk: true, socket: true }
     }
 
@@ -80,7 +89,7 @@ impl Rig {
     }
 
     fn open_as(&mut self, port: u64, open: Open) -> Vec<String> {
-        self.input(Input::Open { port: PortId(port), open, url: None, reference: None })
+        self.input(opening(port, open, None))
     }
 
     fn open(&mut self, port: u64, consumer: &str) -> Vec<String> {
@@ -88,8 +97,7 @@ impl Rig {
     }
 
     fn open_url(&mut self, port: u64, url: &str) -> Vec<String> {
-        let url = Some(Url::parse(url).unwrap());
-        self.input(Input::Open { port: PortId(port), open: open("main"), url, reference: None })
+        self.input(opening(port, open("main"), Some(url)))
     }
 
     fn detach(&mut self, port: u64) -> Vec<String> {
@@ -183,16 +191,31 @@ impl Rig {
     }
 }
 
+fn birth() -> Birth {
+    let place = Place { memory: false, loopback: true };
+    let settings = Settings::effective([], &Limits::default(), place);
+    Birth { token: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
+}
+
 fn open(consumer: &str) -> Open {
     Open {
         session: "s".into(),
         profile: String::new(),
         url: None,
-        memory: false,
+        mode: Mode::Durable,
         consumer: consumer.into(),
+        observe: false,
+        after: None,
         acknowledge: Acknowledge::Manual,
         as_text: false,
+        protocols: None,
+        settings: None,
     }
+}
+
+fn opening(port: u64, open: Open, url: Option<&str>) -> Input {
+    let url = url.map(|url| Url::parse(url).unwrap());
+    Input::Open { port: PortId(port), open: Box::new(open), url, settings: None, reference: None }
 }
 
 fn send(text: &str) -> Send {
@@ -201,23 +224,16 @@ fn send(text: &str) -> Send {
         id: Some(text.into()),
         ttl_ms: None,
         resend: true,
-        receipts: vec![Stage::Stored, Stage::Received],
+        receipts: None,
     }
 }
 
 fn reset() -> Reason {
-    Reason {
-        code: "reset",
-        message: "it broke".into(),
-        close_code: None,
-        http_status: None,
-        retryable: true,
-        hint: None,
-    }
+    Reason::new("reset", "it broke".into())
 }
 
 fn refused(http_status: u16) -> Reason {
-    Reason { code: "http", http_status: Some(http_status), ..reset() }
+    Reason { code: "http-status", http_status: Some(http_status), ..reset() }
 }
 
 fn large(bytes: usize) -> Body {
@@ -227,11 +243,13 @@ fn large(bytes: usize) -> Body {
 /// An action as a line; nothing for one that every message has and that only the rig needs.
 fn line(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Connect { attempt, url } => format!("#{attempt} connect {}", url.path()),
+        Action::Connect { attempt, url, .. } => format!("#{attempt} connect {}", url.path()),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
         Action::Ping { attempt, .. } => format!("#{attempt} ping"),
         Action::Persist { .. } => return None,
+        Action::Pause { attempt } => format!("#{attempt} pause"),
+        Action::Resume { attempt } => format!("#{attempt} resume"),
         Action::Forgotten => "forgotten".into(),
         Action::ToExtension { port, event } => format!("{}: {}", port.0, shown_event(event)),
     })
@@ -246,13 +264,11 @@ fn shown_event(event: &Event) -> String {
         Event::Message { seq, body, replay, .. } => {
             format!("{} {seq} {}", if *replay { "replay" } else { "message" }, shown_body(body))
         }
-        Event::Gap { seq, gap: Gap { from, reason, count, since, until }, replay, .. } => {
+        Event::Gap { seq, gap: Gap { from, reason, count, at_most, since, until }, replay, .. } => {
             let mut shown = format!("{} {from}..={seq} ", if *replay { "replay gap" } else { "gap" });
-            shown += match reason {
-                GapReason::Disconnected => "disconnected",
-                GapReason::Overflow => "overflow",
-            };
+            shown += serde_json::to_value(reason).unwrap().as_str().unwrap();
             shown += &count.map_or(" count unknown".into(), |count| format!(" count {count}"));
+            shown += &at_most.map_or(String::new(), |most| format!(" at most {most}"));
             if let (Some(since), Some(until)) = (since, until) {
                 shown += &format!(" from +{} to +{}", since - BEGIN, until - BEGIN);
             }
@@ -267,7 +283,9 @@ fn shown_event(event: &Event) -> String {
             format!("{}{reason}", shown_state(state.state))
         }
         Event::Error(problem) => format!("error {}", problem.code.as_str()),
-        Event::Welcome { .. } | Event::Status { .. } => unreachable!("a session does not say {event:?}"),
+        Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
+            unreachable!("a session does not say {event:?}")
+        }
     }
 }
 

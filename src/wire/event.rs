@@ -71,6 +71,20 @@ pub enum Event {
         /// The state and what belongs to it.
         state: Box<StateReport>,
     },
+    /// Direct mode: how much is in the hands of the system.
+    Sent {
+        /// Name of the session.
+        session: Arc<str>,
+        /// Bytes of the messages so far.
+        bytes: u64,
+    },
+    /// Direct mode: the connection is over. Always the last.
+    Closed {
+        /// Name of the session.
+        session: Arc<str>,
+        /// How it ended.
+        close: Closed,
+    },
     /// The answer to `status`: the text of its `sessions` list.
     Status {
         /// The `ref` of the request.
@@ -102,8 +116,9 @@ pub struct Opened {
     pub pending: u64,
     /// Who acknowledges.
     pub ack: &'static str,
-    /// What may be in flight.
-    pub window: Window,
+    /// What may be in flight; a port that only watches has no window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 /// How much may be on its way to the extension without being acknowledged.
@@ -124,6 +139,8 @@ pub struct Gap {
     pub reason: GapReason,
     /// How many messages of the server are missing; `None` if nobody can know.
     pub count: Option<u64>,
+    /// At most so many are missing, where `count` is not known and this is.
+    pub at_most: Option<u64>,
     /// When the loss began, in milliseconds since 1970.
     pub since: Option<u64>,
     /// When it ended.
@@ -138,6 +155,25 @@ pub enum GapReason {
     Disconnected,
     /// More came than the inbox holds; the oldest were dropped.
     Overflow,
+    /// It waited for longer than it is kept, or its consumer was away for longer than anything is kept for it.
+    Retention,
+    /// The server sent a message over the limit; it was not read, and the connection ended.
+    TooLarge,
+    /// The place that the port named belongs to an earlier epoch.
+    Epoch,
+    /// This observer took messages too slowly.
+    ObserverLag,
+}
+
+/// How a WebSocket ended, as a browser's own would say it (`CloseEvent`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Closed {
+    /// The close code; 1005 if there was none, 1006 if there was no close frame.
+    pub code: u16,
+    /// What the server said.
+    pub reason: String,
+    /// Both sides agreed.
+    pub clean: bool,
 }
 
 /// How far a message to the server came.
@@ -213,20 +249,20 @@ pub struct Reason {
     pub hint: Option<Hint>,
 }
 
-/// When a server said it should be tried again.
+/// When a server wants to be tried again, as it said itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hint {
-    /// Not before this long from now, in milliseconds.
+    /// Not before so many milliseconds.
     pub after_ms: u64,
-    /// Spread over this long from then on, in milliseconds.
+    /// And then at some moment within so many milliseconds.
     pub window_ms: Option<u64>,
 }
 
 impl Reason {
-    /// The configuration does not allow the server (any more).
+    /// A reason that is tried again.
     #[must_use]
-    pub fn not_allowed(message: String) -> Self {
-        Self { code: "not-allowed", message, close_code: None, http_status: None, retryable: false, hint: None }
+    pub fn new(code: &'static str, message: String) -> Self {
+        Self { code, message, close_code: None, http_status: None, retryable: true, hint: None }
     }
 }
 
@@ -295,6 +331,9 @@ impl Event {
                 put_number(out, ",\"from\":", gap.from);
                 put_json(out, b",\"reason\":", &gap.reason);
                 put_json(out, b",\"count\":", &gap.count);
+                if let Some(at_most) = gap.at_most {
+                    put_number(out, ",\"at_most\":", at_most);
+                }
                 if let Some(since) = gap.since {
                     put_number(out, ",\"since\":", since);
                 }
@@ -314,6 +353,12 @@ impl Event {
             Self::Status { reference, sessions } => {
                 put_tagged(out, "status", &Status { reference: reference.as_deref(), sessions });
             }
+            Self::Sent { session, bytes } => {
+                put_json(out, b"{\"type\":\"sent\",\"session\":", &**session);
+                put_number(out, ",\"bytes\":", *bytes);
+                out.put_u8(b'}');
+            }
+            Self::Closed { session, close } => put_tagged(out, "closed", &SessionClosed { session, close }),
             Self::Error(problem) => put_tagged(out, "error", problem),
         }
     }
@@ -382,6 +427,13 @@ struct SessionState<'a> {
     session: &'a str,
     #[serde(flatten)]
     state: &'a StateReport,
+}
+
+#[derive(Serialize)]
+struct SessionClosed<'a> {
+    session: &'a str,
+    #[serde(flatten)]
+    close: &'a Closed,
 }
 
 #[derive(Serialize)]
@@ -668,7 +720,9 @@ mod tests {
             protocol: None,
             reason: None,
         };
-        let gap = Gap { from: 3, reason: GapReason::Disconnected, count: None, since: Some(1), until: Some(2) };
+        let (since, until) = (Some(1), Some(2));
+        let gap = Gap { from: 3, reason: GapReason::Disconnected, count: None, at_most: Some(2), since, until };
+        let close = Closed { code: 1006, reason: String::new(), clean: false };
         for (event, kind) in [
             (Event::Welcome { reference: Some("r".into()), origin: "o".into() }, "welcome"),
             (Event::State { session: "s".into(), state: Box::new(state) }, "state"),
@@ -678,6 +732,8 @@ mod tests {
                 "receipt",
             ),
             (Event::Status { reference: None, sessions: vec![] }, "status"),
+            (Event::Sent { session: "s".into(), bytes: 3 }, "sent"),
+            (Event::Closed { session: "s".into(), close }, "closed"),
             (Problem::new(Code::AckAhead, "m").about("s").into(), "error"),
             (message(1, Body::Binary(Bytes::from_static(&[0, 255]))), "message"),
         ] {

@@ -12,7 +12,7 @@ pub mod link;
 pub mod request;
 
 pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Window};
-pub use request::{Acknowledge, Open, Request, Send};
+pub use request::{Acknowledge, After, Mode, Open, Request, Send};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -28,6 +28,15 @@ pub const MAX_PROFILE: usize = 128;
 
 /// The longest `id` of a message, in bytes.
 pub const MAX_ID: usize = 128;
+
+/// The longest reason of a close frame, in bytes (RFC 6455 5.5: 125 with the code).
+pub const MAX_CLOSE_REASON: usize = 123;
+
+/// How many sub-protocols may be offered to a server.
+pub const MAX_PROTOCOLS: usize = 32;
+
+/// How many subscriptions one session may have.
+pub const MAX_SUBSCRIPTIONS: usize = 1000;
 
 /// How deep arrays and objects may be nested in a payload. Deeper text from a server is delivered as `text`; a deeper
 /// payload from an extension is refused. Browsers take any depth (Chromium 156 and Firefox 153 took 500 000), but what an
@@ -48,6 +57,9 @@ pub const MAX_CONSUMERS: usize = 32;
 /// How much may be on its way to the extension without being acknowledged: browsers buffer without bound, so somebody
 /// else must set one.
 pub const WINDOW: Window = Window { messages: 1024, bytes: 4 * 1024 * 1024 };
+
+/// How much may be on its way to a port that only watches before it skips ahead.
+pub const OBSERVER_BYTES: usize = 1024 * 1024;
 
 /// What one message carries, in either direction, as the bytes that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,11 +181,17 @@ codes! {
     TooLarge = "too-large", false, " The message is over a limit of size.";
     UnknownSession = "unknown-session", false, " This port has not opened that session.";
     TooManySessions = "too-many-sessions", false, " The limit of sessions is reached.";
-    TooManyConsumers = "too-many-consumers", false, " The limit of consumers of a session is reached.";
+    TooManyConsumers = "too-many-consumers", false, " The limit of consumers, or of observers, of a session is reached.";
+    TooManySubscriptions = "too-many-subscriptions", false, " The limit of subscriptions of a session is reached.";
+    SettingOutOfBounds = "setting-out-of-bounds", false, " A setting is outside of its bounds.";
     UrlMissing = "url-missing", false, " A session that is not yet known was opened without a `url`.";
     UrlInvalid = "url-invalid", false, " The `url` is not one of a WebSocket server.";
     UrlDiffers = "url-differs", false, " The session belongs to another server.";
     ServerNotAllowed = "server-not-allowed", false, " The configuration does not allow this server for this extension.";
+    NoTemplate = "no-template", false, " A subscription came without a `payload`, and no template says what to send.";
+    NotDurable = "not-durable", false, " `stored` was asked for in memory mode, which stores nothing.";
+    ReadOnly = "read-only", false, " A port that observes asked for what needs a place in the session.";
+    NotConnected = "not-connected", true, " Direct mode: there is no connection (yet, or any more) that could take this.";
     AckAhead = "ack-ahead", false, " The `seq` is above what was delivered.";
     Superseded = "superseded", false, " Another port of the same extension took over this consumer.";
     QueueFull = "queue-full", true, " The queue towards the server is full; the message was not taken.";

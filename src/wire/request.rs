@@ -10,7 +10,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Body, Code, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, PROTOCOL, Stage, is_name, nested_deeper_than};
+use super::{
+    Body, Code, MAX_CLOSE_REASON, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, MAX_PROTOCOLS, PROTOCOL, Stage, is_name,
+    nested_deeper_than,
+};
 
 /// What an extension asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +41,24 @@ pub enum Request {
         /// The epoch that `seq` belongs to; without it, the present one.
         epoch: Option<String>,
     },
+    /// Send something now, and again after every reconnect.
+    Subscribe {
+        /// Which session.
+        session: String,
+        /// What the extension calls this subscription.
+        key: String,
+        /// What to send.
+        payload: Option<Body>,
+    },
+    /// A subscription ends.
+    Unsubscribe {
+        /// Which session.
+        session: String,
+        /// Which subscription.
+        key: String,
+        /// What to send.
+        payload: Option<Body>,
+    },
     /// Try to connect now.
     Reconnect {
         /// Which session.
@@ -49,6 +70,10 @@ pub enum Request {
         session: String,
         /// Also delete everything that is kept.
         forget: bool,
+        /// Direct mode: the close code to send, 1000 or 3000 to 4999.
+        code: Option<u16>,
+        /// Direct mode: the reason to send.
+        reason: Option<String>,
     },
     /// This port leaves the session.
     Detach {
@@ -71,14 +96,56 @@ pub struct Open {
     pub profile: String,
     /// The server; absent: the one that the session already has.
     pub url: Option<String>,
-    /// Memory mode: nothing of the session may reach the disk.
-    pub memory: bool,
+    /// What kind of session it is.
+    pub mode: Mode,
     /// Name of the reader whose place in the session this port takes.
     pub consumer: String,
+    /// Only watch: no place in the session is taken.
+    pub observe: bool,
+    /// Where to begin, instead of at the stored place.
+    pub after: Option<After>,
     /// Who acknowledges.
     pub acknowledge: Acknowledge,
     /// Give every text frame as `text`.
     pub as_text: bool,
+    /// The sub-protocols to offer to the server, in order; absent: those that the session already has.
+    pub protocols: Option<Vec<String>>,
+    /// JSON text of an object of settings; absent: those that the session already has.
+    pub settings: Option<String>,
+}
+
+/// What is kept of a session, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Everything, on disk.
+    #[default]
+    Durable,
+    /// Everything, in memory: nothing of the session reaches the disk.
+    Memory,
+    /// Nothing: the plain WebSocket of one port.
+    Direct,
+}
+
+impl Mode {
+    /// The word in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Memory => "memory",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// A place in the stream, as an extension remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct After {
+    /// The epoch that `seq` belongs to.
+    pub epoch: String,
+    /// Everything up to this number is not wanted again.
+    pub seq: u64,
 }
 
 /// Who acknowledges messages.
@@ -114,8 +181,8 @@ pub struct Send {
     pub ttl_ms: Option<u64>,
     /// Send it again when the connection was lost before the server had it.
     pub resend: bool,
-    /// Which stages to report.
-    pub receipts: Vec<Stage>,
+    /// Which stages to report; absent: those that the session's mode offers.
+    pub receipts: Option<Vec<Stage>>,
 }
 
 /// A request that cannot be understood, and how to answer it.
@@ -180,6 +247,12 @@ pub struct Envelope<'a> {
     features: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
     forget: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    key: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    code: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    reason: Field<'a>,
 }
 
 /// Bytes of a frame that is small enough for its payload to be copied.
@@ -193,7 +266,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field<'d
 }
 
 /// What an envelope's `type` may be, for the answer to one that is not known.
-const TYPES: &str = "hello, open, send, ack, reconnect, close, detach and status";
+const TYPES: &str = "hello, open, send, ack, subscribe, unsubscribe, reconnect, close, detach and status";
 
 impl<'a> Envelope<'a> {
     /// Reads the outside of a message.
@@ -251,10 +324,16 @@ impl<'a> Envelope<'a> {
                 seq: required(self.seq, "seq", "a whole number")?,
                 epoch: optional(self.epoch, "epoch", "a string")?,
             }),
-            "reconnect" => Ok(Request::Reconnect { session: self.session()? }),
-            "close" => {
-                Ok(Request::Close { session: self.session()?, forget: self.flag(self.forget, "forget", false)? })
+            "subscribe" => {
+                let (key, payload) = self.subscription(frame)?;
+                Ok(Request::Subscribe { session: self.session()?, key, payload })
             }
+            "unsubscribe" => {
+                let (key, payload) = self.subscription(frame)?;
+                Ok(Request::Unsubscribe { session: self.session()?, key, payload })
+            }
+            "reconnect" => Ok(Request::Reconnect { session: self.session()? }),
+            "close" => self.close(),
             "detach" => Ok(Request::Detach { session: self.session()? }),
             "status" => Ok(Request::Status { session: self.session.map(|_| self.session()).transpose()? }),
             other => Err(Malformed {
@@ -277,62 +356,76 @@ impl<'a> Envelope<'a> {
     }
 
     fn open(&self) -> Result<Open, Malformed> {
-        for (field, name) in [
-            (self.observe, "observe"),
-            (self.after, "after"),
-            (self.protocols, "protocols"),
-            (self.settings, "settings"),
-        ] {
-            if field.is_some_and(|raw| !matches!(raw.get(), "null" | "false" | "{}" | "[]")) {
-                return Err(unsupported(format!("`{name}` of `open` is not offered by this version; leave it out")));
-            }
-        }
         let profile: String = optional(self.profile, "profile", "a string")?.unwrap_or_default();
         if profile.len() > MAX_PROFILE {
             return Err(invalid(format!("`profile` is longer than {MAX_PROFILE} bytes")));
         }
-        let mode: Option<Cow<'_, str>> = optional(self.mode, "mode", "a string")?;
-        let memory = match mode.as_deref() {
-            None | Some("durable") => false,
-            Some("memory") => true,
-            Some("direct") => {
-                return Err(unsupported("mode `direct` is not offered by this version; use `durable` or `memory`"));
-            }
-            Some(other) => {
-                return Err(invalid(format!("`mode` must be `durable`, `memory` or `direct`, not {}", quoted(other))));
-            }
-        };
         let as_: Option<Cow<'_, str>> = optional(self.as_, "as", "a string")?;
         let as_text = match as_.as_deref() {
             None | Some("json") => false,
             Some("text") => true,
             Some(other) => return Err(invalid(format!("`as` must be `json` or `text`, not {}", quoted(other)))),
         };
+        let settings = self.settings.filter(|raw| raw.get() != "null").map(|raw| raw.get().to_owned());
         Ok(Open {
             session: name_or(self.session, "session", "default")?,
             profile,
             url: optional(self.url, "url", "a string")?,
-            memory,
+            mode: optional(self.mode, "mode", "`durable`, `memory` or `direct`")?.unwrap_or_default(),
             consumer: name_or(self.consumer, "consumer", "main")?,
+            observe: self.flag(self.observe, "observe", false)?,
+            after: optional(self.after, "after", "an object with `epoch` (a string) and `seq` (a whole number)")?,
             acknowledge: optional(self.ack, "ack", "`manual` or `auto`")?.unwrap_or_default(),
             as_text,
+            protocols: self.protocols()?,
+            settings,
         })
+    }
+
+    /// Sub-protocols as the browser's own WebSocket takes them: tokens of HTTP, each once.
+    fn protocols(&self) -> Result<Option<Vec<String>>, Malformed> {
+        let Some(protocols) = optional::<Vec<String>>(self.protocols, "protocols", "a list of strings")? else {
+            return Ok(None);
+        };
+        if protocols.len() > MAX_PROTOCOLS {
+            return Err(invalid(format!("`protocols` has more than {MAX_PROTOCOLS} entries")));
+        }
+        for (index, protocol) in protocols.iter().enumerate() {
+            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            if !(1..=MAX_ID).contains(&protocol.len()) || !protocol.bytes().all(token) {
+                let allowed = format!("1 to {MAX_ID} letters, digits and !#$%&'*+-.^_`|~");
+                return Err(invalid(format!("`protocols` may hold {allowed}, not {}", quoted(protocol))));
+            }
+            if protocols[..index].contains(protocol) {
+                return Err(invalid(format!("`protocols` names {} twice", quoted(protocol))));
+            }
+        }
+        Ok(Some(protocols))
+    }
+
+    fn close(&self) -> Result<Request, Malformed> {
+        let code: Option<u16> = optional(self.code, "code", "1000 or 3000 to 4999")?;
+        if let Some(code) = code.filter(|code| !matches!(code, 1000 | 3000..=4999)) {
+            return Err(invalid(format!("`code` must be 1000 or 3000 to 4999, not {code}")));
+        }
+        let reason: Option<String> = optional(self.reason, "reason", "a string without lone surrogates")?;
+        if reason.as_ref().is_some_and(|reason| reason.len() > MAX_CLOSE_REASON) {
+            return Err(invalid(format!("`reason` is longer than {MAX_CLOSE_REASON} bytes")));
+        }
+        Ok(Request::Close { session: self.session()?, forget: self.flag(self.forget, "forget", false)?, code, reason })
+    }
+
+    fn subscription(&self, frame: &Bytes) -> Result<(String, Option<Body>), Malformed> {
+        let key: String = required(self.key, "key", "a string")?;
+        if !(1..=MAX_ID).contains(&key.len()) {
+            return Err(invalid(format!("`key` must have 1 to {MAX_ID} bytes")));
+        }
+        Ok((key, self.payload.map(|payload| json_body(payload, frame)).transpose()?))
     }
 
     fn send(&self, frame: &Bytes) -> Result<Send, Malformed> {
         let body = match (self.payload, self.text, self.binary) {
-            (Some(payload), None, None) => {
-                let json = payload.get().as_bytes();
-                if nested_deeper_than(json, MAX_NESTING) {
-                    let message =
-                        format!("`payload` nests arrays and objects deeper than {MAX_NESTING}; send it as `text`");
-                    return Err(invalid(message));
-                }
-                // A small part of a large message must not keep all of it for as long as it waits; nor a small message
-                // what was read together with it.
-                let mostly_payload = frame.len() > SMALL_FRAME && json.len() >= frame.len() / 2;
-                Body::Json(if mostly_payload { frame.slice_ref(json) } else { Bytes::copy_from_slice(json) })
-            }
+            (Some(payload), None, None) => json_body(payload, frame)?,
             (None, Some(text), None) => {
                 let text: String = required(Some(text), "text", "a string without lone surrogates")?;
                 Body::Text(text.into())
@@ -355,9 +448,20 @@ impl<'a> Envelope<'a> {
             id,
             ttl_ms: optional(self.ttl_ms, "ttl_ms", "a whole number")?,
             resend: self.flag(self.resend, "resend", true)?,
-            receipts: optional(self.receipts, "receipts", "a list of `stored`, `received` and `acknowledged`")?
-                .unwrap_or_else(|| vec![Stage::Stored, Stage::Received]),
+            receipts: self.receipts()?,
         })
+    }
+
+    /// The stages that can be asked for; the others are always told.
+    fn receipts(&self) -> Result<Option<Vec<Stage>>, Malformed> {
+        let expected = "a list of `stored`, `received` and `acknowledged`";
+        let stages: Option<Vec<Stage>> = optional(self.receipts, "receipts", expected)?;
+        match stages {
+            Some(stages) if stages.iter().any(|stage| *stage > Stage::Acknowledged) => {
+                Err(invalid(format!("`receipts` must be {expected}; how a message ends badly is always told")))
+            }
+            stages => Ok(stages),
+        }
     }
 
     fn session(&self) -> Result<String, Malformed> {
@@ -367,6 +471,19 @@ impl<'a> Envelope<'a> {
     fn flag(&self, field: Field<'_>, name: &str, default: bool) -> Result<bool, Malformed> {
         Ok(optional(field, name, "true or false")?.unwrap_or(default))
     }
+}
+
+/// A payload as the part of `frame` that it is.
+fn json_body(payload: &RawValue, frame: &Bytes) -> Result<Body, Malformed> {
+    let json = payload.get().as_bytes();
+    if nested_deeper_than(json, MAX_NESTING) {
+        let message = format!("`payload` nests arrays and objects deeper than {MAX_NESTING}; send it as `text`");
+        return Err(invalid(message));
+    }
+    // A small part of a large message must not keep all of it for as long as it waits; nor a small message what was read
+    // together with it.
+    let mostly_payload = frame.len() > SMALL_FRAME && json.len() >= frame.len() / 2;
+    Ok(Body::Json(if mostly_payload { frame.slice_ref(json) } else { Bytes::copy_from_slice(json) }))
 }
 
 fn name_or(field: Field<'_>, name: &str, default: &str) -> Result<String, Malformed> {
@@ -390,10 +507,6 @@ fn optional<'a, T: Deserialize<'a>>(field: Field<'a>, name: &str, expected: &str
 
 fn invalid(message: impl Into<String>) -> Malformed {
     Malformed { code: Code::InvalidMessage, message: message.into() }
-}
-
-fn unsupported(message: impl Into<String>) -> Malformed {
-    Malformed { code: Code::Unsupported, message: message.into() }
 }
 
 fn quoted(text: &str) -> String {
@@ -463,7 +576,8 @@ mod tests {
             panic!()
         };
         assert_eq!((&*open.session, &*open.profile, &*open.consumer), ("default", "", "main"));
-        assert_eq!((open.memory, open.as_text, open.acknowledge), (false, false, Acknowledge::Manual));
+        assert_eq!((open.mode, open.as_text, open.acknowledge), (Mode::Durable, false, Acknowledge::Manual));
+        assert_eq!((open.observe, open.after, open.protocols, open.settings), (false, None, None, None));
     }
 
     #[test]
@@ -484,7 +598,17 @@ mod tests {
             (r#"{"type":"send","text":"\ud800"}"#, "invalid-message: `text` must be a string without lone"),
             (r#"{"type":"send","binary":"A"}"#, "invalid-message: `binary` is not base64"),
             (r#"{"type":"hello","protocol":9}"#, "protocol-unsupported: protocol 9 is not spoken"),
-            (r#"{"type":"open","mode":"x"}"#, "invalid-message: `mode` must be"),
+            (
+                r#"{"type":"open","mode":"x"}"#,
+                "invalid-message: `mode` must be `durable`, `memory` or `direct`, not \"x\"",
+            ),
+            (r#"{"type":"open","after":{"seq":1}}"#, "invalid-message: `after` must be an object with `epoch`"),
+            (r#"{"type":"open","protocols":["a","b c"]}"#, "invalid-message: `protocols` may hold 1 to 128 letters"),
+            (r#"{"type":"open","protocols":["a","a"]}"#, "invalid-message: `protocols` names \"a\" twice"),
+            (r#"{"type":"open","protocols":"a"}"#, "invalid-message: `protocols` must be a list of strings"),
+            (r#"{"type":"subscribe"}"#, "invalid-message: `key` is missing"),
+            (r#"{"type":"unsubscribe","key":""}"#, "invalid-message: `key` must have 1 to 128 bytes"),
+            (r#"{"type":"close","code":1001}"#, "invalid-message: `code` must be 1000 or 3000 to 4999, not 1001"),
             (r#"{"type":"open","type":"ack"}"#, "invalid-message: the message is not a JSON object: duplicate field"),
         ] {
             let said = refusal(text);

@@ -111,7 +111,7 @@ fn a_server_that_says_no_to_a_credential_is_not_asked_again() {
     for status in [400, 404, 429, 500, 503] {
         let mut rig = Rig::new();
         rig.open(1, "main");
-        assert_eq!(rig.lose(refused(status)), ["1: reconnecting (http)"]);
+        assert_eq!(rig.lose(refused(status)), ["1: reconnecting (http-status)"]);
     }
 }
 
@@ -168,9 +168,30 @@ fn closing_ends_an_attempt_too() {
 }
 
 #[test]
-fn forgetting_says_so_last() {
+fn forgetting_begins_an_epoch_under_the_ports_that_stay() {
     let mut rig = Rig::connected();
-    assert_eq!(rig.input(Input::Close { forget: true }), ["#1 disconnect 1000", "1: disconnected", "forgotten"]);
+    rig.frame("a");
+    let epoch = Arc::clone(&rig.session.epoch);
+    let lines = rig.input(Input::Close { forget: true });
+    let opened = "1: opened disconnected head 0 acked 0 pending 0";
+    assert_eq!(lines, ["#1 disconnect 1000", "1: disconnected", "forgotten", opened]);
+    assert_ne!(rig.session.epoch, epoch);
+    assert_eq!(
+        rig.open_url(1, "ws://localhost:9/")[1..],
+        ["1: connecting", "#2 connect /"],
+        "it may be another server"
+    );
+    rig.connect();
+    assert_eq!(rig.frame("b"), ["1: message 1 b"]);
+}
+
+#[test]
+fn a_forgotten_session_that_its_ports_leave_is_void() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Close { forget: true });
+    assert!(!rig.session.is_void());
+    rig.detach(1);
+    assert!(rig.session.is_void());
 }
 
 #[test]
@@ -256,16 +277,29 @@ fn the_connection_lingers_a_day_without_ports() {
     assert!(rig.session.is_needed());
     assert_eq!(rig.wait(seconds(20)), ["#1 disconnect 1000"]);
     assert!(!rig.session.is_needed());
+}
+
+#[test]
+fn a_session_that_nobody_opens_for_thirty_days_is_forgotten() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.detach(1);
+    let day = seconds(24 * 60 * 60);
+    rig.input(Input::Close { forget: false });
+    assert_eq!(rig.wait(30 * day - seconds(1)), [""; 0]);
+    assert!(!rig.session.is_void());
+    assert_eq!(rig.wait(seconds(1)), ["forgotten"]);
+    assert!(rig.session.is_void());
     assert_eq!(rig.session.poll_timeout(), None);
 }
 
 #[test]
 fn a_port_that_comes_back_ends_the_lingering() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(|birth| birth.settings.linger = seconds(60));
     rig.open(1, "main");
     rig.lose(refused(401));
     rig.detach(1);
-    assert_eq!(rig.session.poll_timeout().unwrap().1, Timer::Linger);
+    assert_eq!(rig.session.poll_timeout(), Some((rig.now.elapsed + seconds(60), Timer::Linger)));
     rig.open(2, "main");
     assert_eq!(rig.session.poll_timeout(), None);
 }

@@ -298,8 +298,7 @@ impl World {
             _ if self.session.is_none() => {}
             Step::OpenElsewhere { port } => {
                 self.model.errors.push((port, Code::UrlDiffers));
-                let url = Some(Url::parse("ws://localhost:9/").unwrap());
-                self.input(Input::Open { port: PortId(port), open: open("main"), url, reference: None });
+                self.input(opening(port, open("main"), Some("ws://localhost:9/")));
             }
             Step::Detach { port } => {
                 self.model.detach(port);
@@ -335,13 +334,13 @@ impl World {
                 let body = self.body(bytes);
                 let id = id.then(|| format!("id{}", self.counter));
                 let receipts = if receipts { vec![Stage::Stored, Stage::Received] } else { vec![] };
-                self.send(port, Send { body, id, ttl_ms, resend, receipts });
+                self.send(port, Send { body, id, ttl_ms, resend, receipts: Some(receipts) });
             }
             Step::Repeat { port, back } => {
                 let Some(id) = self.model.earlier_id(back) else { return };
                 let body = self.body(0);
                 let receipts = vec![Stage::Stored, Stage::Received];
-                self.send(port, Send { body, id: Some(id), ttl_ms: None, resend: true, receipts });
+                self.send(port, Send { body, id: Some(id), ttl_ms: None, resend: true, receipts: Some(receipts) });
             }
             Step::Persisted { messages } => {
                 for _ in 0..messages.min(self.unpersisted.len()) {
@@ -404,7 +403,7 @@ impl World {
             self.open(port, consumer, false, false);
         }
         for _ in 0..1000 {
-            if self.session.as_ref().is_some_and(|session| session.inbox.is_empty() && session.outbox.is_empty())
+            if self.session.as_ref().is_some_and(|session| session.inbox.kept().0 == 0 && session.outbox.is_empty())
                 && self.model.is_at_rest()
             {
                 return;
@@ -428,7 +427,7 @@ impl World {
         if new {
             self.counter += 1;
             let url = Url::parse(SERVER).unwrap();
-            let session = Session::new(5, "s", url, false, self.counter as u64, self.now);
+            let session = Session::new(Birth { token: 5, url, seed: self.counter as u64, ..birth() }, self.now);
             assert!(!self.epochs.contains(&session.epoch), "an epoch is used again");
             self.epochs.push(Arc::clone(&session.epoch));
             self.session = Some(session);
@@ -440,7 +439,7 @@ impl World {
         self.model.open(port, consumer, auto, text);
         let acknowledge = if auto { Acknowledge::Auto } else { Acknowledge::Manual };
         let open = Open { acknowledge, as_text: text, ..open(consumer) };
-        self.input(Input::Open { port: PortId(port), open, url: None, reference: None });
+        self.input(opening(port, open, None));
         assert!(self.model.opened.is_none(), "`open` was not answered");
     }
 
@@ -589,6 +588,7 @@ impl World {
                     assert_eq!(link.attempt, attempt);
                     self.model.disconnected(self.now);
                 }
+                Action::Pause { .. } | Action::Resume { .. } => panic!("nobody asked for that"),
                 Action::Forgotten => {
                     self.meet("forgotten");
                     forgotten = true;
@@ -658,7 +658,9 @@ impl World {
                 self.meet(&format!("{:?}", problem.code));
                 self.model.error(port, problem.code, self.now);
             }
-            Event::Welcome { .. } | Event::Status { .. } => panic!("a session does not say {event:?}"),
+            Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
+                panic!("a session does not say {event:?}")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use crate::wire::Opened;
 
 const INBOX_BYTES: usize = 16 << 20;
 const ENTRY_BYTES: usize = 64;
@@ -266,16 +267,23 @@ impl Model {
         match gap.reason {
             GapReason::Disconnected => {
                 let Slot::Outage { since, until } = self.stream[seq as usize - 1] else { panic!("{seq} is no outage") };
-                let expected =
-                    Gap { from: seq, reason: gap.reason, count: None, since: Some(since), until: Some(until) };
+                let expected = Gap {
+                    from: seq,
+                    reason: gap.reason,
+                    count: None,
+                    at_most: None,
+                    since: Some(since),
+                    until: Some(until),
+                };
                 assert_eq!(gap, expected);
             }
             GapReason::Overflow => {
                 let dropped = self.dropped.as_ref().expect("something was dropped");
                 assert_eq!(seq, dropped.last);
                 let count = (!dropped.outage).then_some(seq + 1 - gap.from);
-                assert_eq!((gap.count, gap.since, gap.until), (count, None, None));
+                assert_eq!(gap.count, count);
             }
+            other => panic!("nothing was lost by {other:?}"),
         }
         reader.deliver(gap.from, seq, replay, ENTRY_BYTES)
     }
@@ -352,7 +360,7 @@ impl Model {
             id: send.id.clone(),
             port,
             consumer,
-            receipts: !send.receipts.is_empty(),
+            receipts: send.receipts.as_ref().is_none_or(|receipts| !receipts.is_empty()),
             resend: send.resend,
             expires: send.ttl_ms.map(|ttl| now.elapsed + Duration::from_millis(ttl)),
             reached: None,

@@ -1,0 +1,507 @@
+//! All that the daemon knows: sessions, ports, and what is due when. Drives the sessions: inputs in, actions out.
+//!
+//! Owns: which session an `open` means, who may reach what by the configuration, carrying out what a session wants done.
+//! Does not decide what that is (`session`), speak WebSocket (`server`) or read frames from links (`port`).
+//!
+//! `Core` is never borrowed across an await.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+use url::Url;
+
+use super::port::Port;
+use crate::config::{Config, ConfigError, Paths, is_loopback};
+use crate::log::{chain, harmless};
+use crate::os;
+use crate::server::{self, Outgoing};
+use crate::session::{Action, Birth, Input, Now, PortId, Session};
+use crate::settings::{Layer, Limits, Place, SettingError, Settings};
+use crate::wire::event::{Problem, Reason};
+use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
+
+/// Tells sessions the time.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { elapsed: self.start.elapsed(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    pub(super) fn instant(&self, elapsed: Duration) -> Instant {
+        self.start + elapsed
+    }
+}
+
+/// Who a session belongs to, and its name: nobody else can see or open it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    origin: Arc<str>,
+    profile: String,
+    mode: Mode,
+    name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SessionId(pub(super) u64);
+
+struct Slot {
+    identity: Identity,
+    session: Session,
+    /// What the last `open` that carried settings said.
+    given: Layer,
+    /// The connection that is made or being made, and its attempt.
+    connection: Option<(u64, Rc<Outgoing>)>,
+    /// The deadline that stands in [`Core::timers`].
+    deadline: Option<Duration>,
+}
+
+/// All that the daemon knows.
+pub(super) struct Core {
+    this: Weak<RefCell<Self>>,
+    pub(super) paths: Paths,
+    config: Config,
+    /// The sessions are to be told.
+    config_changed: bool,
+    pub(super) clock: Clock,
+    sessions: HashMap<SessionId, Slot>,
+    identities: HashMap<Identity, SessionId>,
+    pub(super) ports: HashMap<PortId, Port>,
+    last_number: u64,
+    pub(super) timers: BTreeSet<(Duration, SessionId)>,
+    /// A deadline is nearer than those known before.
+    pub(super) earlier: Rc<Notify>,
+    /// Ask again whether the daemon is needed.
+    pub(super) need_changed: Rc<Notify>,
+    pub(super) stop: Rc<Notify>,
+    pub(super) connections: JoinSet<()>,
+}
+
+impl Core {
+    pub(super) fn new(paths: Paths) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|this| {
+            RefCell::new(Self {
+                this: this.clone(),
+                paths,
+                config: Config::default(),
+                config_changed: false,
+                clock: Clock { start: Instant::now() },
+                sessions: HashMap::new(),
+                identities: HashMap::new(),
+                ports: HashMap::new(),
+                last_number: 0,
+                timers: BTreeSet::new(),
+                earlier: Rc::default(),
+                need_changed: Rc::default(),
+                stop: Rc::default(),
+                connections: JoinSet::new(),
+            })
+        })
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(super) fn is_needed(&self) -> bool {
+        !self.ports.is_empty() || self.sessions.values().any(|slot| slot.session.is_needed())
+    }
+
+    /// A port asks to be attached to a session.
+    pub(super) fn open(
+        &mut self,
+        port: PortId,
+        origin: &Arc<str>,
+        open: Open,
+        reference: Option<String>,
+    ) -> Result<(), Problem> {
+        if open.mode == Mode::Direct {
+            let message = "mode `direct` is not offered by this version; use `durable` or `memory`";
+            return Err(Problem::new(Code::Unsupported, message));
+        }
+        let (id, url) = self.session_for(origin, &open)?;
+        let given = open.settings.as_ref().map(|text| self.given_settings(text)).transpose();
+        let given = match given {
+            Ok(given) => given,
+            Err(problem) => {
+                self.remove_if_void(id);
+                return Err(problem);
+            }
+        };
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let target = url.as_ref().unwrap_or_else(|| slot.session.url());
+        let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        let name = open.session.clone();
+        self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
+        let Some(slot) = self.sessions.get_mut(&id).filter(|slot| slot.session.is_attached(port)) else {
+            return Ok(());
+        };
+        if let Some(given) = given {
+            slot.given = given;
+        }
+        let before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(name, id));
+        if let Some(before) = before.filter(|before| *before != id) {
+            // The same name in another profile or mode: this port has one session of a name.
+            self.input(before, Input::Detach { port });
+        }
+        Ok(())
+    }
+
+    /// The session that `open` means, made if need be.
+    fn session_for(&mut self, origin: &Arc<str>, open: &Open) -> Result<(SessionId, Option<Url>), Problem> {
+        let url = open.url.as_deref().map(|text| self.checked_url(origin, text)).transpose()?;
+        let identity = Identity {
+            origin: Arc::clone(origin),
+            profile: open.profile.clone(),
+            mode: open.mode,
+            name: open.session.clone(),
+        };
+        if let Some(&id) = self.identities.get(&identity) {
+            return Ok((id, url));
+        }
+        let Some(url) = url else {
+            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+            return Err(Problem::new(Code::UrlMissing, message));
+        };
+        if self.identities.keys().filter(|identity| identity.origin == *origin).count() >= MAX_SESSIONS {
+            let message = format!(
+                "this extension has {MAX_SESSIONS} sessions, which is the limit; use one session for several ports, or \
+                 delete one with `close` and `forget: true`"
+            );
+            return Err(Problem::new(Code::TooManySessions, message));
+        }
+        let id = SessionId(self.next_number());
+        let given = Layer::default();
+        let birth = Birth {
+            token: id.0,
+            name: open.session.as_str().into(),
+            mode: open.mode,
+            url: url.clone(),
+            settings: self.effective(&identity, &given, &url),
+            seed: random(),
+        };
+        let session = Session::new(birth, self.clock.now());
+        let server = identity.is_loggable().then(|| tracing::field::display(url.origin().ascii_serialization()));
+        info!(session = id.0, origin = %harmless(origin), server, "session created");
+        self.identities.insert(identity.clone(), id);
+        self.sessions.insert(id, Slot { identity, session, given, connection: None, deadline: None });
+        Ok((id, Some(url)))
+    }
+
+    fn given_settings(&self, text: &str) -> Result<Layer, Problem> {
+        Layer::from_json(text, &Limits::default()).map_err(|error| match error {
+            SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
+            SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
+            SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
+        })
+    }
+
+    /// What holds for a session: defaults, then the files, then what it was given.
+    fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
+        let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
+        Settings::effective([given], &Limits::default(), place)
+    }
+
+    fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
+        let url = Url::parse(text).map_err(|error| {
+            Problem::new(Code::UrlInvalid, format!("`url` is not a URL ({error}); it must look like wss://host/path"))
+        })?;
+        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
+            let message = format!("`url` must begin with ws:// or wss://, not {}:", url.scheme());
+            return Err(Problem::new(Code::UrlInvalid, message));
+        }
+        if url.fragment().is_some() {
+            return Err(Problem::new(Code::UrlInvalid, "`url` must have no fragment (#…)"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            let message = "`url` must carry no user name or password; they would not be sent";
+            return Err(Problem::new(Code::UrlInvalid, message));
+        }
+        let unusable = self.reload_config();
+        let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
+            Ok(()) => return Ok(url),
+            Err(refusal) => refusal,
+        };
+        // Perhaps it is allowed by what cannot be read.
+        Err(match unusable {
+            Some(error) => {
+                Problem::new(Code::ConfigInvalid, format!("the configuration cannot be used: {}", chain(&error)))
+            }
+            None => Problem::new(Code::ServerNotAllowed, refusal),
+        })
+    }
+
+    /// Reads the configuration again; gives why that is not possible, in which case the last good one goes on.
+    fn reload_config(&mut self) -> Option<ConfigError> {
+        match Config::load(self.paths.config_file()) {
+            Ok(config) => {
+                self.config_changed |= self.config != config;
+                self.config = config;
+                None
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "configuration not usable; the last good one goes on");
+                Some(error)
+            }
+        }
+    }
+
+    /// Tells a session what holds for it.
+    fn configure(&mut self, id: SessionId) {
+        let Some(slot) = self.sessions.get(&id) else { return };
+        let settings = Box::new(self.effective(&slot.identity, &slot.given, slot.session.url()));
+        self.input(id, Input::Configure { settings });
+    }
+
+    /// Tells a session what happened, and does what it wants done.
+    pub(super) fn input(&mut self, id: SessionId, input: Input) {
+        let now = self.clock.now();
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.handle(input, now);
+            self.carry_out(id);
+        }
+    }
+
+    pub(super) fn fire_timers(&mut self) {
+        let now = self.clock.now();
+        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= now.elapsed) {
+            self.timers.remove(&(at, id));
+            if let Some(slot) = self.sessions.get_mut(&id) {
+                slot.deadline = None;
+                slot.session.handle_timeout(now);
+                self.carry_out(id);
+            }
+        }
+    }
+
+    /// Takes all actions of a session.
+    fn carry_out(&mut self, id: SessionId) {
+        let mut forgotten = false;
+        let mut answers = VecDeque::new();
+        loop {
+            let Some(slot) = self.sessions.get_mut(&id) else { return };
+            let mut dial = None;
+            while let Some(action) = slot.session.poll_action() {
+                match action {
+                    Action::ToExtension { port, event } => {
+                        if let Some(port) = self.ports.get(&port) {
+                            port.send(event);
+                        }
+                    }
+                    Action::ToServer { attempt, body } => slot.outgoing(attempt, |outgoing| outgoing.send(body)),
+                    Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
+                    Action::Pause { attempt } => slot.outgoing(attempt, Outgoing::pause_reading),
+                    Action::Resume { attempt } => slot.outgoing(attempt, Outgoing::resume_reading),
+                    Action::Connect { attempt, url, protocols, max_message } => {
+                        let origin = Arc::clone(&slot.identity.origin);
+                        let timeouts = server::Timeouts::default();
+                        dial = Some((attempt, server::Target { url, origin, protocols, max_message, timeouts }));
+                    }
+                    Action::Disconnect { attempt, code, reason } => {
+                        info!(session = id.0, attempt, code, reason, "connection closed by this side");
+                        slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
+                        slot.connection = None;
+                    }
+                    // What is kept lives in this process's memory, where it is as soon as the session has it.
+                    Action::Persist { number, body: _ } => answers.push_back(Input::Persisted { number }),
+                    Action::Forgotten => {
+                        info!(session = id.0, "session forgotten");
+                        slot.given = Layer::default();
+                        forgotten = true;
+                    }
+                }
+            }
+            if let Some((attempt, target)) = dial
+                && let Err(message) = self.connect(id, attempt, target)
+            {
+                answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
+            }
+            let Some(answer) = answers.pop_front() else { break };
+            let now = self.clock.now();
+            if let Some(slot) = self.sessions.get_mut(&id) {
+                slot.session.handle(answer, now);
+            }
+        }
+        self.remove_if_void(id);
+        self.set_timer(id);
+        if !self.sessions.get(&id).is_some_and(|slot| slot.session.is_needed()) {
+            self.need_changed.notify_one();
+        }
+        if forgotten {
+            self.configure(id);
+        }
+        if std::mem::take(&mut self.config_changed) {
+            for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+                self.configure(id);
+            }
+        }
+    }
+
+    /// Begins an attempt to connect.
+    ///
+    /// # Errors
+    /// If the server is not allowed any more; says why.
+    fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
+        // What was allowed when the session was opened may be so no more, and other settings may hold.
+        self.reload_config();
+        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
+        let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let outgoing = Rc::new(Outgoing::default());
+        slot.connection = Some((attempt, Rc::clone(&outgoing)));
+        let loggable = slot.identity.is_loggable();
+        self.connections.spawn_local(run_connection(self.this.clone(), id, attempt, target, outgoing, loggable));
+        while self.connections.try_join_next().is_some() {}
+        Ok(())
+    }
+
+    /// Sees to it that the session is woken when it wants to be.
+    fn set_timer(&mut self, id: SessionId) {
+        let Some(slot) = self.sessions.get_mut(&id) else { return };
+        let deadline = slot.session.poll_timeout().map(|(at, _)| at);
+        // A deadline that moved away is left where it is: waking once too early costs less than moving it each time.
+        let nearer = match (deadline, slot.deadline) {
+            (Some(new), Some(old)) => new < old,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if !nearer {
+            return;
+        }
+        if let Some(old) = slot.deadline.take() {
+            self.timers.remove(&(old, id));
+        }
+        slot.deadline = deadline;
+        self.timers.extend(deadline.map(|at| (at, id)));
+        if self.timers.first().is_some_and(|(_, first)| *first == id) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// A session of which nothing is known any more is gone, and its name free.
+    fn remove_if_void(&mut self, id: SessionId) {
+        if !self.sessions.get(&id).is_some_and(|slot| slot.session.is_void()) {
+            return;
+        }
+        let Some(slot) = self.sessions.remove(&id) else { return };
+        self.identities.remove(&slot.identity);
+        if let Some(deadline) = slot.deadline {
+            self.timers.remove(&(deadline, id));
+        }
+        for port in self.ports.values_mut() {
+            port.sessions.retain(|_, session| *session != id);
+        }
+    }
+
+    pub(super) fn disconnect_all(&mut self) {
+        for slot in self.sessions.values_mut() {
+            if let Some((_, outgoing)) = slot.connection.take() {
+                outgoing.close(1001, "the daemon ends");
+            }
+        }
+        self.ports.clear();
+    }
+
+    /// Figures of the sessions that `wanted` picks.
+    pub(super) fn statuses(&self, wanted: impl Fn(SessionId, &Arc<str>) -> bool) -> Vec<serde_json::Value> {
+        let now = self.clock.now();
+        let mut ids: Vec<_> = self.sessions.iter().filter(|(id, slot)| wanted(**id, &slot.identity.origin)).collect();
+        ids.sort_by_key(|(id, _)| **id);
+        ids.into_iter()
+            .map(|(_, slot)| {
+                let mut status = slot.session.status(now);
+                status["origin"] = json!(&*slot.identity.origin);
+                status["profile"] = json!(&slot.identity.profile);
+                status
+            })
+            .collect()
+    }
+
+    /// The whole answer to `websocket-bridge status`.
+    pub(super) fn overview(&self) -> serde_json::Value {
+        json!({
+            "daemon": {
+                "version": env!("CARGO_PKG_VERSION"),
+                "pid": std::process::id(),
+                "uptime_ms": self.clock.now().elapsed.as_millis() as u64,
+                "memory_bytes": os::resident_memory(),
+                "links": self.ports.len(),
+            },
+            "sessions": self.statuses(|_, _| true),
+        })
+    }
+}
+
+impl Identity {
+    /// Whether the log may show the server and what it says: nothing of a private window may reach the disk.
+    fn is_loggable(&self) -> bool {
+        self.mode != Mode::Memory
+    }
+}
+
+impl Slot {
+    fn outgoing(&self, attempt: u64, act: impl FnOnce(&Outgoing)) {
+        if let Some((current, outgoing)) = &self.connection
+            && *current == attempt
+        {
+            act(outgoing);
+        }
+    }
+}
+
+/// One connection, from the first packet to the last; what happens on it becomes inputs of its session. Of one that is not
+/// `loggable` the log shows neither the server nor what it said.
+async fn run_connection(
+    core: Weak<RefCell<Core>>,
+    id: SessionId,
+    attempt: u64,
+    target: server::Target,
+    outgoing: Rc<Outgoing>,
+    loggable: bool,
+) {
+    let server = loggable.then(|| target.url.origin().ascii_serialization());
+    let session = id.0;
+    info!(session, attempt, server, "connecting");
+    let report = |happened: server::Happened| {
+        let input = match happened {
+            server::Happened::Connected { protocol } => {
+                info!(session, attempt, "connected");
+                Input::Connected { attempt, protocol }
+            }
+            server::Happened::Frame(body) => Input::Frame { attempt, body },
+            server::Happened::Pong(payload) => Input::Pong { attempt, payload },
+            server::Happened::Flushed { all: true, .. } => Input::Flushed { attempt },
+            server::Happened::Flushed { .. } => return,
+            server::Happened::Alive => Input::Alive { attempt },
+        };
+        if let Some(core) = core.upgrade() {
+            core.borrow_mut().input(id, input);
+        }
+    };
+    let Some(reason) = server::run(target, &outgoing, report).await.reason else { return };
+    let message = loggable.then(|| tracing::field::display(harmless(&reason.message)));
+    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
+    if let Some(core) = core.upgrade() {
+        core.borrow_mut().input(id, Input::Lost { attempt, reason });
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness from the system the time must do: jitter and epochs need to differ, not to be secret.
+    if getrandom::fill(&mut bytes).is_err() {
+        return fastrand::u64(..);
+    }
+    u64::from_ne_bytes(bytes)
+}

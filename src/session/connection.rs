@@ -1,0 +1,547 @@
+//! The session's side of the server: the connection's states, the heartbeat, what a loss means.
+//!
+//! Owns: when to dial, when to give a connection up, what is written in which order. What comes is `inbox`'s to keep, what
+//! waits is `outbox`'s, and how long to wait before the next attempt is `retry`'s to say.
+
+use super::*;
+use crate::settings;
+use crate::wire::event::{State, StateReport};
+
+/// How long a connection has to prove that it outlived a sleep or a change of the network.
+const PROOF: Duration = Duration::from_secs(5);
+
+/// The longest time before an attempt that a change of the network allows.
+const CANARY: Duration = Duration::from_secs(1);
+
+/// State of the connection.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// Closed on request, or because no port came back.
+    Closed,
+    /// An attempt is under way; `again` if an earlier one failed or its connection was lost.
+    Dialling { attempt: u64, again: bool },
+    /// It is made.
+    Open(Box<Live>),
+    /// The next attempt has its time.
+    Waiting { until: Duration, retry_at: u64, reason: Reason },
+    /// No attempt will be made by itself.
+    Parked { reason: Reason },
+}
+
+/// A connection that is made.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) attempt: u64,
+    pub(super) protocol: Option<Arc<str>>,
+    since: Duration,
+    pub(super) since_ms: u64,
+    /// When the server was last heard.
+    pub(super) heard: Duration,
+    nonce: [u8; 4],
+    ping: Option<Ping>,
+    /// Whether this server answers pings: unknown until it once does or its time is over.
+    pub(super) answers: Option<bool>,
+    /// Everything sent is in the hands of the system.
+    flushed: bool,
+    pub(super) latency: Option<Duration>,
+    beat: Option<Beat>,
+    /// Nothing is read from the server for now.
+    paused: bool,
+}
+
+/// A ping without an answer yet. There is one at a time: its pong proves all before it.
+#[derive(Debug)]
+struct Ping {
+    sent: Duration,
+    number: u64,
+    /// Nothing but its pong is proof that the connection lives.
+    suspicion: Option<Suspicion>,
+}
+
+/// The server's own kind of ping message (`heartbeat.send`).
+#[derive(Debug)]
+struct Beat {
+    next: Duration,
+    /// When the one was sent that has no answer yet.
+    unanswered: Option<Duration>,
+}
+
+/// Why a connection is not believed any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Suspicion {
+    /// The machine slept.
+    Sleep,
+    /// The machine's addresses changed.
+    NetworkChange,
+}
+
+impl Suspicion {
+    fn reason(self, server: &str) -> Reason {
+        let (code, happened) = match self {
+            Self::Sleep => ("sleep", "the machine slept"),
+            Self::NetworkChange => ("network-change", "the network changed"),
+        };
+        Reason::new(code, format!("{happened}, and {server} could not be reached any more on the old connection"))
+    }
+}
+
+/// Making connections and losing them.
+impl Session {
+    /// Dials, or waits until the budget allows it.
+    pub(super) fn dial(&mut self, now: Now) {
+        if !self.may_dial(now) {
+            let message = "there were too many attempts in a short time; the next one waits for the budget \
+                           (`reconnect.burst`, `reconnect.refill_ms`)";
+            let wait = self.may_dial_at().saturating_sub(now.elapsed);
+            return self.wait(wait, Reason::new("attempt-budget", message.into()), now);
+        }
+        self.retry.spend(&self.settings.reconnect, now.elapsed);
+        self.attempts += 1;
+        self.last_attempt = now.elapsed;
+        let attempt = self.attempts;
+        let again = !matches!(self.connection, Connection::Closed);
+        self.set_connection(Connection::Dialling { attempt, again }, now);
+        self.actions.push_back(Action::Connect {
+            attempt,
+            url: self.url.clone(),
+            protocols: self.protocols.clone(),
+            max_message: self.settings.inbox.max_message_bytes,
+        });
+    }
+
+    /// When the budget of attempts allows the next one.
+    pub(super) fn may_dial_at(&self) -> Duration {
+        self.retry.allowed_at(&self.settings.reconnect)
+    }
+
+    pub(super) fn may_dial(&self, now: Now) -> bool {
+        self.may_dial_at() <= now.elapsed
+    }
+
+    pub(super) fn handle_connected(&mut self, attempt: u64, protocol: Option<Arc<str>>, now: Now) {
+        if !matches!(self.connection, Connection::Dialling { attempt: current, .. } if current == attempt) {
+            return;
+        }
+        self.figures.connections += 1;
+        let heartbeat = &self.settings.heartbeat;
+        let beat = heartbeat.send.is_some().then(|| {
+            // Those who were connected at the same time do not all speak at the same time.
+            let first = heartbeat.interval.mul_f64(0.5 + self.rng.f64() / 2.0);
+            Beat { next: now.elapsed + first, unanswered: None }
+        });
+        let live = Live {
+            attempt,
+            protocol,
+            since: now.elapsed,
+            since_ms: now.unix_ms,
+            heard: now.elapsed,
+            nonce: self.rng.u32(..).to_be_bytes(),
+            ping: None,
+            answers: self.answers_pings.then_some(true),
+            flushed: true,
+            latency: None,
+            beat,
+            paused: false,
+        };
+        self.set_connection(Connection::Open(Box::new(live)), now);
+        if let Some(since) = self.outage_since.take() {
+            self.inbox.push_outage(since, now.unix_ms, now.elapsed);
+            self.deliver_newest(now);
+        }
+        for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
+            self.write(attempt, body);
+        }
+        // After the machine slept, this may come before the timer's call.
+        self.outbox.expire(now.elapsed);
+        self.write_queue(now);
+        self.send_receipts();
+    }
+
+    pub(super) fn handle_lost(&mut self, attempt: u64, reason: Reason, now: Now) {
+        if self.attempt() != Some(attempt) {
+            return;
+        }
+        self.figures.errors += 1;
+        if self.is_connected() {
+            if reason.code == "message-too-large" {
+                self.inbox.push_too_large(now.unix_ms, now.elapsed);
+                self.deliver_newest(now);
+            }
+            if reason.close_code == Some(1009) {
+                self.refuse_largest();
+            }
+        }
+        self.connection_over(now);
+        match self.retry.next(verdict(&reason), reason.hint, &self.settings.reconnect, &mut self.rng) {
+            retry::Next::After(delay) => self.wait(delay, reason, now),
+            retry::Next::Never(why) => {
+                let message = why.map_or_else(|| reason.message.clone(), |why| format!("{}; {why}", reason.message));
+                self.set_connection(Connection::Parked { reason: Reason { message, retryable: false, ..reason } }, now);
+            }
+        }
+        self.send_receipts();
+    }
+
+    /// The next attempt comes after `delay`, or later if the budget does not allow it by then.
+    fn wait(&mut self, delay: Duration, reason: Reason, now: Now) {
+        let until = (now.elapsed + delay).max(self.may_dial_at());
+        let wait = u64::try_from((until - now.elapsed).as_millis()).unwrap_or(u64::MAX);
+        let retry_at = now.unix_ms.saturating_add(wait);
+        let reason = Reason { retryable: true, ..reason };
+        self.set_connection(Connection::Waiting { until, retry_at, reason }, now);
+    }
+
+    /// Ends the connection, or the attempt, or the waiting for one.
+    pub(super) fn close(&mut self, reason: &'static str, now: Now) {
+        if let Some(attempt) = self.attempt() {
+            self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason });
+        }
+        self.connection_over(now);
+        self.set_connection(Connection::Closed, now);
+        self.send_receipts();
+    }
+
+    /// What the end of a connection means for the streams, whoever ended it.
+    fn connection_over(&mut self, now: Now) {
+        if let Connection::Open(live) = &self.connection {
+            self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
+            self.outage_since.get_or_insert(now.unix_ms);
+            self.outbox.connection_lost();
+        }
+        if let Some(settings) = self.next_settings.take() {
+            self.apply(*settings);
+        }
+    }
+
+    /// The server said that a message was too large for it; one that is refused without an id has nobody else to tell it.
+    fn refuse_largest(&mut self) {
+        let Some(size) = self.outbox.refuse_largest() else { return };
+        let message = format!(
+            "{} closed the connection because a message was too large for it; the largest that it had not confirmed, of \
+             {size} bytes, is not sent again",
+            server_of(&self.url)
+        );
+        for port in self.ports.clone() {
+            self.tell(port, Problem::new(Code::TooLarge, message.clone()), None);
+        }
+    }
+
+    /// What happened outside may have cut the connection without anybody saying so: only an answer is proof now.
+    pub(super) fn distrust(&mut self, suspicion: Suspicion, now: Now) {
+        let reason = suspicion.reason(&server_of(&self.url));
+        match &mut self.connection {
+            Connection::Open(live) if live.answers == Some(false) => {
+                // It can prove nothing.
+                let attempt = live.attempt;
+                self.give_up(attempt, reason, now);
+            }
+            Connection::Open(live) => {
+                // What was under way before may have been answered before: that proves nothing.
+                live.nonce = self.rng.u32(..).to_be_bytes();
+                live.ping = None;
+                let number = self.outbox.last_written().unwrap_or(0);
+                self.ping(number, Some(suspicion), now);
+            }
+            // The network may be back, and with it the way to the server. One attempt costs nobody anything.
+            Connection::Waiting { until, retry_at, reason }
+                if verdict(reason) == Verdict::Soon && matches!(suspicion, Suspicion::NetworkChange) =>
+            {
+                let canary = CANARY.mul_f64(self.rng.f64());
+                let sooner = (now.elapsed + canary).max(self.retry.allowed_at(&self.settings.reconnect));
+                if sooner < *until {
+                    let saved = u64::try_from((*until - sooner).as_millis()).unwrap_or(u64::MAX);
+                    (*until, *retry_at) = (sooner, retry_at.saturating_sub(saved));
+                    self.tell_state();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn set_connection(&mut self, connection: Connection, now: Now) {
+        self.connection = connection;
+        self.since = now.unix_ms;
+        self.tell_state();
+    }
+
+    fn tell_state(&mut self) {
+        let report = self.report();
+        for &port in &self.ports {
+            let event = Event::State { session: Arc::clone(&self.name), state: Box::new(report.clone()) };
+            self.actions.push_back(Action::ToExtension { port, event });
+        }
+    }
+
+    /// When the connection has something to do.
+    pub(super) fn connection_due(&self) -> Option<(Duration, Timer)> {
+        match &self.connection {
+            Connection::Waiting { until, .. } => Some((*until, Timer::Retry)),
+            Connection::Open(live) => live.due(&self.settings.heartbeat).map(|at| (at, Timer::Heartbeat)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn connection_timeout(&mut self, now: Now) {
+        match &self.connection {
+            Connection::Waiting { until, .. } if *until <= now.elapsed => self.dial(now),
+            Connection::Open(_) => self.heartbeat(now),
+            _ => {}
+        }
+    }
+
+    /// Stops reading when the inbox wants it so, and reads on when there is room.
+    pub(super) fn pause_or_resume(&mut self, now: Now) {
+        let wanted = self.inbox.wants_pause();
+        let Connection::Open(live) = &mut self.connection else { return };
+        if live.paused == wanted {
+            return;
+        }
+        live.paused = wanted;
+        let attempt = live.attempt;
+        if wanted {
+            return self.actions.push_back(Action::Pause { attempt });
+        }
+        // What the server said meanwhile was not heard: its time begins now.
+        live.heard = now.elapsed;
+        if let Some(ping) = &mut live.ping {
+            ping.sent = now.elapsed;
+        }
+        if let Some(unanswered) = live.beat.as_mut().and_then(|beat| beat.unanswered.as_mut()) {
+            *unanswered = now.elapsed;
+        }
+        self.actions.push_back(Action::Resume { attempt });
+    }
+
+    /// The open connection, if `attempt` is its number.
+    pub(super) fn live(&mut self, attempt: u64) -> Option<&mut Live> {
+        match &mut self.connection {
+            Connection::Open(live) if live.attempt == attempt => Some(live),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.connection, Connection::Open(_))
+    }
+
+    /// Number of the connection that is made or being made.
+    pub(super) fn attempt(&self) -> Option<u64> {
+        match &self.connection {
+            Connection::Dialling { attempt, .. } => Some(*attempt),
+            Connection::Open(live) => Some(live.attempt),
+            _ => None,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        match &self.connection {
+            Connection::Closed => State::Disconnected,
+            Connection::Dialling { again: false, .. } => State::Connecting,
+            Connection::Dialling { .. } | Connection::Waiting { .. } => State::Reconnecting,
+            Connection::Open(_) => State::Connected,
+            Connection::Parked { .. } => State::Error,
+        }
+    }
+
+    pub(super) fn report(&self) -> StateReport {
+        let (retry_at, reason) = match &self.connection {
+            Connection::Waiting { retry_at, reason, .. } => (Some(*retry_at), Some(reason.clone())),
+            Connection::Parked { reason } => (None, Some(reason.clone())),
+            _ => (None, None),
+        };
+        let protocol = match &self.connection {
+            Connection::Open(live) => live.protocol.clone(),
+            _ => None,
+        };
+        StateReport { state: self.state(), since: self.since, attempt: self.attempt(), retry_at, protocol, reason }
+    }
+}
+
+/// What is said on a connection.
+impl Session {
+    pub(super) fn handle_frame(&mut self, attempt: u64, body: Body, now: Now) {
+        let Some(live) = self.live(attempt) else { return };
+        live.heard = now.elapsed;
+        self.figures.messages_received += 1;
+        self.figures.bytes_received += body.len() as u64;
+        if self.is_answer_to_beat(&body, now) {
+            return;
+        }
+        self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        self.deliver_newest(now);
+    }
+
+    pub(super) fn handle_pong(&mut self, attempt: u64, payload: [u8; PING_BYTES], now: Now) {
+        let Some(live) = self.live(attempt) else { return };
+        live.heard = now.elapsed;
+        let (nonce, number) = payload.split_at(live.nonce.len());
+        let number = number.try_into().map_or(0, u64::from_be_bytes);
+        // A peer may answer only the newest ping, and only one is out: any other payload is not ours.
+        let Some(ping) = live.ping.take_if(|ping| ping.number == number && nonce == live.nonce) else { return };
+        live.answers = Some(true);
+        live.latency = Some(now.elapsed.saturating_sub(ping.sent));
+        self.answers_pings = true;
+        self.figures.last_pong_at = Some(now.unix_ms);
+        self.outbox.received(number);
+        self.confirm(now);
+        self.send_receipts();
+    }
+
+    pub(super) fn handle_flushed(&mut self, attempt: u64, now: Now) {
+        if let Some(live) = self.live(attempt) {
+            live.flushed = true;
+            self.confirm(now);
+            self.send_receipts();
+        }
+    }
+
+    /// Writes what waits, if there is a connection.
+    pub(super) fn write_queue(&mut self, now: Now) {
+        let Connection::Open(live) = &self.connection else { return };
+        let attempt = live.attempt;
+        while let Some(item) = self.outbox.write_next() {
+            let body = item.body.clone();
+            self.write(attempt, body);
+        }
+        self.confirm(now);
+    }
+
+    fn write(&mut self, attempt: u64, body: Body) {
+        if let Some(live) = self.live(attempt) {
+            live.flushed = false;
+        }
+        self.figures.messages_sent += 1;
+        self.figures.bytes_sent += body.len() as u64;
+        self.actions.push_back(Action::ToServer { attempt, body });
+    }
+
+    /// Asks the server's peer whether it has what was written: by a ping behind it, one at a time. A server that never
+    /// answers pings can confirm nothing; for it, written is all that can be known.
+    fn confirm(&mut self, now: Now) {
+        let Connection::Open(live) = &self.connection else { return };
+        let Some(number) = self.outbox.last_written() else { return };
+        if live.answers == Some(false) {
+            if live.flushed {
+                self.outbox.received(number);
+            }
+        } else if live.ping.is_none() {
+            self.ping(number, None, now);
+        }
+    }
+
+    fn ping(&mut self, number: u64, suspicion: Option<Suspicion>, now: Now) {
+        let Connection::Open(live) = &mut self.connection else { return };
+        live.ping = Some(Ping { sent: now.elapsed, number, suspicion });
+        self.figures.last_ping_at = Some(now.unix_ms);
+        let mut payload = [0; PING_BYTES];
+        let (nonce, rest) = payload.split_at_mut(live.nonce.len());
+        nonce.copy_from_slice(&live.nonce);
+        rest.copy_from_slice(&number.to_be_bytes());
+        self.actions.push_back(Action::Ping { attempt: live.attempt, payload });
+    }
+
+    /// Does what is due: a ping, or what follows from one that was not answered in time.
+    fn heartbeat(&mut self, now: Now) {
+        self.beat(now);
+        let heartbeat = &self.settings.heartbeat;
+        let Connection::Open(live) = &mut self.connection else { return };
+        if live.ping_due(heartbeat).is_none_or(|due| due > now.elapsed) {
+            return;
+        }
+        let Some(ping) = &live.ping else {
+            let number = self.outbox.last_written().unwrap_or(0);
+            return self.ping(number, None, now);
+        };
+        let attempt = live.attempt;
+        if let Some(suspicion) = ping.suspicion {
+            let reason = suspicion.reason(&server_of(&self.url));
+            return self.give_up(attempt, reason, now);
+        }
+        if live.answers == Some(true) && live.heard <= ping.sent {
+            let reason = self.silence("a ping");
+            return self.give_up(attempt, reason, now);
+        }
+        // It lives, or it never answers pings and is not to be dropped for that alone. The pong may still be due behind
+        // a long message.
+        live.ping = None;
+        live.heard = now.elapsed;
+        live.answers = live.answers.or(Some(false));
+        self.confirm(now);
+        self.send_receipts();
+    }
+
+    /// The same for a server with a ping message of its own.
+    fn beat(&mut self, now: Now) {
+        let heartbeat = &self.settings.heartbeat;
+        let Connection::Open(live) = &mut self.connection else { return };
+        let (attempt, heard, paused) = (live.attempt, live.heard, live.paused);
+        let (Some(beat), Some(text)) = (&mut live.beat, &heartbeat.send) else { return };
+        if let Some(sent) = beat.unanswered
+            && sent + heartbeat.timeout <= now.elapsed
+            && !paused
+        {
+            beat.unanswered = None;
+            if self.answers_beats && heard <= sent {
+                let reason = self.silence("a ping message (`heartbeat.send`)");
+                return self.give_up(attempt, reason, now);
+            }
+        }
+        if beat.next <= now.elapsed {
+            beat.next = now.elapsed + heartbeat.interval;
+            if heartbeat.reply.is_some() {
+                beat.unanswered.get_or_insert(now.elapsed);
+            }
+            let body = Body::Json(text.as_bytes().to_vec().into());
+            self.write(attempt, body);
+        }
+    }
+
+    /// Whether this is the server's answer to its own kind of ping message, which is for nobody else.
+    fn is_answer_to_beat(&mut self, body: &Body, now: Now) -> bool {
+        let (Some(reply), Body::Json(json)) = (&self.settings.heartbeat.reply, body) else { return false };
+        if !pattern::matches(reply, json) {
+            return false;
+        }
+        self.answers_beats = true;
+        if let Connection::Open(live) = &mut self.connection
+            && let Some(sent) = live.beat.as_mut().and_then(|beat| beat.unanswered.take())
+        {
+            live.latency = Some(now.elapsed.saturating_sub(sent));
+        }
+        true
+    }
+
+    fn silence(&self, unanswered: &str) -> Reason {
+        let (server, time) = (server_of(&self.url), self.settings.heartbeat.timeout.as_secs_f32());
+        Reason::new("heartbeat", format!("{server} did not answer {unanswered} within {time} s and sent nothing else"))
+    }
+
+    /// Ends a connection that is of no use any more.
+    fn give_up(&mut self, attempt: u64, reason: Reason, now: Now) {
+        self.actions.push_back(Action::Disconnect { attempt, code: 1001, reason: "no answer" });
+        self.handle_lost(attempt, reason, now);
+    }
+}
+
+impl Live {
+    /// When the heartbeat has something to do.
+    fn due(&self, heartbeat: &settings::Heartbeat) -> Option<Duration> {
+        let beat = self.beat.iter().flat_map(|beat| {
+            let answer = beat.unanswered.filter(|_| !self.paused).map(|sent| sent + heartbeat.timeout);
+            [Some(beat.next), answer].into_iter().flatten()
+        });
+        self.ping_due(heartbeat).into_iter().chain(beat).min()
+    }
+
+    /// When a ping is due, or the answer to one. Whoever does not listen must not wait for an answer.
+    fn ping_due(&self, heartbeat: &settings::Heartbeat) -> Option<Duration> {
+        if self.paused {
+            return None;
+        }
+        Some(match &self.ping {
+            Some(Ping { sent, suspicion: Some(_), .. }) => *sent + PROOF.min(heartbeat.timeout),
+            Some(Ping { sent, .. }) => *sent + heartbeat.timeout,
+            None => self.heard + heartbeat.interval,
+        })
+    }
+}

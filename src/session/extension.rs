@@ -1,0 +1,330 @@
+//! The session's side of the ports: who reads, what they ask for, what they are told.
+//!
+//! Owns: attaching and leaving, the answers to requests, deliveries and receipts on their way out. What is delivered is
+//! `inbox`'s, what is sent is `outbox`'s.
+
+use super::connection::Connection;
+use super::inbox::{Content, Delivery, Manner, Place};
+use super::outbox::Queued;
+use super::*;
+use crate::wire::event::Opened;
+use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, WINDOW};
+
+/// The least time between two attempts that an extension asks for.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+impl Session {
+    pub(super) fn handle_open(
+        &mut self,
+        port: PortId,
+        open: Open,
+        url: Option<Url>,
+        settings: Option<Box<Settings>>,
+        reference: Option<String>,
+        now: Now,
+    ) {
+        if let Some(problem) = self.refusal(port, &open, url.as_ref()) {
+            return self.tell(port, problem, reference);
+        }
+        self.blank = false;
+        let mut changed = settings.is_some();
+        if let Some(settings) = settings {
+            self.configure(settings);
+        }
+        if let Some(url) = url {
+            changed |= self.url != url;
+            self.url = url;
+        }
+        if let Some(protocols) = open.protocols {
+            changed |= self.protocols != protocols;
+            self.protocols = protocols;
+        }
+        let manner = Manner { acknowledge: open.acknowledge, as_text: open.as_text };
+        let place = if open.observe {
+            self.inbox.observe(port, open.as_text, now.elapsed);
+            Place { acked: self.inbox.head(), pending: 0, superseded: None }
+        } else {
+            self.inbox.attach(port, &open.consumer, manner, open.after.as_ref(), &self.epoch, now.elapsed)
+        };
+        if let Some(older) = place.superseded.filter(|older| *older != port) {
+            self.ports.retain(|attached| *attached != older);
+            let message = format!("another port opened session `{}` as consumer `{}`", self.name, open.consumer);
+            self.tell(older, Problem::new(Code::Superseded, message), None);
+        }
+        if !self.ports.contains(&port) {
+            self.ports.push(port);
+        }
+        self.deserted = None;
+        let connect = match self.connection {
+            Connection::Closed => true,
+            // Somebody has changed what it may have waited for.
+            Connection::Parked { .. } => changed,
+            _ => false,
+        };
+        let state = match self.connection {
+            _ if !connect => self.state(),
+            Connection::Closed if self.may_dial(now) => State::Connecting,
+            _ => State::Reconnecting,
+        };
+        let acknowledge = if open.observe { None } else { Some(open.acknowledge) };
+        self.tell_opened(port, acknowledge, place.acked, place.pending, state, reference);
+        if connect {
+            self.retry.start_anew();
+            self.dial(now);
+        } else {
+            let state = Box::new(self.report());
+            let event = Event::State { session: Arc::clone(&self.name), state };
+            self.actions.push_back(Action::ToExtension { port, event });
+        }
+        if !open.observe {
+            self.outbox.report_to(port, &open.consumer);
+            self.send_receipts();
+        }
+        self.deliver(now);
+    }
+
+    /// Why a port may not open the session so.
+    fn refusal(&self, port: PortId, open: &Open, url: Option<&Url>) -> Option<Problem> {
+        if let Some(url) = url.filter(|url| !self.blank && !same_server(&self.url, url)) {
+            let message = format!(
+                "session `{}` belongs to {}; close it with `forget: true` first, or use another name for {}",
+                self.name,
+                server_of(&self.url),
+                server_of(url)
+            );
+            return Some(Problem::new(Code::UrlDiffers, message));
+        }
+        if open.observe && !self.inbox.admits_observer(port) {
+            let message = format!("session `{}` is watched by {MAX_CONSUMERS} ports, which is the limit", self.name);
+            return Some(Problem::new(Code::TooManyConsumers, message));
+        }
+        if !open.observe && !self.inbox.admits(&open.consumer) {
+            let message = format!(
+                "session `{}` has {MAX_CONSUMERS} consumers, which is the limit, and `{}` is none of them; a consumer's name \
+                 belongs to a reader that comes back, not to each of its lives",
+                self.name, open.consumer
+            );
+            return Some(Problem::new(Code::TooManyConsumers, message));
+        }
+        None
+    }
+
+    pub(super) fn handle_send(&mut self, port: PortId, send: Send, reference: Option<String>, now: Now) {
+        let Some(consumer) = self.inbox.consumer_of(port) else { return self.tell_no_place(port, reference) };
+        let wants = |stage| send.receipts.as_ref().is_some_and(|receipts| receipts.contains(&stage));
+        if self.mode == Mode::Memory && wants(Stage::Stored) {
+            let message = format!(
+                "session `{}` is in memory mode, in which nothing is stored, so `stored` cannot be said; the message was \
+                 not taken. Ask for other `receipts`, or open the session in durable mode",
+                self.name
+            );
+            return self.tell(port, Problem::new(Code::NotDurable, message), reference);
+        }
+        let body = send.body.clone();
+        match self.outbox.push(now.elapsed, port, consumer, send) {
+            Queued::New(number) => {
+                if self.mode == Mode::Durable {
+                    self.actions.push_back(Action::Persist { number, body });
+                }
+                self.write_queue(now);
+            }
+            Queued::Repeated | Queued::Full { told: true } => {}
+            Queued::Full { told: false } => {
+                let message = format!(
+                    "the queue of session `{}` towards the server is full; the message was not taken. Send it again when \
+                     the session is connected and the queue shorter",
+                    self.name
+                );
+                self.tell(port, Problem::new(Code::QueueFull, message), reference);
+            }
+        }
+        self.send_receipts();
+    }
+
+    pub(super) fn handle_subscribe(
+        &mut self,
+        port: PortId,
+        key: String,
+        payload: Option<Body>,
+        reference: Option<String>,
+        now: Now,
+    ) {
+        let Some(body) = self.subscription_body(port, payload, &reference) else { return };
+        if self.outbox.subscribe(key, body, self.is_connected()) {
+            return self.write_queue(now);
+        }
+        let message = format!(
+            "session `{}` has {MAX_SUBSCRIPTIONS} subscriptions, or they are larger than its queue; send `unsubscribe` for \
+             what is not needed any more",
+            self.name
+        );
+        self.tell(port, Problem::new(Code::TooManySubscriptions, message), reference);
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        port: PortId,
+        key: &str,
+        payload: Option<Body>,
+        reference: Option<String>,
+        now: Now,
+    ) {
+        let Some(body) = self.subscription_body(port, payload, &reference) else { return };
+        self.outbox.unsubscribe(key, body, self.is_connected());
+        self.write_queue(now);
+    }
+
+    /// What a subscription of this port is to send; if there is nothing, the port is told.
+    fn subscription_body(&mut self, port: PortId, payload: Option<Body>, reference: &Option<String>) -> Option<Body> {
+        if self.inbox.consumer_of(port).is_none() {
+            self.tell_no_place(port, reference.clone());
+            return None;
+        }
+        if payload.is_none() {
+            let message = "there is no template for subscriptions; say in `payload` what to send";
+            self.tell(port, Problem::new(Code::NoTemplate, message), reference.clone());
+        }
+        payload
+    }
+
+    pub(super) fn handle_ack(
+        &mut self,
+        port: PortId,
+        seq: u64,
+        epoch: Option<&str>,
+        reference: Option<String>,
+        now: Now,
+    ) {
+        if self.inbox.consumer_of(port).is_none() {
+            return self.tell_no_place(port, reference);
+        }
+        if epoch.is_some_and(|epoch| epoch != &*self.epoch) {
+            return;
+        }
+        match self.inbox.acknowledge(port, seq) {
+            Ok(()) => self.deliver(now),
+            Err(ahead) => {
+                let message = format!(
+                    "`seq` {seq} is above {}, the highest that was delivered to this port; acknowledge only what has come",
+                    ahead.delivered
+                );
+                self.tell(port, Problem::new(Code::AckAhead, message), reference);
+            }
+        }
+    }
+
+    pub(super) fn handle_reconnect(&mut self, port: PortId, reference: Option<String>, now: Now) {
+        match self.connection {
+            Connection::Dialling { .. } | Connection::Open(_) => {}
+            _ if self.attempts > 0 && now.elapsed < self.last_attempt + RECONNECT_PAUSE => {
+                let message = "the last attempt was less than a second ago; ask again a second later";
+                self.tell(port, Problem::new(Code::RateLimited, message), reference);
+            }
+            _ if !self.may_dial(now) => {
+                let message = format!(
+                    "there were too many attempts in a short time; the next one is possible in {} s. The settings \
+                     `reconnect.burst` and `reconnect.refill_ms` say how many",
+                    self.may_dial_at().saturating_sub(now.elapsed).as_secs() + 1
+                );
+                self.tell(port, Problem::new(Code::RateLimited, message), reference);
+            }
+            _ => {
+                if matches!(self.connection, Connection::Parked { .. }) {
+                    self.retry.start_anew();
+                }
+                self.dial(now);
+            }
+        }
+    }
+
+    pub(super) fn detach(&mut self, port: PortId, now: Now) {
+        self.inbox.detach(port, now.elapsed);
+        self.ports.retain(|attached| *attached != port);
+        if self.ports.is_empty() && self.deserted.is_none() {
+            self.deserted = Some(now.elapsed);
+        }
+    }
+
+    /// All that can go out now.
+    pub(super) fn deliver(&mut self, now: Now) {
+        let Self { inbox, actions, name, token, .. } = self;
+        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *token)));
+    }
+
+    /// What has just been appended, to those who only watch, and all that can go out now.
+    pub(super) fn deliver_newest(&mut self, now: Now) {
+        let Self { inbox, actions, name, token, .. } = self;
+        inbox.show(|delivery| actions.push_back(delivery.action(name, *token)));
+        self.deliver(now);
+    }
+
+    pub(super) fn send_receipts(&mut self) {
+        let Self { ports, inbox, outbox, .. } = self;
+        for receipt in outbox.take_receipts(|port| ports.contains(&port), |consumer| inbox.reader_of(consumer)) {
+            let session = Arc::clone(&self.name);
+            let event = Event::Receipt { session, stage: receipt.stage, ids: receipt.ids, reason: receipt.reason };
+            self.actions.push_back(Action::ToExtension { port: receipt.port, event });
+        }
+    }
+
+    fn tell_opened(
+        &mut self,
+        port: PortId,
+        acknowledge: Option<Acknowledge>,
+        acked: u64,
+        pending: u64,
+        state: State,
+        reference: Option<String>,
+    ) {
+        let opened = Opened {
+            reference,
+            session: Arc::clone(&self.name),
+            epoch: Arc::clone(&self.epoch),
+            state,
+            head: self.inbox.head(),
+            acked,
+            pending,
+            ack: acknowledge.unwrap_or(Acknowledge::Auto).as_str(),
+            window: acknowledge.map(|_| WINDOW),
+        };
+        self.actions.push_back(Action::ToExtension { port, event: Event::Opened(Box::new(opened)) });
+    }
+
+    /// An epoch has begun under all attached ports.
+    pub(super) fn tell_new_epoch(&mut self) {
+        let state = self.state();
+        for (port, acknowledge) in self.inbox.ports().collect::<Vec<_>>() {
+            self.tell_opened(port, acknowledge, 0, 0, state, None);
+        }
+    }
+
+    pub(super) fn tell(&mut self, port: PortId, problem: Problem, reference: Option<String>) {
+        let event = problem.about(&*self.name).answering(reference).into();
+        self.actions.push_back(Action::ToExtension { port, event });
+    }
+
+    /// The port asked for what only a consumer's port can have.
+    fn tell_no_place(&mut self, port: PortId, reference: Option<String>) {
+        let name = &self.name;
+        let problem = if self.inbox.is_observer(port) {
+            let message = format!("this port only watches session `{name}`; open it without `observe` for that");
+            Problem::new(Code::ReadOnly, message)
+        } else {
+            let message = format!("this port does not read session `{name}` (any more); send `open` first");
+            Problem::new(Code::UnknownSession, message)
+        };
+        self.tell(port, problem, reference);
+    }
+}
+
+impl Delivery {
+    fn action(self, session: &Arc<str>, token: u64) -> Action {
+        let Self { port, seq, at, content, replay, auto } = self;
+        let (session, token) = (Arc::clone(session), auto.then_some(token));
+        let event = match content {
+            Content::Message(body) => Event::Message { session, seq, at, body, replay, token },
+            Content::Gap(gap) => Event::Gap { session, seq, gap, replay, token },
+        };
+        Action::ToExtension { port, event }
+    }
+}

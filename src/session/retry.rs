@@ -1,0 +1,213 @@
+//! When the next attempt to connect comes, and whether there is to be one.
+//!
+//! Owns: the verdict on each way a connection can end ([`ENDINGS`]), the delays, and the budget of attempts. Does not know
+//! states, nor who is told.
+//!
+//! The rule behind it all: a server that comes back must not be stormed by everybody who lost it (DESIGN's G7). What can
+//! bring a server down is not the exponent but the first delay, so that one is drawn from a wide window whenever the loss
+//! looks like everybody's.
+
+use std::time::Duration;
+
+use crate::settings;
+use crate::wire::Reason;
+use crate::wire::event::Hint;
+
+/// What the end of a connection means for the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Only this connection failed, as far as anybody can know: within about a second, then later and later.
+    Soon,
+    /// The server went away for everybody, or turns everybody down: at some moment of a wide window.
+    Spread,
+    /// The server finds fault with what it is sent: as [`Verdict::Spread`], but not after the third time in a row.
+    Thrice,
+    /// Trying again cannot help until somebody changes something.
+    Park,
+}
+
+/// By what an ending is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// The close code of the WebSocket, from and to.
+    Close(u16, u16),
+    /// The HTTP status of the answer to the upgrade, from and to.
+    Status(u16, u16),
+    /// `reason.code`.
+    Code(&'static str),
+}
+
+/// A way a connection can end, or fail to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// By what it is known; the first that fits counts.
+    pub sign: Sign,
+    /// What it means for the next attempt.
+    pub verdict: Verdict,
+    /// What happened, in a sentence.
+    pub meaning: &'static str,
+}
+
+/// All endings and what follows from them, as `PROTOCOL.md` shows them.
+pub const ENDINGS: &[Ending] = {
+    use Sign::{Close, Code, Status};
+    use Verdict::{Park, Soon, Spread, Thrice};
+    const fn ending(sign: Sign, verdict: Verdict, meaning: &'static str) -> Ending {
+        Ending { sign, verdict, meaning }
+    }
+    &[
+        ending(Status(401, 401), Park, "The server wants other credentials."),
+        ending(Status(403, 403), Park, "The server says no."),
+        ending(Status(407, 407), Park, "A proxy wants credentials."),
+        ending(Status(300, 399), Spread, "A redirect; none is ever followed."),
+        ending(
+            Status(400, 499),
+            Spread,
+            "The server does not take this request; during a restart it may be a proxy that says so.",
+        ),
+        ending(Status(500, 599), Spread, "The server is in trouble, or not there behind its proxy."),
+        ending(Status(100, 999), Spread, "An answer that is no WebSocket."),
+        ending(Close(1000, 1000), Spread, "The server is done with the connection."),
+        ending(Close(1001, 1001), Spread, "The server goes away."),
+        ending(Close(1002, 1002), Thrice, "The server says that this side broke the protocol."),
+        ending(Close(1003, 1003), Thrice, "The server does not take this kind of message."),
+        ending(Close(1005, 1005), Spread, "Closed without a code."),
+        ending(Close(1007, 1007), Thrice, "The server says that a message was not what it claimed to be."),
+        ending(Close(1008, 1008), Thrice, "Against the server's policy; many say so of credentials."),
+        ending(
+            Close(1009, 1009),
+            Spread,
+            "A message was too large for the server; the largest that it has not confirmed is refused.",
+        ),
+        ending(Close(1010, 1010), Thrice, "The server misses an extension of the protocol."),
+        ending(Close(1011, 1011), Spread, "The server failed."),
+        ending(Close(1012, 1012), Spread, "The server restarts."),
+        ending(Close(1013, 1013), Spread, "The server is overloaded."),
+        ending(Close(1014, 1014), Spread, "A gateway got no good answer."),
+        ending(Close(3000, 3000), Park, "Unauthorized (registered with IANA)."),
+        ending(Close(3003, 3003), Park, "Forbidden (registered with IANA)."),
+        ending(Close(4401, 4401), Park, "Unauthorized (custom: 4000 and the HTTP status)."),
+        ending(Close(4403, 4403), Park, "Forbidden (custom: 4000 and the HTTP status)."),
+        ending(Close(1000, 4999), Spread, "Any other code."),
+        ending(Code("dns"), Soon, "The server's name could not be looked up."),
+        ending(Code("refused"), Spread, "Nothing listens there."),
+        ending(Code("timeout"), Soon, "No TCP connection in time."),
+        ending(Code("network"), Soon, "Another error of the network."),
+        ending(Code("tls"), Spread, "No encrypted connection: certificate, name or handshake."),
+        ending(Code("upgrade-timeout"), Spread, "No answer to the upgrade in time."),
+        ending(Code("upgrade"), Spread, "The upgrade was answered with something else."),
+        ending(Code("reset"), Spread, "The connection ended without being closed."),
+        ending(Code("protocol"), Spread, "The server broke the WebSocket protocol."),
+        ending(
+            Code("message-too-large"),
+            Spread,
+            "The server sent more than `inbox.max_message_bytes` in one message.",
+        ),
+        ending(Code("write-timeout"), Soon, "The server took nothing for too long."),
+        ending(Code("heartbeat"), Soon, "The server did not answer a ping and said nothing else."),
+        ending(Code("sleep"), Soon, "The machine slept, and the connection did not outlive it."),
+        ending(Code("network-change"), Soon, "The network changed, and the connection did not outlive it."),
+        ending(Code("attempt-budget"), Soon, "Too many attempts in a short time; the next one waits for the budget."),
+        ending(Code("not-allowed"), Park, "The configuration does not allow the server any more."),
+    ]
+};
+
+/// What follows from this reason.
+#[must_use]
+pub fn verdict(reason: &Reason) -> Verdict {
+    let fits = |sign: &Sign| match (sign, reason.http_status, reason.close_code) {
+        (Sign::Status(from, to), Some(status), _) => (*from..=*to).contains(&status),
+        (Sign::Close(from, to), None, Some(code)) => (*from..=*to).contains(&code),
+        (Sign::Code(code), None, None) => *code == reason.code,
+        _ => false,
+    };
+    ENDINGS.iter().find(|ending| fits(&ending.sign)).map_or(Verdict::Spread, |ending| ending.verdict)
+}
+
+/// How many times in a row [`Verdict::Thrice`] is heard before it is believed.
+const THRICE: u32 = 3;
+
+/// The longest time that a server's hint may ask for: an hour of a wrong hint can be lived with.
+const MAX_HINT: Duration = Duration::from_secs(60 * 60);
+
+/// Counts failures, draws delays and keeps the budget.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    /// Ends of connections and attempts since one was stable.
+    failures: u32,
+    /// Those with [`Verdict::Thrice`] among them.
+    faults: u32,
+    /// When the budget of attempts will be full again: each attempt moves it by one refill.
+    full_at: Duration,
+}
+
+/// What comes after a failure.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// The next attempt, not before the delay is over.
+    After(Duration),
+    /// None; and why, if the verdict alone does not say it.
+    Never(Option<String>),
+}
+
+impl Retry {
+    /// What comes after one more failure.
+    ///
+    /// The delay is anything between none and a bound that grows ("full jitter": clients that failed together do not
+    /// return together). After a loss that looks like everybody's the bound is never below the window.
+    pub(super) fn next(
+        &mut self,
+        verdict: Verdict,
+        hint: Option<Hint>,
+        settings: &settings::Reconnect,
+        rng: &mut fastrand::Rng,
+    ) -> Next {
+        let exponential = settings.first.as_secs_f64() * settings.multiplier.powi(self.failures.min(1000) as i32);
+        let exponential = Duration::from_secs_f64(exponential.min(settings.max.as_secs_f64()));
+        self.failures = self.failures.saturating_add(1);
+        if verdict == Verdict::Thrice {
+            self.faults += 1;
+        }
+        match verdict {
+            Verdict::Park => return Next::Never(None),
+            Verdict::Thrice if self.faults >= THRICE => {
+                return Next::Never(Some(format!("said {THRICE} times in a row")));
+            }
+            _ if settings.max_attempts != 0 && self.failures >= settings.max_attempts => {
+                let attempts = settings.max_attempts;
+                return Next::Never(Some(format!("given up after {attempts} in a row (`reconnect.max_attempts`)")));
+            }
+            _ => {}
+        }
+        let milliseconds = |ms: u64| Duration::from_millis(ms).min(MAX_HINT);
+        let window = match (hint.and_then(|hint| hint.window_ms), verdict) {
+            (Some(window), _) => milliseconds(window),
+            (None, Verdict::Soon) => Duration::ZERO,
+            (None, _) => settings.herd_window,
+        };
+        let wanted = hint.map_or(Duration::ZERO, |hint| milliseconds(hint.after_ms));
+        Next::After(wanted + exponential.max(window).mul_f64(rng.f64()))
+    }
+
+    /// A connection that was open for `lifetime` has ended: one that lasted has proved the server well.
+    pub(super) fn connection_lived(&mut self, lifetime: Duration, settings: &settings::Reconnect) {
+        if lifetime >= settings.stable {
+            self.start_anew();
+        }
+    }
+
+    /// Somebody changed something, or asked: what was counted counts no more. The budget does.
+    pub(super) fn start_anew(&mut self) {
+        (self.failures, self.faults) = (0, 0);
+    }
+
+    /// When the budget allows the next attempt.
+    pub(super) fn allowed_at(&self, settings: &settings::Reconnect) -> Duration {
+        self.full_at.saturating_sub(settings.refill * settings.burst.saturating_sub(1))
+    }
+
+    /// An attempt is made.
+    pub(super) fn spend(&mut self, settings: &settings::Reconnect, now: Duration) {
+        self.full_at = self.full_at.max(now) + settings.refill;
+    }
+}
