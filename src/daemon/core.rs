@@ -27,20 +27,42 @@ use crate::settings::{Layer, Limits, Place, SettingError, Settings};
 use crate::wire::event::{Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
-/// Tells sessions the time.
+/// Tells sessions the time, and whether the machine slept. Their time goes on while it does; that of the runtime's timers
+/// may not.
 #[derive(Debug)]
 pub(super) struct Clock {
-    start: Instant,
+    start: Duration,
+    /// Time asleep that was already told.
+    asleep: Duration,
 }
 
 impl Clock {
-    fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { elapsed: self.start.elapsed(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    /// A sleep that is shorter is none: clocks differ a little.
+    const SLEEP: Duration = Duration::from_secs(2);
+
+    fn start() -> Self {
+        Self { start: os::boot_time(), asleep: os::time_asleep() }
     }
 
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
+        Now { elapsed: os::boot_time().saturating_sub(self.start), unix_ms }
+    }
+
+    /// When, by the runtime's clock, it is `elapsed` if the machine stays awake.
     pub(super) fn instant(&self, elapsed: Duration) -> Instant {
-        self.start + elapsed
+        Instant::now() + elapsed.saturating_sub(self.now().elapsed)
+    }
+
+    /// Whether the machine slept since this was last asked.
+    fn take_sleep(&mut self) -> bool {
+        let asleep = os::time_asleep();
+        let slept = asleep.saturating_sub(self.asleep) >= Self::SLEEP;
+        if slept {
+            self.asleep = asleep;
+        }
+        slept
     }
 }
 
@@ -96,7 +118,7 @@ impl Core {
                 paths,
                 config: Config::default(),
                 config_changed: false,
-                clock: Clock { start: Instant::now() },
+                clock: Clock::start(),
                 sessions: HashMap::new(),
                 identities: HashMap::new(),
                 ports: HashMap::new(),
@@ -274,7 +296,12 @@ impl Core {
         }
     }
 
+    /// What is due is done; first of all what it means that the machine slept.
     pub(super) fn fire_timers(&mut self) {
+        if self.clock.take_sleep() {
+            info!("the machine slept");
+            self.tell_all(|_| Some(Input::Woke));
+        }
         let now = self.clock.now();
         while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= now.elapsed) {
             self.timers.remove(&(at, id));
@@ -283,6 +310,19 @@ impl Core {
                 slot.session.handle_timeout(now);
                 self.carry_out(id);
             }
+        }
+    }
+
+    /// The machine's addresses changed; the way to itself did not.
+    pub(super) fn network_changed(&mut self) {
+        info!("the network changed");
+        self.tell_all(|session| (!is_loopback(session.url())).then_some(Input::NetworkChanged));
+    }
+
+    fn tell_all(&mut self, input: impl Fn(&Session) -> Option<Input>) {
+        let inputs: Vec<_> = self.sessions.iter().filter_map(|(id, slot)| Some((*id, input(&slot.session)?))).collect();
+        for (id, input) in inputs {
+            self.input(id, input);
         }
     }
 

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::core::Core;
 use crate::config::Paths;
@@ -143,6 +143,7 @@ async fn serve(
         () = unneeded(&core) => "nobody needs it",
         never = accept_links(&core, &listener) => never,
         never = run_timers(&core) => never,
+        never = watch_machine(&core) => never,
     };
     drop(listener);
     let mut goodbyes = {
@@ -184,6 +185,26 @@ async fn run_timers(core: &Rc<RefCell<Core>>) -> ! {
                 }
             }
         }
+    }
+}
+
+/// Tells the sessions what happened to the machine.
+async fn watch_machine(core: &Rc<RefCell<Core>>) -> ! {
+    let (sender, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |change| {
+        let _ = sender.send(change);
+    };
+    if let Err(error) = os::watch_machine(tell) {
+        warn!(%error, "cannot watch the network and the clock; broken connections are noticed by the heartbeat only");
+    }
+    loop {
+        match changes.recv().await {
+            Some(os::Change::Addresses) => core.borrow_mut().network_changed(),
+            Some(os::Change::Clock) => core.borrow_mut().fire_timers(),
+            None => std::future::pending().await,
+        }
+        // Timers that were set before a sleep do not know of it.
+        core.borrow().earlier.notify_one();
     }
 }
 

@@ -4,6 +4,15 @@
 //! Owns: all code that asks which platform this is (with `daemon::endpoint` for the local socket). Both files offer
 //! the same functions with the same meaning.
 
+/// Something that happened to the machine, and that no connection notices by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The clock was set, perhaps because the machine is awake again.
+    Clock,
+    /// It has other addresses in its networks.
+    Addresses,
+}
+
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

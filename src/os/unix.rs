@@ -1,18 +1,25 @@
 //! Linux, macOS and the BSDs.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use super::Change;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, umask};
+use nix::time::{ClockId, clock_gettime};
 
 /// The longest path of a local socket, in bytes (`sun_path` of macOS, the shortest of all, less its final NUL).
 pub const MAX_SOCKET_PATH: usize = 103;
@@ -204,4 +211,114 @@ pub fn is_own(user: &User) -> bool {
 #[must_use]
 pub fn user_of(peer: &PeerCreds) -> Option<User> {
     peer.euid()
+}
+
+/// Time since some fixed moment, asleep or awake.
+#[must_use]
+pub fn boot_time() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+    // That of macOS goes on while the machine sleeps.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+    clock_gettime(CLOCK).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Time that the machine was asleep, since some moment before the first call: only differences mean anything.
+#[must_use]
+pub fn time_asleep() -> Duration {
+    // Instants stand still while the machine sleeps.
+    static START: OnceLock<Instant> = OnceLock::new();
+    boot_time().saturating_sub(START.get_or_init(Instant::now).elapsed())
+}
+
+/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that.
+///
+/// # Errors
+/// If the system does not let us watch.
+pub fn watch_machine(tell: impl Fn(Change) + Send + 'static) -> io::Result<()> {
+    let network = watch_network()?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = watch_clock()?;
+    let watch = move || {
+        let mut addresses = addresses();
+        loop {
+            let mut ready = [
+                PollFd::new(network.as_fd(), PollFlags::POLLIN),
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                PollFd::new(clock.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => return,
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            if ready[1].any().unwrap_or_default() && clock.wait().is_ok() {
+                tell(Change::Clock);
+            }
+            if ready[0].any().unwrap_or_default() {
+                // What changed is read from the list of addresses, so a message that was cut off or dropped does not
+                // matter. Most tell nothing new: routers repeat themselves.
+                let _ = nix::unistd::read(&network, &mut [0; 8192]);
+                let now = self::addresses();
+                if now != addresses {
+                    addresses = now;
+                    tell(Change::Addresses);
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("machine".into()).spawn(watch)?;
+    Ok(())
+}
+
+/// What is readable when an address may have come or gone.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn watch_network() -> io::Result<OwnedFd> {
+    use nix::sys::socket::{NetlinkAddr, SockProtocol, bind};
+    /// `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of rtnetlink(7).
+    const ADDRESSES: u32 = 0x10 | 0x100;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, ADDRESSES))?;
+    Ok(socket)
+}
+
+/// The same: route(4).
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn watch_network() -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Route, SockType::Raw, SockFlag::empty(), None)?;
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(&socket, FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(socket)
+}
+
+/// A timer that ends early when the clock is set, which also happens when the machine wakes (timerfd_create(2)).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn watch_clock() -> io::Result<nix::sys::timerfd::TimerFd> {
+    use nix::sys::time::TimeSpec;
+    use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+    /// In the year 2242: it is not its end that is waited for.
+    const NEVER: i64 = 1 << 33;
+    let timer = TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+    timer.set(Expiration::OneShot(TimeSpec::new(NEVER, 0)), flags)?;
+    Ok(timer)
+}
+
+/// The addresses by which this machine reaches others.
+fn addresses() -> BTreeSet<(String, String)> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return BTreeSet::new() };
+    interfaces
+        .filter(|interface| !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let reaches_others = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(address), _) => !address.ip().is_link_local(),
+                (None, Some(address)) => !address.ip().is_unicast_link_local(),
+                (None, None) => false,
+            };
+            reaches_others.then(|| (interface.interface_name, address.to_string()))
+        })
+        .collect()
 }

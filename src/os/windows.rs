@@ -9,6 +9,7 @@ use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, 
 use std::os::windows::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use interprocess::local_socket::{self, ListenerOptions, PeerCreds};
@@ -22,8 +23,9 @@ use windows_sys::Wdk::Storage::FileSystem::{
 };
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, HANDLE, HANDLE_FLAG_INHERIT,
-    INVALID_HANDLE_VALUE, LocalFree, SetHandleInformation,
+    INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
 };
+use windows_sys::Win32::NetworkManagement::IpHelper::NotifyAddrChange;
 use windows_sys::Win32::Security::Authorization::ConvertSidToStringSidW;
 use windows_sys::Win32::Security::{GetTokenInformation, TOKEN_QUERY, TOKEN_USER, TokenUser};
 use windows_sys::Win32::Storage::FileSystem::{
@@ -38,6 +40,7 @@ use windows_sys::Win32::System::Threading::{
     CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS, GetCurrentProcess, GetProcessHandleCount,
     OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION,
 };
+use windows_sys::Win32::System::WindowsProgramming::QueryUnbiasedInterruptTime;
 
 /// The longest name of a pipe, in characters.
 pub const MAX_SOCKET_PATH: usize = 256;
@@ -381,4 +384,42 @@ fn is(error: &io::Error, code: u32) -> bool {
 /// The result of a call that says "no" with zero.
 fn done(result: i32) -> io::Result<()> {
     if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Time since some fixed moment, asleep or awake.
+#[must_use]
+pub fn boot_time() -> Duration {
+    // Instants go on while the machine sleeps.
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Time that the machine was asleep, since the first call: only differences mean anything.
+#[must_use]
+pub fn time_asleep() -> Duration {
+    static START: OnceLock<(Duration, Duration)> = OnceLock::new();
+    let waking_time = || {
+        let mut hundreds_of_nanoseconds = 0;
+        // SAFETY: the system writes one number to where the pointer points.
+        unsafe { QueryUnbiasedInterruptTime(&mut hundreds_of_nanoseconds) };
+        Duration::from_nanos(hundreds_of_nanoseconds.saturating_mul(100))
+    };
+    let (boot, waking) = START.get_or_init(|| (boot_time(), waking_time()));
+    boot_time().saturating_sub(*boot).saturating_sub(waking_time().saturating_sub(*waking))
+}
+
+/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that. The system
+/// tells of addresses only; that the machine slept is seen when the next timer is due.
+///
+/// # Errors
+/// If there can be no thread.
+pub fn watch_machine(tell: impl Fn(super::Change) + Send + 'static) -> io::Result<()> {
+    let watch = move || {
+        // SAFETY: without a handle and a structure the call blocks until an address changes, and writes nothing.
+        while unsafe { NotifyAddrChange(std::ptr::null_mut(), std::ptr::null()) } == NO_ERROR {
+            tell(super::Change::Addresses);
+        }
+    };
+    std::thread::Builder::new().name("machine".into()).spawn(watch)?;
+    Ok(())
 }
