@@ -115,13 +115,18 @@ pub const ENDINGS: &[Ending] = {
 /// What follows from this reason.
 #[must_use]
 pub fn verdict(reason: &Reason) -> Verdict {
-    let fits = |sign: &Sign| match (sign, reason.http_status, reason.close_code) {
-        (Sign::Status(from, to), Some(status), _) => (*from..=*to).contains(&status),
-        (Sign::Close(from, to), None, Some(code)) => (*from..=*to).contains(&code),
-        (Sign::Code(code), None, None) => *code == reason.code,
-        _ => false,
-    };
-    ENDINGS.iter().find(|ending| fits(&ending.sign)).map_or(Verdict::Spread, |ending| ending.verdict)
+    ENDINGS.iter().find(|ending| ending.fits(reason)).map_or(Verdict::Spread, |ending| ending.verdict)
+}
+
+impl Ending {
+    pub(super) fn fits(&self, reason: &Reason) -> bool {
+        match (self.sign, reason.http_status, reason.close_code) {
+            (Sign::Status(from, to), Some(status), _) => (from..=to).contains(&status),
+            (Sign::Close(from, to), None, Some(code)) => (from..=to).contains(&code),
+            (Sign::Code(code), None, None) => code == reason.code,
+            _ => false,
+        }
+    }
 }
 
 /// How many times in a row [`Verdict::Thrice`] is heard before it is believed.
@@ -154,7 +159,7 @@ impl Retry {
     /// What comes after one more failure.
     ///
     /// The delay is anything between none and a bound that grows ("full jitter": clients that failed together do not
-    /// return together). After a loss that looks like everybody's the bound is never below the window.
+    /// return together). After a loss that looks like everybody's it begins with the window.
     pub(super) fn next(
         &mut self,
         verdict: Verdict,
@@ -162,8 +167,7 @@ impl Retry {
         settings: &settings::Reconnect,
         rng: &mut fastrand::Rng,
     ) -> Next {
-        let exponential = settings.first.as_secs_f64() * settings.multiplier.powi(self.failures.min(1000) as i32);
-        let exponential = Duration::from_secs_f64(exponential.min(settings.max.as_secs_f64()));
+        let growth = settings.multiplier.powi(self.failures.min(1000) as i32);
         self.failures = self.failures.saturating_add(1);
         if verdict == Verdict::Thrice {
             self.faults += 1;
@@ -186,7 +190,8 @@ impl Retry {
             (None, _) => settings.herd_window,
         };
         let wanted = hint.map_or(Duration::ZERO, |hint| milliseconds(hint.after_ms));
-        Next::After(wanted + exponential.max(window).mul_f64(rng.f64()))
+        let bound = (settings.first.max(window).as_secs_f64() * growth).min(settings.max.as_secs_f64());
+        Next::After(wanted + Duration::from_secs_f64(bound).max(window).mul_f64(rng.f64()))
     }
 
     /// A connection that was open for `lifetime` has ended: one that lasted has proved the server well.

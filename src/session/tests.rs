@@ -1,10 +1,11 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `queue` and `connection` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `queue`, `connection` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod endings;
 mod queue;
 mod stream;
 mod world;
@@ -179,6 +180,12 @@ impl Rig {
         let next = self.session.poll_timeout();
         assert!(next.is_none_or(|(next, _)| next > self.now.elapsed), "after {timer:?} came {next:?}");
         lines
+    }
+
+    /// How long until the next attempt, if one comes by itself.
+    fn delay(&self) -> Option<Duration> {
+        let (at, timer) = self.session.connection_due()?;
+        (timer == Timer::Retry).then(|| at - self.now.elapsed)
     }
 
     fn set_time(&mut self, elapsed: Duration) {

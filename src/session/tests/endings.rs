@@ -1,0 +1,256 @@
+//! How connections end: for each way the state, the reason and the delay, and that all of them together storm nobody.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::wire::event::Hint;
+
+/// What a loss leads to: the longest and the shortest of many delays, or none.
+fn delays(reason: &Reason, connected: bool, change: impl Fn(&mut Birth)) -> Option<(Duration, Duration)> {
+    let drawn: Option<Vec<Duration>> = (0..300)
+        .map(|seed| {
+            let mut rig = Rig::with(|birth| {
+                birth.url = Url::parse("wss://example.org/").unwrap();
+                birth.settings = Settings::default();
+                birth.seed = seed;
+                change(birth);
+            });
+            rig.open(1, "main");
+            if connected {
+                rig.connect();
+            }
+            let lines = rig.lose(reason.clone());
+            let (state, code) = (shown_state(rig.session.state()), reason.code);
+            assert_eq!(lines, [format!("1: {state} ({code})")]);
+            rig.delay()
+        })
+        .collect();
+    let drawn = drawn?;
+    Some((drawn.iter().min().copied().unwrap(), drawn.iter().max().copied().unwrap()))
+}
+
+fn closed(close_code: u16) -> Reason {
+    Reason { code: "closed", close_code: Some(close_code), ..reset() }
+}
+
+fn hinted(after_ms: u64, window_ms: Option<u64>, reason: Reason) -> Reason {
+    Reason { hint: Some(Hint { after_ms, window_ms }), ..reason }
+}
+
+/// Whether the delays fill the time from `from` to `to`.
+#[track_caller]
+fn assert_spread(found: Option<(Duration, Duration)>, from: u64, to: u64) {
+    let (low, high) = found.expect("it is tried again");
+    let (from, to) = (seconds(from), seconds(to));
+    let margin = (to - from) / 20;
+    assert!(low >= from && low <= from + margin, "{low:?} is not just above {from:?}");
+    assert!(high <= to && high >= to - margin, "{high:?} is not just below {to:?}");
+}
+
+#[test]
+fn what_looks_like_everybodys_loss_is_spread_over_the_window() {
+    for code in [1000, 1001, 1005, 1009, 1011, 1012, 1013, 1014, 3008, 4000, 4429, 4999] {
+        assert_spread(delays(&closed(code), true, |_| {}), 0, 30);
+    }
+    for status in [200, 204, 301, 302, 308, 400, 404, 410, 426, 429, 500, 502, 503, 504] {
+        assert_spread(delays(&refused(status), false, |_| {}), 0, 30);
+    }
+    for code in ["refused", "reset", "tls", "upgrade", "upgrade-timeout", "protocol", "message-too-large"] {
+        assert_spread(delays(&Reason { code, ..reset() }, false, |_| {}), 0, 30);
+    }
+}
+
+#[test]
+fn what_looks_like_our_loss_alone_is_tried_within_a_second() {
+    for code in ["dns", "timeout", "network", "write-timeout", "heartbeat", "sleep", "network-change"] {
+        assert_spread(delays(&Reason { code, ..reset() }, true, |_| {}), 0, 1);
+    }
+}
+
+#[test]
+fn the_window_is_a_setting_and_there_is_none_on_this_machine() {
+    assert_spread(delays(&closed(1012), true, |birth| birth.settings.reconnect.herd_window = seconds(120)), 0, 120);
+    assert_spread(delays(&closed(1012), true, |birth| birth.settings = super::birth().settings), 0, 1);
+}
+
+#[test]
+fn a_hint_of_the_server_is_obeyed_with_a_spread_of_its_own_or_the_window() {
+    assert_spread(delays(&hinted(60_000, None, refused(503)), false, |_| {}), 60, 90);
+    assert_spread(delays(&hinted(60_000, None, refused(429)), false, |_| {}), 60, 90);
+    assert_spread(delays(&hinted(0, None, refused(503)), false, |_| {}), 0, 30);
+    assert_spread(delays(&hinted(5_000, Some(600_000), closed(1012)), true, |_| {}), 5, 605);
+    assert_spread(delays(&hinted(5_000, Some(0), closed(1012)), true, |_| {}), 5, 6);
+}
+
+#[test]
+fn a_wrong_hint_costs_no_more_than_an_hour_and_another_for_its_window() {
+    assert_spread(delays(&hinted(u64::MAX, None, refused(503)), false, |_| {}), 3600, 3630);
+    assert_spread(delays(&hinted(u64::MAX, Some(u64::MAX), refused(503)), false, |_| {}), 3600, 7200);
+}
+
+#[test]
+fn a_refused_credential_parks_whatever_way_it_is_said() {
+    for reason in [401, 403, 407].map(refused).into_iter().chain([3000, 3003, 4401, 4403].map(closed)) {
+        let mut rig = Rig::connected();
+        rig.input(Input::Lost { attempt: 1, reason });
+        assert_eq!(rig.session.state(), State::Error);
+        let told = rig.session.report().reason.unwrap();
+        assert!(!told.retryable);
+        assert_eq!(rig.session.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_server_that_finds_fault_three_times_in_a_row_is_left_alone() {
+    for code in [1002, 1003, 1007, 1008, 1010] {
+        let mut rig = Rig::connected();
+        for _ in 0..2 {
+            assert_eq!(rig.lose(closed(code)), ["1: reconnecting (closed)"]);
+            // Other troubles in between prove nothing.
+            rig.next_timer();
+            assert_eq!(rig.lose(reset()), ["1: reconnecting (reset)"]);
+            rig.next_timer();
+            rig.connect();
+        }
+        assert_eq!(rig.lose(closed(code)), ["1: error (closed)"]);
+        assert!(rig.session.report().reason.unwrap().message.ends_with("said 3 times in a row"));
+        rig.wait(seconds(1));
+        rig.input(Input::Reconnect { port: PortId(1), reference: None });
+        rig.connect();
+        assert_eq!(rig.lose(closed(code)), ["1: reconnecting (closed)"], "somebody asked, so it is heard out again");
+    }
+}
+
+#[test]
+fn a_stable_connection_forgives_faults() {
+    let mut rig = Rig::connected();
+    for _ in 0..5 {
+        assert_eq!(rig.lose(closed(1008)), ["1: reconnecting (closed)"]);
+        rig.next_timer();
+        rig.connect();
+        rig.now.elapsed += seconds(30);
+    }
+}
+
+#[test]
+fn the_largest_message_is_not_sent_again_to_a_server_that_found_one_too_large() {
+    let mut rig = Rig::connected();
+    for text in ["a", "bbbbbb", "cc"] {
+        rig.send(text);
+    }
+    let lines = rig.lose(closed(1009));
+    assert_eq!(lines, ["1: error too-large", "1: reconnecting (closed)", "1: refused bbbbbb (too-large)"]);
+    rig.next_timer();
+    let lines = without_pings(rig.connect());
+    assert_eq!(lines[lines.len() - 2..], ["#2 send text:a", "#2 send text:cc"]);
+}
+
+#[test]
+fn nothing_is_refused_for_being_too_large_when_all_has_arrived() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.pong();
+    assert_eq!(rig.lose(closed(1009)), ["1: reconnecting (closed)"]);
+}
+
+#[test]
+fn a_message_over_the_limit_is_a_gap_before_that_of_the_outage() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    let too_large = Reason { code: "message-too-large", ..reset() };
+    assert_eq!(rig.lose(too_large), ["1: gap 2..=2 too-large count 1", "1: reconnecting (message-too-large)"]);
+    rig.next_timer();
+    let lines = rig.connect();
+    assert!(lines[1].starts_with("1: gap 3..=3 disconnected"), "{lines:?}");
+}
+
+#[test]
+fn it_is_given_up_after_as_many_attempts_as_the_settings_say() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.max_attempts = 3);
+    rig.open(1, "main");
+    assert_eq!(rig.break_and_redial(), ["1: reconnecting (reset)", "1: reconnecting", "#2 connect /ws"]);
+    rig.break_and_redial();
+    assert_eq!(rig.lose(reset()), ["1: error (reset)"]);
+    assert!(rig.session.report().reason.unwrap().message.contains("after 3 in a row (`reconnect.max_attempts`)"));
+}
+
+#[test]
+fn so_many_attempts_in_a_short_time_and_not_one_more() {
+    let mut rig = Rig::with(|birth| {
+        birth.settings.reconnect.burst = 4;
+        birth.settings.reconnect.refill = seconds(30);
+        birth.settings.reconnect.max = Duration::from_millis(10);
+        birth.settings.reconnect.first = Duration::from_millis(10);
+    });
+    rig.open(1, "main");
+    let began = rig.now.elapsed;
+    let mut dialled = vec![began];
+    for _ in 0..8 {
+        rig.lose(reset());
+        rig.next_timer();
+        dialled.push(rig.now.elapsed);
+    }
+    for (index, at) in dialled.iter().enumerate() {
+        let refilled = began + seconds(30) * (index as u32).saturating_sub(3);
+        assert!(*at >= refilled && *at < refilled + seconds(1), "attempt {index} at {:?}", *at - began);
+    }
+}
+
+#[test]
+fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_others() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.refill = seconds(30));
+    for attempt in 1..=10 {
+        assert!(rig.open(1, "main").contains(&format!("#{attempt} connect /ws")));
+        rig.input(Input::Close { forget: false });
+    }
+    let lines = rig.open(1, "main");
+    assert_eq!(lines, ["1: opened reconnecting head 0 acked 0 pending 0", "1: reconnecting (attempt-budget)"]);
+    assert_eq!(rig.delay(), Some(seconds(30)));
+    assert_eq!(rig.next_timer(), ["1: reconnecting", "#11 connect /ws"]);
+    rig.lose(refused(401));
+    rig.wait(seconds(2));
+    let reconnect = Input::Reconnect { port: PortId(1), reference: None };
+    assert_eq!(rig.input(reconnect), ["1: error rate-limited"]);
+}
+
+#[test]
+fn every_reason_of_the_server_module_has_its_row() {
+    let rows = ENDINGS.iter().filter_map(|ending| match ending.sign {
+        Sign::Code(code) => Some(code),
+        _ => None,
+    });
+    let rows: Vec<_> = rows.collect();
+    let mut once = rows.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), rows.len(), "a code has two rows");
+    for (status, close_code) in
+        (100..1000).map(|status| (Some(status), None)).chain((1000..5000).map(|c| (None, Some(c))))
+    {
+        let reason = Reason { http_status: status, close_code, ..reset() };
+        assert!(ENDINGS.iter().any(|ending| ending.fits(&reason)), "{reason:?}");
+    }
+}
+
+/// What the delays are for: a million clients lose a server at once, and it takes ten thousand a second back.
+#[test]
+fn a_server_that_comes_back_is_not_stormed() {
+    const CLIENTS: u64 = 20_000;
+    let mut first_second = BTreeMap::<u64, u64>::new();
+    for seed in 0..CLIENTS {
+        let mut retry = retry::Retry::default();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let settings = Settings::default().reconnect;
+        let mut at = Duration::ZERO;
+        // Down for 45 s: everybody fails until then.
+        while at < seconds(45) {
+            let retry::Next::After(delay) = retry.next(verdict(&closed(1012)), None, &settings, &mut rng) else {
+                panic!()
+            };
+            at += delay;
+        }
+        *first_second.entry(at.as_secs()).or_default() += 1;
+    }
+    let most = first_second.values().max().unwrap();
+    assert!(*most <= CLIENTS / 25, "{most} of {CLIENTS} came in one second");
+}
