@@ -706,9 +706,9 @@ impl Observer {
         *seq = entry.seq;
     }
 
-    /// Tells what it missed, as soon as there is room.
+    /// Tells what it missed, as soon as there is room for more than that: else every other message would be a gap.
     fn catch_up(&mut self, deliver: &mut impl FnMut(Delivery)) {
-        if self.flight.has_room(ENTRY_BYTES)
+        if self.flight.bytes <= OBSERVER_BYTES / 2
             && let Some((gap, seq)) = self.missed.take()
         {
             self.hand_out(seq, 0, Content::Gap(gap), ENTRY_BYTES, deliver);

@@ -1,11 +1,12 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `queue`, `connection` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `places`, `queue`, `connection` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
 mod endings;
+mod places;
 mod queue;
 mod stream;
 mod world;
@@ -14,8 +15,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::settings::{Limits, Place};
-use crate::wire::{Acknowledge, Gap, GapReason, MAX_CONSUMERS, Stage, State, WINDOW};
+use crate::settings::{Collapse, Limits, Overflow, Place};
+use crate::wire::{Acknowledge, After, Gap, GapReason, MAX_CONSUMERS, OBSERVER_BYTES, Stage, State, WINDOW};
 
 const SERVER: &str = "ws://localhost:8080/ws";
 

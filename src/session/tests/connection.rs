@@ -415,3 +415,112 @@ fn a_parked_session_tries_again_when_it_is_opened_with_another_query_and_not_wit
     rig.connect();
     assert_eq!(rig.status()["state"], "connected");
 }
+
+#[test]
+fn a_connection_that_did_not_outlive_a_sleep_is_left_within_seconds() {
+    let mut rig = Rig::connected();
+    rig.now.elapsed += seconds(3600);
+    assert_eq!(rig.input(Input::Woke), ["#1 ping"]);
+    assert_eq!(rig.wait(seconds(4)), [""; 0]);
+    let lines = rig.wait(seconds(1));
+    assert_eq!(lines[..2], ["#1 disconnect 1001", "1: reconnecting (sleep)"]);
+    assert!(rig.delay().is_none_or(|delay| delay <= seconds(1)));
+}
+
+#[test]
+fn a_connection_that_outlived_a_sleep_goes_on() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Woke);
+    rig.pong();
+    assert_eq!(rig.wait(seconds(20)), [""; 0]);
+}
+
+#[test]
+fn what_was_under_way_before_a_sleep_is_no_proof_of_life() {
+    let mut rig = Rig::connected();
+    rig.wait(seconds(25));
+    let older = rig.ping.unwrap();
+    assert_eq!(rig.input(Input::Woke), ["#1 ping"]);
+    rig.frame("a");
+    rig.input(Input::Pong { attempt: older.0, payload: older.1 });
+    assert!(rig.wait(seconds(5)).contains(&"1: reconnecting (sleep)".into()));
+}
+
+#[test]
+fn a_change_of_the_network_is_asked_about_in_the_same_way() {
+    let mut rig = Rig::connected();
+    assert_eq!(rig.input(Input::NetworkChanged), ["#1 ping"]);
+    assert!(rig.wait(seconds(5)).contains(&"1: reconnecting (network-change)".into()));
+}
+
+#[test]
+fn a_server_that_never_answers_pings_cannot_prove_that_it_outlived_a_sleep() {
+    let mut rig = Rig::connected();
+    rig.wait(seconds(40));
+    assert_eq!(rig.status()["answers_pings"], json!(false));
+    assert_eq!(rig.input(Input::Woke), ["#1 disconnect 1001", "1: reconnecting (sleep)"]);
+}
+
+#[test]
+fn a_network_that_comes_back_is_tried_at_once_but_only_for_what_the_network_may_have_caused() {
+    for (code, sooner) in [("dns", true), ("network", true), ("refused", false)] {
+        let mut rig = Rig::with(|birth| birth.settings.reconnect.first = seconds(200));
+        rig.open(1, "main");
+        rig.lose(Reason { code, ..reset() });
+        let told = !rig.input(Input::NetworkChanged).is_empty();
+        assert_eq!(told, sooner, "{code}");
+        assert!(!sooner || rig.delay().unwrap() <= seconds(1), "{code}");
+    }
+}
+
+fn beating() -> Rig {
+    let mut rig = Rig::with(|birth| {
+        birth.settings.heartbeat.send = Some(r#"{"type":"ping"}"#.into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+    });
+    rig.open(1, "main");
+    rig.connect();
+    rig
+}
+
+/// The times at which the server's own kind of ping is sent, in so many seconds.
+fn beats(rig: &mut Rig, time: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    for second in 1..=time {
+        if rig.wait(seconds(1)).iter().any(|line| line.contains("send")) {
+            times.push(second);
+        }
+        rig.input(Input::Alive { attempt: rig.attempt() });
+    }
+    times
+}
+
+#[test]
+fn a_server_with_a_ping_message_of_its_own_gets_it_whether_it_is_silent_or_not() {
+    let mut rig = beating();
+    let times = beats(&mut rig, 90);
+    assert!((12..=25).contains(&times[0]), "the first one is not for everybody at the same time: {times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 25), "{times:?}");
+}
+
+#[test]
+fn the_answer_to_it_is_for_nobody_else() {
+    let mut rig = beating();
+    beats(&mut rig, 25);
+    rig.now.elapsed += Duration::from_millis(40);
+    assert_eq!(rig.frame(r#"{"type":"pong","t":1}"#), [""; 0]);
+    assert!(rig.status()["latency_ms"].is_number());
+    assert_eq!(rig.frame(r#"{"type":"progress"}"#), [r#"1: message 1 {"type":"progress"}"#]);
+}
+
+#[test]
+fn a_server_that_answered_it_before_and_says_nothing_more_is_left() {
+    let mut rig = beating();
+    beats(&mut rig, 25);
+    rig.frame(r#"{"type":"pong"}"#);
+    let lines = rig.wait(seconds(36));
+    assert!(lines.contains(&"1: reconnecting (heartbeat)".into()), "{lines:?}");
+    let mut never = beating();
+    let lines = never.wait(seconds(200));
+    assert!(!lines.iter().any(|line| line.contains("reconnecting")), "it never did, so it is lived with: {lines:?}");
+}

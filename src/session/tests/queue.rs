@@ -331,3 +331,115 @@ fn for_a_server_that_never_answers_pings_a_message_is_received_when_the_system_h
     assert_eq!(said_to(1, &rig.input(Input::Flushed { attempt })), ["received b"]);
     assert_eq!(rig.status()["outbox"]["messages"], 0);
 }
+
+fn subscribe(rig: &mut Rig, key: &str, payload: Option<&str>) -> Vec<String> {
+    let payload = payload.map(|text| Body::Json(Bytes::copy_from_slice(text.as_bytes())));
+    let lines = rig.input(Input::Subscribe { port: PortId(1), key: key.into(), payload, reference: None });
+    without_pings(lines)
+}
+
+fn unsubscribe(rig: &mut Rig, key: &str, payload: &str) -> Vec<String> {
+    let payload = Some(Body::Json(Bytes::copy_from_slice(payload.as_bytes())));
+    let lines = rig.input(Input::Unsubscribe { port: PortId(1), key: key.into(), payload, reference: None });
+    without_pings(lines)
+}
+
+#[test]
+fn subscriptions_come_first_on_every_connection_in_the_order_first_made() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(subscribe(&mut rig, "b", Some("\"b\"")), [""; 0]);
+    rig.send("queued");
+    assert_eq!(without_pings(rig.connect()), ["1: connected", "#1 send \"b\"", "#1 send text:queued"]);
+    assert_eq!(subscribe(&mut rig, "a", Some("\"a\"")), ["#1 send \"a\""]);
+    let mut lines = without_pings(rig.break_and_redial());
+    lines.extend(without_pings(rig.connect()));
+    let sent: Vec<_> = lines.iter().filter(|line| line.starts_with("#2 send")).collect();
+    assert_eq!(sent, ["#2 send \"b\"", "#2 send \"a\"", "#2 send text:queued"]);
+    assert_eq!(rig.status()["outbox"]["subscriptions"], 2);
+}
+
+#[test]
+fn a_subscription_that_stands_is_not_sent_again_unless_it_says_something_else() {
+    let mut rig = Rig::connected();
+    assert_eq!(subscribe(&mut rig, "a", Some("1")), ["#1 send 1"]);
+    assert_eq!(subscribe(&mut rig, "a", Some("1")), [""; 0]);
+    subscribe(&mut rig, "b", Some("2"));
+    assert_eq!(subscribe(&mut rig, "a", Some("3")), ["#1 send 3"]);
+    rig.break_and_redial();
+    assert_eq!(without_pings(rig.connect())[2..], ["#2 send 3", "#2 send 2"], "its place is the one first made");
+}
+
+#[test]
+fn what_was_unsubscribed_is_not_subscribed_again() {
+    let mut rig = Rig::connected();
+    subscribe(&mut rig, "a", Some("1"));
+    assert_eq!(unsubscribe(&mut rig, "a", "-1"), ["#1 send -1"]);
+    assert_eq!(unsubscribe(&mut rig, "a", "-1"), [""; 0], "there is nothing to end");
+    rig.lose(reset());
+    subscribe(&mut rig, "b", Some("2"));
+    assert_eq!(unsubscribe(&mut rig, "b", "-2"), [""; 0], "no connection has it");
+    rig.next_timer();
+    assert!(!rig.connect().iter().any(|line| line.contains("send")));
+}
+
+#[test]
+fn a_live_subscription_joins_the_queue_in_posting_order_and_belongs_to_its_connection() {
+    let mut rig = Rig::connected();
+    rig.send("before");
+    subscribe(&mut rig, "a", Some("1"));
+    rig.send("after");
+    rig.break_and_redial();
+    let sent = without_pings(rig.connect());
+    assert_eq!(sent[2..], ["#2 send 1", "#2 send text:before", "#2 send text:after"], "once, not twice");
+    assert_eq!(rig.pong(), ["1: received before after"]);
+    assert_eq!(rig.status()["outbox"]["messages"], 0);
+}
+
+#[test]
+fn without_a_template_a_subscription_must_say_what_to_send() {
+    let mut rig = Rig::connected();
+    assert_eq!(subscribe(&mut rig, "a", None), ["1: error no-template"]);
+    assert_eq!(rig.status()["outbox"]["subscriptions"], 0);
+}
+
+#[test]
+fn there_are_only_so_many_subscriptions() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    for key in 0..crate::wire::MAX_SUBSCRIPTIONS {
+        assert_eq!(subscribe(&mut rig, &key.to_string(), Some("1")), [""; 0]);
+    }
+    assert_eq!(subscribe(&mut rig, "more", Some("1")), ["1: error too-many-subscriptions"]);
+    assert_eq!(subscribe(&mut rig, "7", Some("2")), [""; 0], "it is there already");
+}
+
+#[test]
+fn memory_mode_promises_nothing_that_needs_a_disk() {
+    let mut rig = Rig::with(|birth| birth.mode = Mode::Memory);
+    rig.open(1, "main");
+    rig.connect();
+    assert_eq!(without_pings(rig.send("a")), ["#1 send text:a"]);
+    assert!(rig.unpersisted.is_empty());
+    assert_eq!(rig.pong(), ["1: received a"]);
+    let asks = Send { receipts: Some(vec![Stage::Stored]), ..send("b") };
+    assert_eq!(rig.send_as(1, asks), ["1: error not-durable"]);
+    assert_eq!(rig.status()["mode"], "memory");
+}
+
+#[test]
+fn a_message_without_a_time_to_live_has_that_of_the_settings() {
+    let mut rig = Rig::with(|birth| birth.settings.queue.ttl = Some(seconds(5)));
+    rig.open(1, "main");
+    rig.send("a");
+    rig.send_as(1, Send { ttl_ms: Some(60_000), ..send("b") });
+    assert_eq!(rig.wait(seconds(5)), ["1: expired a"]);
+}
+
+#[test]
+fn the_queue_is_as_long_as_the_settings_say() {
+    let mut rig = Rig::with(|birth| birth.settings.queue.max_messages = 1);
+    rig.open(1, "main");
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    assert_eq!(rig.send("b"), ["1: refused b (full)"]);
+}
