@@ -238,7 +238,7 @@ fn a_server_that_comes_back_is_not_stormed() {
     const CLIENTS: u64 = 20_000;
     let mut first_second = BTreeMap::<u64, u64>::new();
     for seed in 0..CLIENTS {
-        let mut retry = retry::Retry::default();
+        let mut retry = Retry::default();
         let mut rng = fastrand::Rng::with_seed(seed);
         let settings = Settings::default().reconnect;
         let mut at = Duration::ZERO;
