@@ -24,7 +24,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tracing::{error, info, warn};
 use url::Url;
 
-use crate::config::{Config, ConfigError, Paths, is_loopback};
+use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
@@ -331,20 +331,7 @@ impl Core {
     }
 
     fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
-        let url = Url::parse(text).map_err(|error| {
-            Problem::new(Code::UrlInvalid, format!("`url` is not a URL ({error}); it must look like wss://host/path"))
-        })?;
-        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
-            let message = format!("`url` must begin with ws:// or wss://, not {}:", url.scheme());
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
-        if url.fragment().is_some() {
-            return Err(Problem::new(Code::UrlInvalid, "`url` must have no fragment (#…)"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            let message = "`url` must carry no user name or password; they would not be sent";
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
+        let url = server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
         let unusable = self.reload_config();
         let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
             Ok(()) => return Ok(url),
@@ -361,7 +348,7 @@ impl Core {
 
     /// Reads the configuration again; gives why that is not possible, in which case the last good one goes on.
     fn reload_config(&mut self) -> Option<ConfigError> {
-        match Config::load(self.paths.config_file()) {
+        match Config::load(&self.paths) {
             Ok(config) => {
                 self.config = config;
                 None
@@ -412,7 +399,7 @@ impl Core {
                     Action::Connect { attempt, url } => {
                         // What was allowed when the session was opened may be so no more.
                         if !is_loopback(&url)
-                            && let Ok(config) = Config::load(self.paths.config_file())
+                            && let Ok(config) = Config::load(&self.paths)
                         {
                             self.config = config;
                         }

@@ -142,7 +142,7 @@ impl Limits {
     ///
     /// # Errors
     /// If the setting is not a number, or the new bound (a JSON text) is not within those of now: then it would widen
-    /// them, or leave nothing between them.
+    /// them, or leave nothing between them. Also if no delay could be at least `first_ms` and at most `max_ms`.
     pub fn tighten(&mut self, setting: &'static Setting, bound: Bound, json: &str) -> Result<(), SettingError> {
         let Kind::Number { whole, .. } = setting.kind else {
             let message = format!("`{}` has no bounds, so there is nothing to limit", setting.path);
@@ -162,22 +162,17 @@ impl Limits {
             Bound::Min => (number, max),
             Bound::Max => (min, number),
         };
-        self.0.insert(setting.path, tightened);
-        Ok(())
-    }
-
-    /// Whether there is a value for each setting that all limits together allow.
-    ///
-    /// # Errors
-    /// If not, with the path of a setting that has none.
-    pub fn check(&self) -> Result<(), (&'static str, SettingError)> {
-        let range = |path| self.range(the(path));
-        let (first, max) = (range(FIRST).min, range(MAX).max);
-        if first <= max {
-            return Ok(());
+        let before = self.0.insert(setting.path, tightened);
+        let (first, max) = (self.range(the(FIRST)).min, self.range(the(MAX)).max);
+        if first > max {
+            match before {
+                Some(before) => self.0.insert(setting.path, before),
+                None => self.0.remove(setting.path),
+            };
+            let message = format!("`max` of `{MAX}` ({max}) must not be below `min` of `{FIRST}` ({first})");
+            return Err(SettingError::Malformed(message));
         }
-        let message = format!("`max` of `{MAX}` ({max}) must not be below `min` of `{FIRST}` ({first})");
-        Err((MAX, SettingError::Malformed(message)))
+        Ok(())
     }
 
     /// The number nearest to `number` that a setting may be.
