@@ -18,12 +18,12 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, is_loopback};
+use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::{Action, Birth, Input, Now, PortId, Session};
-use crate::settings::{Layer, Limits, Place, SettingError, Settings};
+use crate::settings::{Layer, Place, SettingError, Settings};
 use crate::wire::event::{Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
@@ -183,7 +183,13 @@ impl Core {
 
     /// The session that `open` means, made if need be.
     fn session_for(&mut self, origin: &Arc<str>, open: &Open) -> Result<(SessionId, Option<Url>), Problem> {
-        let url = open.url.as_deref().map(|text| self.checked_url(origin, text)).transpose()?;
+        let url = match open.url.as_deref() {
+            Some(text) => Some(self.checked_url(origin, text)?),
+            None => {
+                self.reload_config();
+                None
+            }
+        };
         let identity = Identity {
             origin: Arc::clone(origin),
             profile: open.profile.clone(),
@@ -193,9 +199,13 @@ impl Core {
         if let Some(&id) = self.identities.get(&identity) {
             return Ok((id, url));
         }
-        let Some(url) = url else {
-            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
-            return Err(Problem::new(Code::UrlMissing, message));
+        let url = match url.or_else(|| self.config.session_url(origin, &open.session)) {
+            Some(url) => url,
+            None => {
+                let message =
+                    format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+                return Err(Problem::new(Code::UrlMissing, message));
+            }
         };
         if self.identities.keys().filter(|identity| identity.origin == *origin).count() >= MAX_SESSIONS {
             let message = format!(
@@ -223,7 +233,7 @@ impl Core {
     }
 
     fn given_settings(&self, text: &str) -> Result<Layer, Problem> {
-        Layer::from_json(text, &Limits::default()).map_err(|error| match error {
+        Layer::from_json(text, self.config.limits()).map_err(|error| match error {
             SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
             SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
@@ -233,24 +243,12 @@ impl Core {
     /// What holds for a session: defaults, then the files, then what it was given.
     fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
         let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
-        Settings::effective([given], &Limits::default(), place)
+        let files = self.config.layers(&identity.origin, &identity.name);
+        Settings::effective(files.chain([given]), self.config.limits(), place)
     }
 
     fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
-        let url = Url::parse(text).map_err(|error| {
-            Problem::new(Code::UrlInvalid, format!("`url` is not a URL ({error}); it must look like wss://host/path"))
-        })?;
-        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
-            let message = format!("`url` must begin with ws:// or wss://, not {}:", url.scheme());
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
-        if url.fragment().is_some() {
-            return Err(Problem::new(Code::UrlInvalid, "`url` must have no fragment (#…)"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            let message = "`url` must carry no user name or password; they would not be sent";
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
+        let url = server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
         let unusable = self.reload_config();
         let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
             Ok(()) => return Ok(url),
@@ -267,7 +265,7 @@ impl Core {
 
     /// Reads the configuration again; gives why that is not possible, in which case the last good one goes on.
     fn reload_config(&mut self) -> Option<ConfigError> {
-        match Config::load(self.paths.config_file()) {
+        match Config::load(&self.paths) {
             Ok(config) => {
                 self.config_changed |= self.config != config;
                 self.config = config;

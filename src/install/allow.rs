@@ -8,9 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, Document, DocumentMut, Item, Table, TableLike, Value};
-use url::{Host, Url};
+use url::Url;
 
 use super::InstallError;
+use crate::config::is_loopback;
 
 /// What a server needs in the configuration before an extension may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +38,7 @@ impl Need {
             "ws" => true,
             other => return Err(InstallError::Scheme { scheme: other.to_owned() }),
         };
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if loopback {
+        if is_loopback(url) {
             return Ok(Self::Nothing);
         }
         let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use websocket_bridge::config::{self, Config, HOME_VARIABLE, Paths};
+use websocket_bridge::settings::{self, Limits, Setting};
 use websocket_bridge::wire::{self, Code, frame};
 
 use crate::support::sandbox::Sandbox;
@@ -32,8 +34,40 @@ fn the_protocol_names_the_limits_of_the_program() {
         format!("| sessions of one extension | {} |", wire::MAX_SESSIONS),
         format!("| consumers of one session | {} |", wire::MAX_CONSUMERS),
         format!("| {} messages, {} bytes |", wire::WINDOW.messages, wire::WINDOW.bytes),
+        format!("| `url` | {} bytes |", config::MAX_URL),
+        format!("| `settings` of `open` | {} bytes |", settings::MAX_TEXT),
     ] {
         assert!(document.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn the_protocol_lists_every_setting_with_its_default_and_its_bounds() {
+    let document = document("PROTOCOL.md");
+    let (_, table) =
+        document.split_once("| setting | default | allowed | what it does |\n|---|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let row = |setting: &Setting| {
+        let default = setting.default_text().map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+        format!("| `{}` | {default} | {} | {} |", setting.path, setting.allowed(&Limits::default()), setting.meaning)
+    };
+    let expected: Vec<String> = settings::TABLE.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_readme_shows_configurations_that_can_be_used() {
+    let machine = Sandbox::new();
+    let paths = Paths::new(&[(HOME_VARIABLE, machine.bridge_home())].into_iter().collect()).unwrap();
+    let readme = document("README.md");
+    let examples: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        std::fs::create_dir_all(machine.bridge_home()).unwrap();
+        std::fs::write(paths.config_file(), example).unwrap();
+        let loaded = Config::load(&paths);
+        assert!(loaded.is_ok_and(|config| config != Config::default()), "{example}");
     }
 }
 
