@@ -152,6 +152,9 @@ async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgra
             format!("{server} wants to use an extension of WebSocket, but none was offered"),
         ));
     }
+    if response.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().count() > 1 {
+        return Err(reason("upgrade", format!("{server} chose several sub-protocols at once")));
+    }
     let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(Into::into);
     Ok((socket, protocol))
 }

@@ -169,9 +169,11 @@ impl Outgoing {
     ///
     /// A `code` of 1005 sends a close frame without one; of `reason` at most 123 bytes are sent.
     pub fn close(&self, code: u16, reason: &str) {
-        self.queue.borrow_mut().clear();
-        self.closing.set(Closing::Now);
-        self.push(close_message(code, reason));
+        if self.closing.get() != Closing::Now {
+            self.closing.set(Closing::Now);
+            self.queue.borrow_mut().clear();
+            self.push(close_message(code, reason));
+        }
     }
 
     /// The same, but what waits is sent first, for as long as the server takes some of it within each write time-out.
