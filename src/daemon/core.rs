@@ -207,7 +207,7 @@ impl Core {
                 return Err(Problem::new(Code::UrlMissing, message));
             }
         };
-        if self.identities.keys().filter(|identity| identity.origin == *origin).count() >= MAX_SESSIONS {
+        if !self.has_room_for_session(origin) {
             let message = format!(
                 "this extension has {MAX_SESSIONS} sessions, which is the limit; use one session for several ports, or \
                  delete one with `close` and `forget: true`"
@@ -230,6 +230,20 @@ impl Core {
         self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, given, connection: None, deadline: None });
         Ok((id, Some(url)))
+    }
+
+    /// Whether `origin` may have one more session; one that was forgotten makes room.
+    fn has_room_for_session(&mut self, origin: &Arc<str>) -> bool {
+        let own: Vec<_> =
+            self.identities.iter().filter(|(identity, _)| identity.origin == *origin).map(|(_, id)| *id).collect();
+        if own.len() < MAX_SESSIONS {
+            return true;
+        }
+        let forgotten = own.into_iter().find(|id| self.sessions.get(id).is_some_and(|slot| slot.session.is_blank()));
+        if let Some(id) = forgotten {
+            self.remove(id);
+        }
+        forgotten.is_some()
     }
 
     fn given_settings(&self, text: &str) -> Result<Layer, Problem> {
@@ -429,9 +443,12 @@ impl Core {
 
     /// A session of which nothing is known any more is gone, and its name free.
     fn remove_if_void(&mut self, id: SessionId) {
-        if !self.sessions.get(&id).is_some_and(|slot| slot.session.is_void()) {
-            return;
+        if self.sessions.get(&id).is_some_and(|slot| slot.session.is_void()) {
+            self.remove(id);
         }
+    }
+
+    fn remove(&mut self, id: SessionId) {
         let Some(slot) = self.sessions.remove(&id) else { return };
         self.identities.remove(&slot.identity);
         if let Some(deadline) = slot.deadline {

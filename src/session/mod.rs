@@ -388,7 +388,13 @@ impl Session {
             || self.inbox.has_messages()
     }
 
-    /// Whether there is nothing to know of this session: the driver may drop it.
+    /// Whether nothing is kept of this session, not even its server: it was forgotten, and not opened since.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.blank
+    }
+
+    /// Whether nobody would miss this session: the driver may drop it.
     #[must_use]
     pub fn is_void(&self) -> bool {
         self.blank && self.ports.is_empty()

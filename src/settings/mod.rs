@@ -149,6 +149,7 @@ pub enum SettingError {
 const FIRST: &str = "reconnect.first_ms";
 const MAX: &str = "reconnect.max_ms";
 const HERD_WINDOW: &str = "reconnect.herd_window_ms";
+const REFILL: &str = "reconnect.refill_ms";
 
 impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
@@ -168,7 +169,7 @@ impl Settings {
                 stable: said.duration("reconnect.stable_ms"),
                 herd_window: said.duration(HERD_WINDOW),
                 burst: said.number("reconnect.burst") as u32,
-                refill: said.duration("reconnect.refill_ms"),
+                refill: said.duration(REFILL),
             },
             heartbeat: Heartbeat {
                 interval: said.duration("heartbeat.interval_ms"),
@@ -265,7 +266,9 @@ impl<'a> Stack<'a> {
     fn number(&self, path: &str) -> f64 {
         let number = match (self.get(path), &the(path).kind) {
             (Some(Said::Number(number)), _) => *number,
+            // Nobody storms a server on this machine, and whoever writes one restarts it often.
             (_, Kind::Number { .. }) if path == HERD_WINDOW && self.place.loopback => 0.0,
+            (_, Kind::Number { .. }) if path == REFILL && self.place.loopback => 1000.0,
             (_, &Kind::Number { default, .. }) => default,
             _ => 0.0,
         };

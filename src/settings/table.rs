@@ -88,7 +88,13 @@ pub const TABLE: &[Setting] = &[
          machine.",
     ),
     whole("reconnect.burst", 10, 1, 100, "So many attempts may be made at once."),
-    whole("reconnect.refill_ms", 30_000, 1_000, HOUR, "In this time one more attempt may be made."),
+    whole(
+        "reconnect.refill_ms",
+        30_000,
+        1_000,
+        HOUR,
+        "In this time one more attempt may be made. The default is 1000 for a server on this machine.",
+    ),
     whole("heartbeat.interval_ms", 25_000, 100, HOUR, "A server that is silent for this long is pinged."),
     whole("heartbeat.timeout_ms", 10_000, 100, 10 * MINUTE, "So long it has to answer."),
     Setting {

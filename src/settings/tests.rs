@@ -159,6 +159,7 @@ fn a_server_on_this_machine_has_no_herd_and_a_memory_session_no_large_inbox() {
     let at = |loopback, memory| Settings::effective([&large], &Limits::default(), Place { memory, loopback });
     assert_eq!(at(true, false).reconnect.herd_window, Duration::ZERO);
     assert_eq!(at(false, false).reconnect.herd_window, Duration::from_secs(30));
+    assert_eq!(at(true, false).reconnect.refill, Duration::from_secs(1));
     assert_eq!(at(true, false).inbox.max_bytes, 200_000_000);
     assert_eq!(at(true, true).inbox.max_bytes, MAX_MEMORY_INBOX);
     let said = layer(r#"{"reconnect":{"herd_window_ms":9}}"#);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use websocket_bridge::config::{self, Config, HOME_VARIABLE, Paths};
+use websocket_bridge::session::{ENDINGS, Ending, Sign, Verdict};
 use websocket_bridge::settings::{self, Limits, Setting};
 use websocket_bridge::wire::{self, Code, frame};
 
@@ -33,6 +34,9 @@ fn the_protocol_names_the_limits_of_the_program() {
         format!("| nesting of arrays and objects in a payload | {} |", wire::MAX_NESTING),
         format!("| sessions of one extension | {} |", wire::MAX_SESSIONS),
         format!("| consumers of one session | {} |", wire::MAX_CONSUMERS),
+        format!("| observers of one session | {} |", wire::MAX_CONSUMERS),
+        format!("| subscriptions of one session | {} |", wire::MAX_SUBSCRIPTIONS),
+        format!("| sub-protocols that are offered | {} |", wire::MAX_PROTOCOLS),
         format!("| {} messages, {} bytes |", wire::WINDOW.messages, wire::WINDOW.bytes),
         format!("| `url` | {} bytes |", config::MAX_URL),
         format!("| `settings` of `open` | {} bytes |", settings::MAX_TEXT),
@@ -52,6 +56,30 @@ fn the_protocol_lists_every_setting_with_its_default_and_its_bounds() {
         format!("| `{}` | {default} | {} | {} |", setting.path, setting.allowed(&Limits::default()), setting.meaning)
     };
     let expected: Vec<String> = settings::TABLE.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_protocol_lists_every_way_a_connection_can_end_and_what_follows() {
+    let document = document("PROTOCOL.md");
+    let (_, table) = document.split_once("| ending | then | what happened |\n|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let range = |from: u16, to: u16| if from == to { from.to_string() } else { format!("{from} to {to}") };
+    let row = |ending: &Ending| {
+        let sign = match ending.sign {
+            Sign::Close(from, to) => format!("close code {}", range(from, to)),
+            Sign::Status(from, to) => format!("HTTP status {}", range(from, to)),
+            Sign::Code(code) => format!("`{code}`"),
+        };
+        let then = match ending.verdict {
+            Verdict::Soon => "soon",
+            Verdict::Spread => "spread",
+            Verdict::Thrice => "thrice",
+            Verdict::Park => "parked",
+        };
+        format!("| {sign} | {then} | {} |", ending.meaning)
+    };
+    let expected: Vec<String> = ENDINGS.iter().map(row).collect();
     assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
 }
 
