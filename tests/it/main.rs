@@ -11,6 +11,8 @@ mod daemon;
 mod demo;
 /// What the documents say is what the program does.
 mod documents;
+/// Every way in which a server ends a connection or refuses one, as the extension hears of it.
+mod endings;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
