@@ -165,13 +165,14 @@ impl Core {
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
         let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        let accepted = slot.session.admits(port, &open, url.as_ref());
+        if let (true, Some(given), Some(slot)) = (accepted, given, self.sessions.get_mut(&id)) {
+            slot.given = given;
+        }
         let name = open.session.clone();
         self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
-        let Some(slot) = self.sessions.get_mut(&id).filter(|slot| slot.session.is_attached(port)) else {
+        if !accepted {
             return Ok(());
-        };
-        if let Some(given) = given {
-            slot.given = given;
         }
         let before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(name, id));
         if let Some(before) = before.filter(|before| *before != id) {
@@ -199,13 +200,9 @@ impl Core {
         if let Some(&id) = self.identities.get(&identity) {
             return Ok((id, url));
         }
-        let url = match url.or_else(|| self.config.session_url(origin, &open.session)) {
-            Some(url) => url,
-            None => {
-                let message =
-                    format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
-                return Err(Problem::new(Code::UrlMissing, message));
-            }
+        let Some(url) = url.or_else(|| self.config.session_url(origin, &open.session)) else {
+            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+            return Err(Problem::new(Code::UrlMissing, message));
         };
         if !self.has_room_for_session(origin) {
             let message = format!(

@@ -373,10 +373,10 @@ impl Session {
         &self.url
     }
 
-    /// Whether `port` has it open.
+    /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
     #[must_use]
-    pub fn is_attached(&self, port: PortId) -> bool {
-        self.ports.contains(&port)
+    pub fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {
+        self.refusal(port, open, url).is_none()
     }
 
     /// Whether the daemon must stay for this session: a port is attached, or one may come back for what is kept.
