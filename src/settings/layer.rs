@@ -198,6 +198,7 @@ impl Limits {
         }
     }
 }
+
 /// The members of a JSON object in their order, duplicates included.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
