@@ -146,7 +146,7 @@ async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgra
             return Err(reason("upgrade-timeout", message));
         }
     };
-    if response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+    if response.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter().any(|value| !value.is_empty()) {
         return Err(reason(
             "upgrade",
             format!("{server} wants to use an extension of WebSocket, but none was offered"),
@@ -190,8 +190,8 @@ fn upgrade_failed(target: &Target, error: &WsError) -> Reason {
             reason("upgrade", format!("{server} {what}"))
         }
         WsError::AttackAttempt => {
-            let message = format!("{server} answered the WebSocket upgrade with a header that does not end");
-            reason("upgrade", message)
+            let what = "a header that is too long or comes in too many pieces";
+            reason("upgrade", format!("{server} answered the WebSocket upgrade with {what}"))
         }
         WsError::Protocol(error) => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {error}")),
         other => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {other}")),
