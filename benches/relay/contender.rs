@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +34,13 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
+    /// A build of the bridge.
+    pub(crate) fn bridge(program: &Path, batch: bool) -> Result<Self> {
+        // It is started in a directory of its own.
+        let program = program.canonicalize().with_context(|| format!("there is no program {}", program.display()))?;
+        Ok(Self::Bridge { program, batch })
+    }
+
     /// Starts it and connects it to a server.
     pub(crate) fn start(&self) -> Result<(Port, TcpStream)> {
         let server = Server::listen()?;

@@ -118,9 +118,9 @@ fn in_turn(task: Task, options: &Options, rounds: usize, times: Times) -> Result
     eprintln!("{name}");
     let program = std::env::var_os("WEBSOCKET_BRIDGE_BIN").map(PathBuf::from);
     let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_websocket-bridge").into());
-    let bridge = Contender::Bridge { program, batch: task.batch };
+    let bridge = Contender::bridge(&program, task.batch)?;
     let reference = match &options.against {
-        Some(program) => Contender::Bridge { program: program.clone(), batch: task.batch },
+        Some(program) => Contender::bridge(program, task.batch)?,
         None => Contender::Plain,
     };
     let one = |contender: &Contender| -> Result<Figures> {
