@@ -469,7 +469,10 @@ impl Session {
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
-            Input::Configure { settings } => self.configure(settings),
+            Input::Configure { settings } => {
+                self.configure(settings);
+                self.ask_again(now);
+            }
             Input::Subscribe { port, key, payload, reference } => {
                 self.handle_subscribe(port, key, payload, reference, now);
             }

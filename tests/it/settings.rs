@@ -126,7 +126,8 @@ fn a_file_that_cannot_be_used_is_named_with_its_line_and_the_last_good_one_goes_
 #[test]
 fn a_server_that_is_not_allowed_any_more_is_left_at_the_next_connection() {
     let machine = Sandbox::new();
-    write_config(&machine, &format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n"));
+    let allowed = format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n");
+    write_config(&machine, &allowed);
     let mut port = machine.port();
     let settings = json!({"reconnect": {"first_ms": 100, "herd_window_ms": 0}});
     port.post(json!({"type": "open", "url": "wss://0.0.0.0:1/", "settings": settings}));
@@ -135,6 +136,12 @@ fn a_server_that_is_not_allowed_any_more_is_left_at_the_next_connection() {
     let told = port.wait_for("parked", |message| message["state"] == "error");
     assert_eq!(told["reason"]["code"], "not-allowed");
     assert!(told["reason"]["message"].as_str().unwrap().contains(&file.display().to_string()), "{told}");
+    // Allowed again, the next `open` of any session finds out.
+    write_config(&machine, &allowed);
+    port.post(json!({"type": "open", "session": "other", "url": "ws://127.0.0.1:1/"}));
+    port.wait_for("another attempt", |message| {
+        message["session"] == "default" && message["reason"]["code"] == "refused"
+    });
 }
 
 #[test]
