@@ -72,13 +72,13 @@ async fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Reason> {
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/")
         .parse()
-        .map_err(|error| reason("url", format!("{host}:{port} cannot be connected to: {error}")))?;
+        .map_err(|error| reason("network", format!("{host}:{port} cannot be connected to: {error}")))?;
     let stream = connector.call(uri).await.map_err(|error| {
         let cause = root_cause(&error);
         let code = match cause.downcast_ref::<io::Error>() {
             _ if error.to_string().contains("dns") => "dns",
             Some(error) => io_code(error),
-            None => "connect",
+            None => "network",
         };
         reason(code, format!("cannot connect to {host}:{port}: {}", explain(&error)))
     })?;
@@ -106,7 +106,7 @@ async fn encrypt(
     };
     match timeout(limit, encrypting).await {
         Ok(result) => result,
-        Err(_) => Err(failed(format!("the handshake took longer than {} s", limit.as_secs_f32()))),
+        Err(_) => Err(failed(format!("certificates and handshake took longer than {} s", limit.as_secs_f32()))),
     }
 }
 
