@@ -176,6 +176,14 @@ pub struct Closed {
     pub clean: bool,
 }
 
+impl Closed {
+    /// No close frame came.
+    #[must_use]
+    pub fn abnormal() -> Self {
+        Self { code: 1006, reason: String::new(), clean: false }
+    }
+}
+
 /// How far a message to the server came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -722,7 +730,7 @@ mod tests {
         };
         let (since, until) = (Some(1), Some(2));
         let gap = Gap { from: 3, reason: GapReason::Disconnected, count: None, at_most: Some(2), since, until };
-        let close = Closed { code: 1006, reason: String::new(), clean: false };
+        let close = Closed::abnormal();
         for (event, kind) in [
             (Event::Welcome { reference: Some("r".into()), origin: "o".into() }, "welcome"),
             (Event::State { session: "s".into(), state: Box::new(state) }, "state"),

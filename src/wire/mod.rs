@@ -32,6 +32,9 @@ pub const MAX_ID: usize = 128;
 /// The longest reason of a close frame, in bytes (RFC 6455 5.5: 125 with the code).
 pub const MAX_CLOSE_REASON: usize = 123;
 
+/// The code of a close frame that has none (RFC 6455 7.1.5).
+pub const NO_CLOSE_CODE: u16 = 1005;
+
 /// How many sub-protocols may be offered to a server.
 pub const MAX_PROTOCOLS: usize = 32;
 
