@@ -552,9 +552,10 @@ impl Encoder {
         while out.len() < enough {
             if let Some(chunks) = &mut self.chunks {
                 if chunks.write_next(out) {
-                    continue;
+                    self.written.extend(chunks.delivered);
+                    self.chunks = None;
                 }
-                self.chunks = None;
+                continue;
             }
             let Some(event) = queue.pop_front() else { return false };
             if self.batch && event.is_delivery() {
@@ -566,7 +567,7 @@ impl Encoder {
         self.chunks.is_some() || !queue.is_empty()
     }
 
-    /// The tokens of the messages that are in frames since the last call, each with its number.
+    /// The tokens of the messages that are wholly in frames since the last call, each with its number.
     pub fn take_written(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.written)
     }
@@ -575,7 +576,7 @@ impl Encoder {
         let start = out.len();
         frame::put(out, |out| event.write(out));
         self.written.extend(event.delivered());
-        self.chunk_if_too_long(start, out);
+        self.chunk_if_too_long(start, event, out);
     }
 
     /// One frame with `first` and as many of the messages that wait behind it as it holds.
@@ -607,17 +608,19 @@ impl Encoder {
                 out.put_slice(END);
             }
         });
-        self.chunk_if_too_long(start, out);
+        self.chunk_if_too_long(start, &first, out);
     }
 
-    fn chunk_if_too_long(&mut self, start: usize, out: &mut BytesMut) {
+    fn chunk_if_too_long(&mut self, start: usize, event: &Event, out: &mut BytesMut) {
         if out.len() - start - frame::PREFIX <= frame::MAX_TO_EXTENSION {
             return;
         }
         let text = out.split_off(start + frame::PREFIX).freeze();
         out.truncate(start);
         self.chunked += 1;
-        self.chunks = Some(Chunks::new(self.chunked, text));
+        // Only with its last piece is it where it should be.
+        let delivered = self.written.pop_if(|last| event.delivered() == Some(*last));
+        self.chunks = Some(Chunks::new(self.chunked, text, delivered));
     }
 }
 
@@ -629,10 +632,12 @@ struct Chunks {
     /// Ends of the pieces in `text`.
     ends: Vec<usize>,
     next: usize,
+    /// The message's token and number, if it has one.
+    delivered: Option<(u64, u64)>,
 }
 
 impl Chunks {
-    fn new(of: u64, text: Bytes) -> Self {
+    fn new(of: u64, text: Bytes, delivered: Option<(u64, u64)>) -> Self {
         let mut ends = Vec::new();
         let (mut escaped, mut boundary) = (0, 0);
         for (index, &byte) in text.iter().enumerate() {
@@ -646,13 +651,13 @@ impl Chunks {
             }
         }
         ends.push(text.len());
-        Self { of, text, ends, next: 0 }
+        Self { of, text, ends, next: 0, delivered }
     }
 
-    /// Appends the next piece; false if there is none.
+    /// Appends the next piece. Returns whether it was the last.
     fn write_next(&mut self, out: &mut BytesMut) -> bool {
-        let Some(&end) = self.ends.get(self.next) else { return false };
         let start = self.next.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let end = self.ends[self.next];
         frame::put(out, |out| {
             put_number(out, "{\"type\":\"chunk\",\"of\":\"", self.of);
             put_number(out, "\",\"index\":", self.next as u64);
@@ -662,7 +667,7 @@ impl Chunks {
             out.put_u8(b'}');
         });
         self.next += 1;
-        true
+        self.next == self.ends.len()
     }
 }
 
@@ -818,6 +823,23 @@ mod tests {
             seen.extend(value["messages"].as_array().unwrap().iter().map(|message| message["seq"].as_u64().unwrap()));
         }
         assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_message_counts_as_written_when_its_last_chunk_is() {
+        let mut encoder = Encoder::default();
+        let (session, body) = ("s".into(), Body::Text("x".repeat(3 << 20).into()));
+        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, token: Some(5) };
+        let (mut queue, mut out) = (VecDeque::from([long]), BytesMut::new());
+        let mut calls = 0;
+        while encoder.encode(&mut queue, &mut out, 64 * 1024) {
+            assert_eq!(encoder.take_written(), []);
+            out.clear();
+            calls += 1;
+        }
+        assert!(calls > 2, "{calls}");
+        // With the bytes, not after them: nobody might ask again.
+        assert_eq!((encoder.take_written(), out.is_empty()), (vec![(5, 3)], false));
     }
 
     #[test]
