@@ -111,6 +111,12 @@ impl Paths {
         &self.system_config
     }
 
+    /// The same with another file of the machine.
+    #[cfg(test)]
+    pub(crate) fn with_system_config_file(self, system_config: PathBuf) -> Self {
+        Self { system_config, ..self }
+    }
+
     /// The configuration file of this user.
     #[must_use]
     pub fn config_file(&self) -> &Path {

@@ -19,8 +19,8 @@ struct Machine {
 impl Machine {
     fn new(system: &str, user: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut paths = Paths::new(&[(HOME_VARIABLE, directory.path())].into_iter().collect()).unwrap();
-        paths.system_config = directory.path().join("etc.toml");
+        let paths = Paths::new(&[(HOME_VARIABLE, directory.path())].into_iter().collect()).unwrap();
+        let paths = paths.with_system_config_file(directory.path().join("etc.toml"));
         std::fs::write(&paths.system_config, system).unwrap();
         std::fs::write(&paths.config, user).unwrap();
         Self { directory, paths }

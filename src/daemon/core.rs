@@ -163,15 +163,15 @@ impl Core {
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
         let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
-        let name = open.session.clone();
-        self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
-        let Some(slot) = self.sessions.get_mut(&id).filter(|slot| slot.session.is_attached(port)) else {
-            return Ok(());
-        };
-        if let Some(given) = given {
-            slot.given = given;
+        let mut before = None;
+        if slot.session.admits(port, &open, url.as_ref()) {
+            if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {
+                slot.given = given;
+            }
+            // Now, because in direct mode all may be over again when the input is handled.
+            before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(open.session.clone(), id));
         }
-        let before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(name, id));
+        self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
         if let Some(before) = before.filter(|before| *before != id) {
             // The same name in another profile or mode: this port has one session of a name.
             self.input(before, Input::Detach { port });

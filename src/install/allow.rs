@@ -11,7 +11,7 @@ use toml_edit::{Array, Document, DocumentMut, Item, Table, TableLike, Value};
 use url::Url;
 
 use super::InstallError;
-use crate::config::is_loopback;
+use crate::config::{is_loopback, server_url};
 
 /// What a server needs in the configuration before an extension may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +33,14 @@ impl Need {
     /// # Errors
     /// If `url` is not that of a WebSocket server.
     pub fn of(url: &Url) -> Result<Self, InstallError> {
-        let insecure = match url.scheme() {
-            "wss" => false,
-            "ws" => true,
-            other => return Err(InstallError::Scheme { scheme: other.to_owned() }),
-        };
+        // A rule for what is no server would make the whole file unusable.
+        let url = &server_url(url.as_str()).map_err(|problem| InstallError::Url { problem })?;
         if is_loopback(url) {
             return Ok(Self::Nothing);
         }
         let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        Ok(Self::Pattern { pattern: format!("{scheme}://{host}{port}/*"), insecure })
+        Ok(Self::Pattern { pattern: format!("{scheme}://{host}{port}/*"), insecure: scheme == "ws" })
     }
 }
 

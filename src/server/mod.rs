@@ -291,7 +291,7 @@ async fn say(socket: &mut Socket, code: u16, limit: Duration) {
     let said = async {
         if socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() })).await.is_ok() {
             // A system that is left with bytes that nobody took resets the connection, which may overtake the close frame.
-            while let Ok(1..) = socket.get_mut().read(&mut [0; 4096]).await {}
+            while let Ok(1..) = socket.get_mut().read(&mut [0; 16 * 1024]).await {}
         }
     };
     // It is as good as gone either way.

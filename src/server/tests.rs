@@ -8,7 +8,7 @@ mod frames;
 mod upgrade;
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -68,7 +68,12 @@ async fn meet_and<T>(
         let (stream, _) = listener.accept().await.unwrap();
         serve(stream).await
     };
-    tokio::time::timeout(DEADLINE, async { tokio::join!(run(target, outgoing, report), server) }).await.unwrap()
+    let started = Instant::now();
+    let both = async { tokio::join!(run(target, outgoing, report), server) };
+    let found = tokio::time::timeout(DEADLINE, both).await.unwrap();
+    // The deadline wakes both once more, which is no excuse for one that was not woken before.
+    assert!(started.elapsed() < DEADLINE);
+    found
 }
 
 /// Holds a connection open until the other side ends it.
@@ -225,6 +230,27 @@ async fn a_server_that_takes_nothing_more_is_left() {
     check_failed(&end, "write-timeout", &["took nothing for 0.05 s"]);
     assert_eq!(bodies(&happened), [text("before")]);
     assert!(!happened.iter().any(|event| matches!(event, Happened::Flushed { all: true, .. })));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_something_now_and_then_is_waited_for() {
+    const MUCH: usize = 64 << 20;
+    let outgoing = Outgoing::default();
+    outgoing.send(Body::Binary(vec![0; MUCH].into()));
+    let write = Duration::from_secs(1);
+    let serve = async |mut stream: TcpStream| {
+        upgrade(&mut stream).await;
+        let mut part = vec![0; MUCH / 64];
+        for _ in 0..64 {
+            // Nothing is waited for but the time that this is about: twice what a server may take nothing.
+            tokio::time::sleep(write / 32).await;
+            stream.read_exact(&mut part).await.unwrap();
+        }
+        stream.write_all(&close_frame(1000, "")).await.unwrap();
+        hold(stream).await;
+    };
+    let (end, ..) = meet(|target| target.timeouts.write = write, &outgoing, serve).await;
+    check(&end, "closed", Some(1000), None, None, &[]);
 }
 
 #[tokio::test]

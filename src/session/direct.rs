@@ -120,11 +120,8 @@ impl Direct {
     }
 
     fn handle_open(&mut self, open: Open, settings: Option<Box<Settings>>, reference: Option<String>, now: Now) {
-        if open.observe {
-            return self.refuse("`observe`", reference);
-        }
-        if open.after.is_some() {
-            return self.refuse("`after`", reference);
+        if let Some(field) = foreign_field(&open) {
+            return self.refuse(field, reference);
         }
         if let Some(settings) = settings {
             self.settings = *settings;
@@ -290,6 +287,14 @@ impl Direct {
     }
 }
 
+/// What only a session has that keeps something.
+fn foreign_field(open: &Open) -> Option<&'static str> {
+    if open.observe {
+        return Some("`observe`");
+    }
+    open.after.is_some().then_some("`after`")
+}
+
 impl Conversation for Direct {
     fn handle(&mut self, input: Input, now: Now) {
         match input {
@@ -341,6 +346,10 @@ impl Conversation for Direct {
 
     fn is_attached(&self, port: PortId) -> bool {
         self.port == port && !self.is_void()
+    }
+
+    fn admits(&self, _: PortId, open: &Open, _: Option<&Url>) -> bool {
+        foreign_field(open).is_none()
     }
 
     /// Until the end, so that the server hears of it when the port is gone.

@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Why a port may not open the session so.
-    fn refusal(&self, port: PortId, open: &Open, url: Option<&Url>) -> Option<Problem> {
+    pub(super) fn refusal(&self, port: PortId, open: &Open, url: Option<&Url>) -> Option<Problem> {
         if let Some(url) = url.filter(|url| !self.blank && !same_server(&self.url, url)) {
             let message = format!(
                 "session `{}` belongs to {}; close it with `forget: true` first, or use another name for {}",

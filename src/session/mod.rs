@@ -326,6 +326,9 @@ pub trait Conversation: fmt::Debug {
     /// Whether `port` has it open.
     fn is_attached(&self, port: PortId) -> bool;
 
+    /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
+    fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool;
+
     /// Whether the daemon must stay for it.
     fn is_needed(&self) -> bool;
 
@@ -439,6 +442,10 @@ impl Conversation for Session {
         self.ports.contains(&port)
     }
 
+    fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {
+        self.refusal(port, open, url).is_none()
+    }
+
     /// A port is attached, or one may come back for what is kept.
     fn is_needed(&self) -> bool {
         !self.ports.is_empty()
@@ -519,7 +526,10 @@ impl Conversation for Session {
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
-            Input::Configure { settings } => self.configure(settings),
+            Input::Configure { settings } => {
+                self.configure(settings);
+                self.ask_again(now);
+            }
             Input::Subscribe { port, key, payload, reference } => {
                 self.handle_subscribe(port, key, payload, reference, now);
             }

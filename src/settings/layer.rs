@@ -203,6 +203,7 @@ impl Limits {
         }
     }
 }
+
 /// The members of a JSON object in their order, duplicates included.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 

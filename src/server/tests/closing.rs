@@ -110,6 +110,7 @@ async fn what_the_server_answers_to_our_close_is_told() {
         (close_frame(1000, "bye"), 1000, "bye", true),
         (close_frame(4001, "{\"window_ms\":1}"), 4001, "{\"window_ms\":1}", true),
         (frame(CLOSE, b""), 1005, "", true),
+        (close_frame(1002, "Protocol violation"), 1002, "Protocol violation", true),
         (Vec::new(), 1006, "", false),
         (frame(TEXT | 0x40, b""), 1006, "", false),
     ] {
@@ -130,7 +131,7 @@ async fn a_close_without_a_code_sends_none_and_a_long_reason_is_cut_between_char
 
 #[tokio::test]
 async fn nothing_follows_a_close_frame_whatever_else_is_wanted() {
-    let (_, came) = closed_here(
+    let (end, came) = closed_here(
         |outgoing| {
             outgoing.finish(1000, "first");
             outgoing.send(text("3"));
@@ -140,6 +141,7 @@ async fn nothing_follows_a_close_frame_whatever_else_is_wanted() {
         &frame(CLOSE, b""),
     )
     .await;
+    assert_eq!(end.close, closed_with(1005, "", true));
     assert_eq!(came.iter().map(|(first, _)| *first).collect::<Vec<_>>(), [TEXT, TEXT, CLOSE]);
     let (_, came) = closed_here(
         |outgoing| {

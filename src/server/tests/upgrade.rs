@@ -123,7 +123,7 @@ async fn a_header_that_does_not_end_is_given_up() {
         while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
     };
     let (end, happened, ()) = meet(|_| {}, &Outgoing::default(), serve).await;
-    check_failed(&end, "upgrade", &["a header that does not end"]);
+    check_failed(&end, "upgrade", &["a header that is too long"]);
     assert!(happened.is_empty());
 
     let (end, _) = answered(&[], |request| {

@@ -116,6 +116,17 @@ fn a_server_that_says_no_to_a_credential_is_not_asked_again() {
 }
 
 #[test]
+fn a_server_that_was_not_allowed_is_asked_about_again_when_a_file_changes() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.lose(Reason { code: "not-allowed", ..reset() }), ["1: error (not-allowed)"]);
+    let configure = || Input::Configure { settings: Box::new(birth().settings) };
+    assert_eq!(rig.input(configure()), ["1: reconnecting", "#2 connect /ws"]);
+    rig.lose(refused(401));
+    assert_eq!(rig.input(configure()), [""; 0], "no file changes a server's mind");
+}
+
+#[test]
 fn a_reconnect_request_ends_the_parking_but_not_within_a_second() {
     let mut rig = Rig::new();
     rig.open(1, "main");

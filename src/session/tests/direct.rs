@@ -181,6 +181,7 @@ fn what_only_a_session_has_that_keeps_something_is_refused() {
         Open { after: Some(After { epoch: "e".into(), seq: 1 }), ..open("main") },
     ] {
         let mut plain = Plain::new();
+        assert!(plain.direct.admits(PortId(1), &open("main"), None) && !plain.direct.admits(PortId(1), &refused, None));
         assert_eq!(plain.open(refused), ["1: error unsupported"]);
         assert!(plain.direct.is_void());
     }

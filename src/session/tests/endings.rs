@@ -214,7 +214,7 @@ fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_
 }
 
 #[test]
-fn every_reason_of_the_server_module_has_its_row() {
+fn every_ending_has_one_row_that_counts() {
     let rows = ENDINGS.iter().filter_map(|ending| match ending.sign {
         Sign::Code(code) => Some(code),
         _ => None,
