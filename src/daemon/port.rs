@@ -298,23 +298,25 @@ fn handle_request(
             let session = opened(core, id, &session)?;
             core.input(session, Input::Reconnect { port: id, reference });
         }
-        Request::Close { session, forget, .. } => {
+        Request::Close { session, forget, code, reason } => {
             let session = opened(core, id, &session)?;
-            core.input(session, Input::Close { forget });
+            core.input(session, Input::Close { forget, code, reason });
         }
         Request::Detach { session } => {
             let number = opened(core, id, &session)?;
-            if let Some(port) = core.ports.get_mut(&id) {
+            core.input(number, Input::Detach { port: id });
+            // In direct mode the name stays taken until everything is said.
+            if !core.is_attached(number, id)
+                && let Some(port) = core.ports.get_mut(&id)
+            {
                 port.sessions.remove(&session);
             }
-            core.input(number, Input::Detach { port: id });
         }
         // To gather figures takes time, and nobody would read them.
         Request::Status { .. } if core.ports.get(&id).is_none_or(|port| port.queue.deaf.get()) => {}
         Request::Status { session } => {
             let only = session.map(|session| opened(core, id, &session)).transpose()?;
-            let sessions =
-                core.statuses(|session, owner| **owner == **origin && only.is_none_or(|only| only == session));
+            let sessions = core.statuses_for(id, origin, only);
             if let Some(port) = core.ports.get(&id) {
                 port.send(Event::Status { reference, sessions });
             }

@@ -5,6 +5,7 @@
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod direct;
 mod endings;
 mod places;
 mod queue;
@@ -79,7 +80,7 @@ impl Rig {
                 lines.extend(line(&action));
             }
             if let Some(attempt) = sent.filter(|_| self.socket) {
-                self.session.handle(Input::Flushed { attempt }, self.now);
+                self.session.handle(flushed(attempt), self.now);
                 continue;
             }
             if !self.disk || self.unpersisted.is_empty() {
@@ -236,6 +237,15 @@ fn send(text: &str) -> Send {
     }
 }
 
+/// All that was sent is in the hands of the system.
+fn flushed(attempt: u64) -> Input {
+    Input::Flushed { attempt, bytes: 0, all: true }
+}
+
+fn close(forget: bool) -> Input {
+    Input::Close { forget, code: None, reason: None }
+}
+
 fn reset() -> Reason {
     Reason::new("reset", "it broke".into())
 }
@@ -253,6 +263,7 @@ fn line(action: &Action) -> Option<String> {
     Some(match action {
         Action::Connect { attempt, url, .. } => format!("#{attempt} connect {}", url.path()),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
+        Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
         Action::Ping { attempt, .. } => format!("#{attempt} ping"),
         Action::Persist { .. } => return None,
@@ -291,9 +302,14 @@ fn shown_event(event: &Event) -> String {
             format!("{}{reason}", shown_state(state.state))
         }
         Event::Error(problem) => format!("error {}", problem.code.as_str()),
-        Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
-            unreachable!("a session does not say {event:?}")
+        Event::Opening { .. } => "opened".into(),
+        Event::Frame { body, .. } => format!("message {}", shown_body(body)),
+        Event::Sent { bytes, .. } => format!("sent {bytes}"),
+        Event::Closed { close: Closed { code, reason, clean }, .. } => {
+            let clean = if *clean { "clean" } else { "not clean" };
+            format!("closed {code} {clean} {reason}").trim_end().into()
         }
+        Event::Welcome { .. } | Event::Status { .. } => unreachable!("a session does not say {event:?}"),
     }
 }
 

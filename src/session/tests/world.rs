@@ -377,7 +377,7 @@ impl World {
             Step::Close { port, forget } => {
                 if self.model.place(port).is_some() {
                     self.model.closing = true;
-                    self.input(Input::Close { forget });
+                    self.input(close(forget));
                 }
             }
             Step::Reconnect { port } => {
@@ -550,7 +550,7 @@ impl World {
             // The system takes what is sent at once.
             let attempt = sent.take()?;
             let session = self.session.as_mut()?;
-            session.handle(Input::Flushed { attempt }, self.now);
+            session.handle(flushed(attempt), self.now);
             session.poll_action()
         }) {
             assert!(!forgotten, "{action:?} after everything was forgotten");
@@ -588,7 +588,7 @@ impl World {
                     assert_eq!(link.attempt, attempt);
                     self.model.disconnected(self.now);
                 }
-                Action::Pause { .. } | Action::Resume { .. } => panic!("nobody asked for that"),
+                Action::Pause { .. } | Action::Resume { .. } | Action::Finish { .. } => panic!("nobody asked for that"),
                 Action::Forgotten => {
                     self.meet("forgotten");
                     forgotten = true;
@@ -658,9 +658,7 @@ impl World {
                 self.meet(&format!("{:?}", problem.code));
                 self.model.error(port, problem.code, self.now);
             }
-            Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
-                panic!("a session does not say {event:?}")
-            }
+            _ => panic!("a session does not say {event:?}"),
         }
     }
 }
