@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use interprocess::local_socket::tokio::Stream;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
@@ -146,12 +146,14 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         id
     };
     info!(port = id.0, origin = %harmless(&origin), host = link.host.build, "port opened");
+    // Through a `&Stream` each read would be followed by one that finds nothing, to learn that.
+    let (reader, writer) = tokio::io::split(link.stream);
     let end = {
-        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, &link.stream, &queue));
+        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, reader, &queue));
         tokio::select! {
             end = &mut requests => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
-            end = write_events(&core, id, &link.stream, &queue) => {
+            end = write_events(&core, id, writer, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
                 let _ = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -174,7 +176,7 @@ async fn read_requests(
     core: &Rc<RefCell<Core>>,
     id: PortId,
     origin: &Arc<str>,
-    mut reader: &Stream,
+    mut reader: ReadHalf<Stream>,
     queue: &Queue,
 ) -> String {
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
@@ -210,7 +212,7 @@ async fn read_requests(
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: &Stream, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
