@@ -6,7 +6,7 @@
 //! `Core` is never borrowed across an await.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -98,9 +98,10 @@ pub(super) struct Core {
     /// The sessions are to be told.
     config_changed: bool,
     pub(super) clock: Clock,
-    sessions: HashMap<SessionId, Slot>,
+    /// Looked up several times for each message: to hash a number takes longer than to find it.
+    sessions: BTreeMap<SessionId, Slot>,
     identities: HashMap<Identity, SessionId>,
-    pub(super) ports: HashMap<PortId, Port>,
+    pub(super) ports: BTreeMap<PortId, Port>,
     last_number: u64,
     pub(super) timers: BTreeSet<(Duration, SessionId)>,
     /// A deadline is nearer than those known before.
@@ -120,9 +121,9 @@ impl Core {
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
-                sessions: HashMap::new(),
+                sessions: BTreeMap::new(),
                 identities: HashMap::new(),
-                ports: HashMap::new(),
+                ports: BTreeMap::new(),
                 last_number: 0,
                 timers: BTreeSet::new(),
                 earlier: Rc::default(),
@@ -521,9 +522,9 @@ impl Core {
     /// Figures of the sessions that `wanted` picks.
     fn statuses(&self, wanted: impl Fn(SessionId, &Slot) -> bool) -> Vec<serde_json::Value> {
         let now = self.clock.now();
-        let mut ids: Vec<_> = self.sessions.iter().filter(|(id, slot)| wanted(**id, slot)).collect();
-        ids.sort_by_key(|(id, _)| **id);
-        ids.into_iter()
+        self.sessions
+            .iter()
+            .filter(|(id, slot)| wanted(**id, slot))
             .map(|(_, slot)| {
                 let mut status = slot.session.status(now);
                 status["origin"] = json!(&*slot.identity.origin);

@@ -7,7 +7,7 @@
 //! the daemon.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Port {
     queue: Rc<Queue>,
     /// The sessions that this port has open, by the names that it uses.
-    pub(super) sessions: HashMap<String, SessionId>,
+    pub(super) sessions: BTreeMap<String, SessionId>,
 }
 
 /// Events on their way to the host.
@@ -140,7 +140,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
     let id = {
         let mut core = core.borrow_mut();
         let id = PortId(core.next_number());
-        let port = Port { queue: Rc::clone(&queue), sessions: HashMap::new() };
+        let port = Port { queue: Rc::clone(&queue), sessions: BTreeMap::new() };
         core.ports.insert(id, port);
         core.need_changed.notify_one();
         id
