@@ -331,7 +331,7 @@ impl Core {
         let now = self.clock.now();
         if let Some(slot) = self.sessions.get_mut(&id) {
             slot.session.handle(input, now);
-            self.carry_out(id);
+            self.carry_out(id, now);
         }
     }
 
@@ -347,7 +347,7 @@ impl Core {
             if let Some(slot) = self.sessions.get_mut(&id) {
                 slot.deadline = None;
                 slot.session.handle_timeout(now);
-                self.carry_out(id);
+                self.carry_out(id, now);
             }
         }
     }
@@ -366,8 +366,8 @@ impl Core {
         }
     }
 
-    /// Takes all actions of a session.
-    fn carry_out(&mut self, id: SessionId) {
+    /// Takes all actions of a session, in the same moment as the input that led to them.
+    fn carry_out(&mut self, id: SessionId, now: Now) {
         let mut forgotten = false;
         let mut answers = VecDeque::new();
         loop {
@@ -414,7 +414,6 @@ impl Core {
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
             }
             let Some(answer) = answers.pop_front() else { break };
-            let now = self.clock.now();
             if let Some(slot) = self.sessions.get_mut(&id) {
                 slot.session.handle(answer, now);
             }
