@@ -9,6 +9,7 @@ mod hint;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
