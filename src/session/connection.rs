@@ -209,7 +209,7 @@ impl Session {
             self.outbox.connection_lost();
         }
         if let Some(settings) = self.next_settings.take() {
-            self.apply(*settings);
+            self.apply(*settings, now);
         }
     }
 

@@ -27,9 +27,10 @@ impl Session {
             return self.tell(port, problem, reference);
         }
         self.blank = false;
-        let mut changed = settings.is_some();
+        let mut changed = false;
         if let Some(settings) = settings {
-            self.configure(settings);
+            changed |= *settings != *self.next_settings.as_deref().unwrap_or(&self.settings);
+            self.configure(settings, now);
         }
         if let Some(url) = url {
             changed |= self.url != url;

@@ -463,7 +463,7 @@ impl Session {
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
-            Input::Configure { settings } => self.configure(settings),
+            Input::Configure { settings } => self.configure(settings, now),
             Input::Subscribe { port, key, payload, reference } => {
                 self.handle_subscribe(port, key, payload, reference, now);
             }
@@ -492,16 +492,17 @@ impl Session {
     }
 
     /// Other settings hold as soon as no connection lives by the present ones.
-    fn configure(&mut self, settings: Box<Settings>) {
+    fn configure(&mut self, settings: Box<Settings>, now: Now) {
         if matches!(self.connection, Connection::Open(_)) {
             self.next_settings = Some(settings);
         } else {
-            self.apply(*settings);
+            self.apply(*settings, now);
         }
     }
 
-    fn apply(&mut self, settings: Settings) {
+    fn apply(&mut self, settings: Settings, now: Now) {
         self.next_settings = None;
+        self.retry.configure(&settings.reconnect, now.elapsed);
         self.inbox.configure(settings.inbox.clone());
         self.outbox.configure(settings.queue.clone());
         self.settings = settings;
