@@ -23,7 +23,7 @@ pub(super) enum Connection {
     /// It is made.
     Open(Box<Live>),
     /// The next attempt has its time.
-    Waiting { until: Duration, retry_at: u64, reason: Reason },
+    Waiting { until: Duration, reason: Reason },
     /// No attempt will be made by itself.
     Parked { reason: Reason },
 }
@@ -185,10 +185,8 @@ impl Session {
     /// The next attempt comes after `delay`, or later if the budget does not allow it by then.
     fn wait(&mut self, delay: Duration, reason: Reason, now: Now) {
         let until = (now.elapsed + delay).max(self.may_dial_at());
-        let wait = u64::try_from((until - now.elapsed).as_millis()).unwrap_or(u64::MAX);
-        let retry_at = now.unix_ms.saturating_add(wait);
         let reason = Reason { retryable: true, ..reason };
-        self.set_connection(Connection::Waiting { until, retry_at, reason }, now);
+        self.set_connection(Connection::Waiting { until, reason }, now);
     }
 
     /// Ends the connection, or the attempt, or the waiting for one.
@@ -243,15 +241,14 @@ impl Session {
                 self.ping(number, Some(suspicion), now);
             }
             // The network may be back, and with it the way to the server. One attempt costs nobody anything.
-            Connection::Waiting { until, retry_at, reason }
+            Connection::Waiting { until, reason }
                 if verdict(reason) == Verdict::Soon && matches!(suspicion, Suspicion::NetworkChange) =>
             {
                 let canary = CANARY.mul_f64(self.rng.f64());
                 let sooner = (now.elapsed + canary).max(self.retry.allowed_at(&self.settings.reconnect));
                 if sooner < *until {
-                    let saved = u64::try_from((*until - sooner).as_millis()).unwrap_or(u64::MAX);
-                    (*until, *retry_at) = (sooner, retry_at.saturating_sub(saved));
-                    self.tell_state();
+                    *until = sooner;
+                    self.tell_state(now);
                 }
             }
             _ => {}
@@ -261,11 +258,11 @@ impl Session {
     fn set_connection(&mut self, connection: Connection, now: Now) {
         self.connection = connection;
         self.since = now.unix_ms;
-        self.tell_state();
+        self.tell_state(now);
     }
 
-    fn tell_state(&mut self) {
-        let report = self.report();
+    fn tell_state(&mut self, now: Now) {
+        let report = self.report(now);
         for &port in &self.ports {
             let event = Event::State { session: Arc::clone(&self.name), state: Box::new(report.clone()) };
             self.actions.push_back(Action::ToExtension { port, event });
@@ -343,9 +340,12 @@ impl Session {
         }
     }
 
-    pub(super) fn report(&self) -> StateReport {
+    pub(super) fn report(&self, now: Now) -> StateReport {
         let (retry_at, reason) = match &self.connection {
-            Connection::Waiting { retry_at, reason, .. } => (Some(*retry_at), Some(reason.clone())),
+            Connection::Waiting { until, reason } => {
+                let wait = u64::try_from(until.saturating_sub(now.elapsed).as_millis()).unwrap_or(u64::MAX);
+                (Some(now.unix_ms.saturating_add(wait)), Some(reason.clone()))
+            }
             Connection::Parked { reason } => (None, Some(reason.clone())),
             _ => (None, None),
         };

@@ -571,3 +571,16 @@ fn a_parked_session_tries_again_when_it_is_opened_with_other_settings_and_not_wi
     open_with(&mut rig, settings);
     assert_eq!(rig.status()["state"], "reconnecting");
 }
+
+#[test]
+fn the_time_of_the_next_attempt_is_told_by_the_clock_as_it_is_set_now() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.first = seconds(200));
+    rig.open(1, "main");
+    rig.lose(Reason { code: "dns", ..reset() });
+    rig.now.unix_ms += 3_600_000;
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+    rig.input(Input::NetworkChanged);
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+}
