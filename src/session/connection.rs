@@ -95,6 +95,7 @@ impl Session {
             let wait = self.may_dial_at().saturating_sub(now.elapsed);
             return self.wait(wait, Reason::new("attempt-budget", message.into()), now);
         }
+        self.blank = false;
         self.retry.spend(&self.settings.reconnect, now.elapsed);
         self.attempts += 1;
         self.last_attempt = now.elapsed;

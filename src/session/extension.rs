@@ -124,6 +124,7 @@ impl Session {
         let body = send.body.clone();
         match self.outbox.push(now.elapsed, port, consumer, send) {
             Queued::New(number) => {
+                self.blank = false;
                 if self.mode == Mode::Durable {
                     self.actions.push_back(Action::Persist { number, body });
                 }

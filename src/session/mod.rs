@@ -326,7 +326,7 @@ pub struct Session {
     ports: Vec<PortId>,
     /// When the last port left.
     deserted: Option<Duration>,
-    /// Nothing is kept yet, or any more: it has not been opened since it was made or forgotten.
+    /// Nothing is kept yet, or any more: since it was made or forgotten, nobody has opened it, connected or sent anything.
     blank: bool,
     figures: Figures,
     actions: VecDeque<Action>,

@@ -584,3 +584,22 @@ fn the_time_of_the_next_attempt_is_told_by_the_clock_as_it_is_set_now() {
     let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
     assert_eq!(rig.status()["retry_at"], expected);
 }
+
+#[test]
+fn what_comes_after_it_was_forgotten_is_kept() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Close { forget: true });
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the server");
+    let mut rig = Rig::connected();
+    rig.input(Input::Close { forget: true });
+    rig.wait(seconds(1));
+    rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    rig.connect();
+    rig.frame("b");
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the extension");
+    assert_eq!(rig.open_url(2, "ws://localhost:9/"), ["2: error url-differs"]);
+    assert_eq!(deliveries(&rig.open(2, "main")), ["2: replay 1 b"]);
+}
