@@ -37,6 +37,8 @@ pub(super) struct Live {
     pub(super) since_ms: u64,
     /// When the server was last heard.
     pub(super) heard: Duration,
+    /// When a ping was last given up that had no answer: until the next one, nothing is asked.
+    given_up: Duration,
     nonce: [u8; 4],
     ping: Option<Ping>,
     /// Whether this server answers pings: unknown until it once does or its time is over.
@@ -136,6 +138,7 @@ impl Session {
             since: now.elapsed,
             since_ms: now.unix_ms,
             heard: now.elapsed,
+            given_up: now.elapsed,
             nonce: self.rng.u32(..).to_be_bytes(),
             ping: None,
             answers: self.answers_pings.then_some(true),
@@ -465,7 +468,7 @@ impl Session {
         // It lives, or it never answers pings and is not to be dropped for that alone. The pong may still be due behind
         // a long message.
         live.ping = None;
-        live.heard = now.elapsed;
+        live.given_up = now.elapsed;
         live.answers = live.answers.or(Some(false));
         self.confirm(now);
         self.send_receipts();
@@ -542,7 +545,7 @@ impl Live {
         Some(match &self.ping {
             Some(Ping { sent, suspicion: Some(_), .. }) => *sent + PROOF.min(heartbeat.timeout),
             Some(Ping { sent, .. }) => *sent + heartbeat.timeout,
-            None => self.heard + heartbeat.interval,
+            None => self.heard.max(self.given_up) + heartbeat.interval,
         })
     }
 }

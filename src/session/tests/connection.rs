@@ -603,3 +603,19 @@ fn what_comes_after_it_was_forgotten_is_kept() {
     assert_eq!(rig.open_url(2, "ws://localhost:9/"), ["2: error url-differs"]);
     assert_eq!(deliveries(&rig.open(2, "main")), ["2: replay 1 b"]);
 }
+
+#[test]
+fn that_a_server_answers_no_pings_is_no_sign_of_life() {
+    let mut rig = Rig::with(|birth| {
+        birth.settings.heartbeat.send = Some(r#"{"type":"ping"}"#.into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+        birth.settings.heartbeat.timeout = seconds(20);
+    });
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame(r#"{"type":"pong"}"#);
+    // A ping is out, and its time ends before that of the server's own kind of ping, which is sent meanwhile.
+    rig.send("a");
+    let lines = rig.wait(seconds(45));
+    assert!(lines.contains(&"1: reconnecting (heartbeat)".into()), "{lines:?}");
+}
