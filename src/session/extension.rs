@@ -5,7 +5,7 @@
 
 use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
-use super::outbox::Queued;
+use super::outbox::{NoRoom, Queued};
 use super::*;
 use crate::wire::event::Opened;
 use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, WINDOW};
@@ -131,14 +131,7 @@ impl Session {
                 self.write_queue(now);
             }
             Queued::Repeated | Queued::Full { told: true } => {}
-            Queued::Full { told: false } => {
-                let message = format!(
-                    "the queue of session `{}` towards the server is full; the message was not taken. Send it again when \
-                     the session is connected and the queue shorter",
-                    self.name
-                );
-                self.tell(port, Problem::new(Code::QueueFull, message), reference);
-            }
+            Queued::Full { told: false } => self.tell_queue_full(port, reference),
         }
         self.send_receipts();
     }
@@ -152,15 +145,8 @@ impl Session {
         now: Now,
     ) {
         let Some(body) = self.subscription_body(port, payload, &reference) else { return };
-        if self.outbox.subscribe(key, body, self.is_connected()) {
-            return self.write_queue(now);
-        }
-        let message = format!(
-            "session `{}` has {MAX_SUBSCRIPTIONS} subscriptions, or they are larger than its queue; send `unsubscribe` for \
-             what is not needed any more",
-            self.name
-        );
-        self.tell(port, Problem::new(Code::TooManySubscriptions, message), reference);
+        let taken = self.outbox.subscribe(key, body, self.is_connected());
+        self.subscriptions_changed(taken, port, reference, now);
     }
 
     pub(super) fn handle_unsubscribe(
@@ -172,8 +158,26 @@ impl Session {
         now: Now,
     ) {
         let Some(body) = self.subscription_body(port, payload, &reference) else { return };
-        self.outbox.unsubscribe(key, body, self.is_connected());
-        self.write_queue(now);
+        let taken = self.outbox.unsubscribe(key, body, self.is_connected());
+        self.subscriptions_changed(taken, port, reference, now);
+    }
+
+    fn subscriptions_changed(&mut self, taken: Result<(), NoRoom>, port: PortId, reference: Option<String>, now: Now) {
+        match taken {
+            Ok(()) => {
+                self.blank &= self.outbox.subscriptions().len() == 0;
+                self.write_queue(now);
+            }
+            Err(NoRoom::Full) => self.tell_queue_full(port, reference),
+            Err(NoRoom::TooMany) => {
+                let message = format!(
+                    "session `{}` has {MAX_SUBSCRIPTIONS} subscriptions, or they are larger than its queue; send \
+                     `unsubscribe` for what is not needed any more",
+                    self.name
+                );
+                self.tell(port, Problem::new(Code::TooManySubscriptions, message), reference);
+            }
+        }
     }
 
     /// What a subscription of this port is to send; if there is nothing, the port is told.
@@ -303,6 +307,15 @@ impl Session {
     pub(super) fn tell(&mut self, port: PortId, problem: Problem, reference: Option<String>) {
         let event = problem.about(&*self.name).answering(reference).into();
         self.actions.push_back(Action::ToExtension { port, event });
+    }
+
+    fn tell_queue_full(&mut self, port: PortId, reference: Option<String>) {
+        let message = format!(
+            "the queue of session `{}` towards the server is full; the message was not taken. Send it again when the \
+             session is connected and the queue shorter",
+            self.name
+        );
+        self.tell(port, Problem::new(Code::QueueFull, message), reference);
     }
 
     /// The port asked for what only a consumer's port can have.
