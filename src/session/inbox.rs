@@ -76,6 +76,8 @@ struct Reader {
     as_text: bool,
     /// Everything up to this number has been given to the port.
     delivered: u64,
+    /// The same, with what gave way behind it, which cannot be acknowledged.
+    passed: u64,
     /// The port is still to be told that its place was in another epoch.
     other_epoch: bool,
     /// The head when the port came: what is not above it is replay.
@@ -286,7 +288,7 @@ impl Inbox {
             return;
         };
         let index = self.index_behind(older.saturating_sub(1));
-        let in_flight = self.readers().any(|reader| reader.delivered >= older);
+        let in_flight = self.readers().any(|reader| reader.flight.contains(older));
         let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.seq == older && !in_flight) else { return };
         if !matches!(entry.kept, Kept::Message(_)) {
             return;
@@ -295,6 +297,7 @@ impl Inbox {
         entry.kept = Kept::Collapsed;
         self.holes += 1;
         self.collapsed += 1;
+        self.drop_leading_holes();
         if self.holes > 1024 && self.holes > self.entries.len() / 2 {
             self.entries.retain(|entry| !matches!(entry.kept, Kept::Collapsed));
             self.holes = 0;
@@ -322,14 +325,23 @@ impl Inbox {
         let (mut seq, mut at, mut came) = (0, 0, Duration::ZERO);
         for entry in self.entries.drain(..dropped) {
             self.bytes -= entry.bytes();
-            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
             gap.take_in(&entry);
             (seq, at, came) = (entry.seq, entry.at, entry.came);
         }
         let entry = Entry { seq, at, came, kept: Kept::Gap(gap) };
         self.bytes += entry.bytes();
         self.entries.push_front(entry);
+        self.drop_leading_holes();
         true
+    }
+
+    /// What gave way to newer messages is no loss: nothing of it goes into a gap.
+    fn drop_leading_holes(&mut self) {
+        let index = usize::from(self.begins_with_gap());
+        while self.entries.get(index).is_some_and(|entry| matches!(entry.kept, Kept::Collapsed)) {
+            self.entries.remove(index);
+            self.holes -= 1;
+        }
     }
 
     fn begins_with_gap(&self) -> bool {
@@ -377,8 +389,8 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.bytes -= entry.bytes();
-            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
             self.floor = entry.seq;
+            self.drop_leading_holes();
         }
     }
 
@@ -603,6 +615,7 @@ impl Reader {
             acknowledge: manner.acknowledge,
             as_text: manner.as_text,
             delivered,
+            passed: delivered,
             other_epoch: false,
             replay_to: head,
             flight: Flight::default(),
@@ -625,10 +638,10 @@ impl Reader {
         deliver: &mut impl FnMut(Delivery),
     ) {
         let mut blocked = !self.tell_missing(floor, deliver);
-        if !blocked && self.delivered < head {
-            for entry in entries.range(index_behind(entries, self.delivered)..) {
+        if !blocked && self.passed < head {
+            for entry in entries.range(index_behind(entries, self.passed)..) {
                 let Some(content) = entry.content_for(self.as_text, self.delivered) else {
-                    self.delivered = entry.seq;
+                    self.passed = entry.seq;
                     continue;
                 };
                 let bytes = match (&content, self.measured) {
@@ -674,7 +687,7 @@ impl Reader {
 
     fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
         self.flight.start(seq, bytes);
-        self.delivered = seq;
+        (self.delivered, self.passed) = (seq, seq);
         deliver(Delivery {
             port: self.port,
             seq,
@@ -725,6 +738,10 @@ impl Flight {
     fn start(&mut self, seq: u64, bytes: usize) {
         self.messages.push_back((seq, bytes));
         self.bytes += bytes;
+    }
+
+    fn contains(&self, seq: u64) -> bool {
+        self.messages.binary_search_by_key(&seq, |(number, _)| *number).is_ok()
     }
 
     /// Everything up to `seq` has arrived; returns whether anything was on its way.
