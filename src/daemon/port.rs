@@ -26,7 +26,7 @@ use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
 use crate::wire::frame::{Decoder, FrameError, MAX_FROM_EXTENSION};
 use crate::wire::request::{Envelope, Malformed};
-use crate::wire::{Code, Encoder, Event, Request};
+use crate::wire::{Code, Encoder, Event, Request, Token};
 
 /// Bytes that are encoded before they are written: enough to fill a write, little enough to keep none waiting.
 const WRITE: usize = 64 * 1024;
@@ -151,7 +151,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         tokio::select! {
             end = &mut requests => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
-            end = write_events(&core, id, &link.stream, &queue) => {
+            end = write_events(&core, &link.stream, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
                 let _ = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -210,7 +210,7 @@ async fn read_requests(
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: &Stream, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, mut writer: &Stream, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
@@ -233,8 +233,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: &Stream,
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for (session, seq) in encoder.take_written() {
-            core.borrow_mut().input(SessionId(session), Input::Written { port: id, seq });
+        for (Token { session, attachment }, seq) in encoder.take_written() {
+            core.borrow_mut().input(SessionId(session), Input::Written { attachment, seq });
         }
     }
 }

@@ -8,7 +8,7 @@ use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
 use crate::wire::event::Opened;
-use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, WINDOW};
+use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
 
 /// The least time between two attempts that an extension asks for.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -81,7 +81,6 @@ impl Session {
             self.outbox.report_to(port, &open.consumer);
             self.send_receipts();
         }
-        self.deliver(now);
     }
 
     /// Why a port may not open the session so.
@@ -193,29 +192,19 @@ impl Session {
         payload
     }
 
-    pub(super) fn handle_ack(
-        &mut self,
-        port: PortId,
-        seq: u64,
-        epoch: Option<&str>,
-        reference: Option<String>,
-        now: Now,
-    ) {
+    pub(super) fn handle_ack(&mut self, port: PortId, seq: u64, epoch: Option<&str>, reference: Option<String>) {
         if self.inbox.consumer_of(port).is_none() {
             return self.tell_no_place(port, reference);
         }
         if epoch.is_some_and(|epoch| epoch != &*self.epoch) {
             return;
         }
-        match self.inbox.acknowledge(port, seq) {
-            Ok(()) => self.deliver(now),
-            Err(ahead) => {
-                let message = format!(
-                    "`seq` {seq} is above {}, the highest that was delivered to this port; acknowledge only what has come",
-                    ahead.delivered
-                );
-                self.tell(port, Problem::new(Code::AckAhead, message), reference);
-            }
+        if let Err(ahead) = self.inbox.acknowledge(port, seq) {
+            let message = format!(
+                "`seq` {seq} is above {}, the highest that was delivered to this port; acknowledge only what has come",
+                ahead.delivered
+            );
+            self.tell(port, Problem::new(Code::AckAhead, message), reference);
         }
     }
 
@@ -253,14 +242,14 @@ impl Session {
 
     /// All that can go out now.
     pub(super) fn deliver(&mut self, now: Now) {
-        let Self { inbox, actions, name, token, .. } = self;
-        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *token)));
+        let Self { inbox, actions, name, number, .. } = self;
+        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
     }
 
     /// What has just been appended, to those who only watch, and all that can go out now.
     pub(super) fn deliver_newest(&mut self, now: Now) {
-        let Self { inbox, actions, name, token, .. } = self;
-        inbox.show(|delivery| actions.push_back(delivery.action(name, *token)));
+        let Self { inbox, actions, name, number, .. } = self;
+        inbox.show(|delivery| actions.push_back(delivery.action(name, *number)));
         self.deliver(now);
     }
 
@@ -333,9 +322,10 @@ impl Session {
 }
 
 impl Delivery {
-    fn action(self, session: &Arc<str>, token: u64) -> Action {
-        let Self { port, seq, at, content, replay, auto } = self;
-        let (session, token) = (Arc::clone(session), auto.then_some(token));
+    fn action(self, session: &Arc<str>, number: u64) -> Action {
+        let Self { port, seq, at, content, replay, attachment } = self;
+        let token = attachment.map(|attachment| Token { session: number, attachment });
+        let session = Arc::clone(session);
         let event = match content {
             Content::Message(body) => Event::Message { session, seq, at, body, replay, token },
             Content::Gap(gap) => Event::Gap { session, seq, gap, replay, token },

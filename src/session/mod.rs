@@ -63,7 +63,7 @@ pub struct PortId(pub u64);
 #[derive(Debug, Clone)]
 pub struct Birth {
     /// The driver's number for the session; goes out with what counts as acknowledged when it is written.
-    pub token: u64,
+    pub number: u64,
     /// Its name.
     pub name: Arc<str>,
     /// Durable or memory.
@@ -141,8 +141,8 @@ pub enum Input {
     },
     /// The message with the token is written to the browser.
     Written {
-        /// Which port.
-        port: PortId,
+        /// For which attachment of a port it was delivered, as its token says.
+        attachment: u64,
         /// Its number.
         seq: u64,
     },
@@ -297,7 +297,7 @@ pub enum Timer {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    token: u64,
+    number: u64,
     name: Arc<str>,
     mode: Mode,
     url: Url,
@@ -336,10 +336,10 @@ impl Session {
     /// A new session, not yet connected; its first input should be an [`Input::Open`].
     #[must_use]
     pub fn new(birth: Birth, now: Now) -> Self {
-        let Birth { token, name, mode, url, settings, seed } = birth;
+        let Birth { number, name, mode, url, settings, seed } = birth;
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
-            token,
+            number,
             inbox: Inbox::new(Arc::clone(&name), settings.inbox.clone()),
             outbox: Outbox::new(settings.queue.clone()),
             name,
@@ -442,12 +442,8 @@ impl Session {
         self.debug_assert_drained();
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
-            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference, now),
-            Input::Written { port, seq } => {
-                if self.inbox.written(port, seq) {
-                    self.deliver(now);
-                }
-            }
+            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference),
+            Input::Written { attachment, seq } => self.inbox.written(attachment, seq),
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
             Input::Flushed { attempt } => self.handle_flushed(attempt, now),
@@ -483,6 +479,7 @@ impl Session {
             Input::Woke => self.distrust(Suspicion::Sleep, now),
             Input::NetworkChanged => self.distrust(Suspicion::NetworkChange, now),
         }
+        self.deliver(now);
         self.pause_or_resume(now);
     }
 

@@ -38,7 +38,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// Given back by [`Encoder::take_written`] when the message is in a frame; nothing is sent of it.
-        token: Option<u64>,
+        token: Option<Token>,
     },
     /// Something can no longer be delivered.
     Gap {
@@ -51,7 +51,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// As in [`Event::Message`].
-        token: Option<u64>,
+        token: Option<Token>,
     },
     /// What became of messages to the server.
     Receipt {
@@ -94,6 +94,15 @@ pub enum Event {
     },
     /// Something went wrong.
     Error(Box<Problem>),
+}
+
+/// To whom it matters that a delivery is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// The driver's number of the session.
+    pub session: u64,
+    /// The session's number of the attachment of the port: it may have opened the session anew since.
+    pub attachment: u64,
 }
 
 /// The fields of `opened`.
@@ -369,7 +378,7 @@ impl Event {
         matches!(self, Self::Message { .. } | Self::Gap { .. })
     }
 
-    fn delivered(&self) -> Option<(u64, u64)> {
+    fn delivered(&self) -> Option<(Token, u64)> {
         match self {
             Self::Message { token: Some(token), seq, .. } | Self::Gap { token: Some(token), seq, .. } => {
                 Some((*token, *seq))
@@ -527,7 +536,7 @@ pub struct Encoder {
     batch: bool,
     chunks: Option<Chunks>,
     chunked: u64,
-    written: Vec<(u64, u64)>,
+    written: Vec<(Token, u64)>,
 }
 
 impl Encoder {
@@ -559,7 +568,7 @@ impl Encoder {
     }
 
     /// The tokens of the messages that are in frames since the last call, each with its number.
-    pub fn take_written(&mut self) -> Vec<(u64, u64)> {
+    pub fn take_written(&mut self) -> Vec<(Token, u64)> {
         std::mem::take(&mut self.written)
     }
 
