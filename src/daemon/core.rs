@@ -6,7 +6,7 @@
 //! `Core` is never borrowed across an await.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,13 +18,13 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, is_loopback};
+use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
-use crate::session::{Action, Birth, Input, Now, PortId, Session};
-use crate::settings::{Layer, Limits, Place, SettingError, Settings};
-use crate::wire::event::{Problem, Reason};
+use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
+use crate::settings::{Layer, Place, SettingError, Settings};
+use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
 /// Tells sessions the time, and whether the machine slept. Their time goes on while it does; that of the runtime's timers
@@ -66,7 +66,8 @@ impl Clock {
     }
 }
 
-/// Who a session belongs to, and its name: nobody else can see or open it.
+/// Who a session belongs to, and its name: nobody else can see or open it. One in direct mode is its port's alone, which
+/// [`Core::identities`] does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
     origin: Arc<str>,
@@ -80,7 +81,7 @@ pub(super) struct SessionId(pub(super) u64);
 
 struct Slot {
     identity: Identity,
-    session: Session,
+    session: Box<dyn Conversation>,
     /// What the last `open` that carried settings said.
     given: Layer,
     /// The connection that is made or being made, and its attempt.
@@ -97,9 +98,10 @@ pub(super) struct Core {
     /// The sessions are to be told.
     config_changed: bool,
     pub(super) clock: Clock,
-    sessions: HashMap<SessionId, Slot>,
+    /// Looked up several times for each message: to hash a number takes longer than to find it.
+    sessions: BTreeMap<SessionId, Slot>,
     identities: HashMap<Identity, SessionId>,
-    pub(super) ports: HashMap<PortId, Port>,
+    pub(super) ports: BTreeMap<PortId, Port>,
     last_number: u64,
     pub(super) timers: BTreeSet<(Duration, SessionId)>,
     /// A deadline is nearer than those known before.
@@ -119,9 +121,9 @@ impl Core {
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
-                sessions: HashMap::new(),
+                sessions: BTreeMap::new(),
                 identities: HashMap::new(),
-                ports: HashMap::new(),
+                ports: BTreeMap::new(),
                 last_number: 0,
                 timers: BTreeSet::new(),
                 earlier: Rc::default(),
@@ -149,12 +151,9 @@ impl Core {
         open: Open,
         reference: Option<String>,
     ) -> Result<(), Problem> {
-        if open.mode == Mode::Direct {
-            let message = "mode `direct` is not offered by this version; use `durable` or `memory`";
-            return Err(Problem::new(Code::Unsupported, message));
-        }
-        let (id, url) = self.session_for(origin, &open)?;
-        let given = open.settings.as_ref().map(|text| self.given_settings(text)).transpose();
+        self.check_name(port, &open)?;
+        let (id, url) = self.session_for(port, origin, &open)?;
+        let given = open.settings.as_ref().map(|text| self.given_settings(text, open.mode)).transpose();
         let given = match given {
             Ok(given) => given,
             Err(problem) => {
@@ -165,15 +164,15 @@ impl Core {
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
         let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
-        let name = open.session.clone();
-        self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
-        let Some(slot) = self.sessions.get_mut(&id).filter(|slot| slot.session.is_attached(port)) else {
-            return Ok(());
-        };
-        if let Some(given) = given {
-            slot.given = given;
+        let mut before = None;
+        if slot.session.admits(port, &open, url.as_ref()) {
+            if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {
+                slot.given = given;
+            }
+            // Now, because in direct mode all may be over again when the input is handled.
+            before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(open.session.clone(), id));
         }
-        let before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(name, id));
+        self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
         if let Some(before) = before.filter(|before| *before != id) {
             // The same name in another profile or mode: this port has one session of a name.
             self.input(before, Input::Detach { port });
@@ -181,9 +180,36 @@ impl Core {
         Ok(())
     }
 
+    /// A session in direct mode shares its name with no other one of its port: nobody could tell what is about which.
+    fn check_name(&self, port: PortId, open: &Open) -> Result<(), Problem> {
+        let before = self.ports.get(&port).and_then(|port| port.sessions.get(&open.session));
+        let Some(slot) = before.and_then(|before| self.sessions.get(before)) else { return Ok(()) };
+        if open.mode != Mode::Direct && slot.identity.mode != Mode::Direct {
+            return Ok(());
+        }
+        let message = format!(
+            "this port has session `{}` open in {} mode; use another name, or leave that one first: by `detach`, or in \
+             direct mode by `close`, and wait for its `closed`",
+            open.session,
+            slot.identity.mode.as_str()
+        );
+        Err(Problem::new(Code::NameTaken, message))
+    }
+
     /// The session that `open` means, made if need be.
-    fn session_for(&mut self, origin: &Arc<str>, open: &Open) -> Result<(SessionId, Option<Url>), Problem> {
-        let url = open.url.as_deref().map(|text| self.checked_url(origin, text)).transpose()?;
+    fn session_for(
+        &mut self,
+        port: PortId,
+        origin: &Arc<str>,
+        open: &Open,
+    ) -> Result<(SessionId, Option<Url>), Problem> {
+        let url = match open.url.as_deref() {
+            Some(text) => Some(self.checked_url(origin, text)?),
+            None => {
+                self.reload_config();
+                None
+            }
+        };
         let identity = Identity {
             origin: Arc::clone(origin),
             profile: open.profile.clone(),
@@ -193,14 +219,14 @@ impl Core {
         if let Some(&id) = self.identities.get(&identity) {
             return Ok((id, url));
         }
-        let Some(url) = url else {
+        let Some(url) = url.or_else(|| self.config.session_url(origin, &open.session)) else {
             let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
             return Err(Problem::new(Code::UrlMissing, message));
         };
-        if self.identities.keys().filter(|identity| identity.origin == *origin).count() >= MAX_SESSIONS {
+        if !self.has_room_for_session(origin) {
             let message = format!(
                 "this extension has {MAX_SESSIONS} sessions, which is the limit; use one session for several ports, or \
-                 delete one with `close` and `forget: true`"
+                 delete one with `close` and `forget: true`, or close one that is in direct mode"
             );
             return Err(Problem::new(Code::TooManySessions, message));
         }
@@ -214,43 +240,56 @@ impl Core {
             settings: self.effective(&identity, &given, &url),
             seed: random(),
         };
-        let session = Session::new(birth, self.clock.now());
+        let now = self.clock.now();
+        let session: Box<dyn Conversation> = if open.mode == Mode::Direct {
+            Box::new(Direct::new(birth, port, now))
+        } else {
+            self.identities.insert(identity.clone(), id);
+            Box::new(Session::new(birth, now))
+        };
         let server = identity.is_loggable().then(|| tracing::field::display(url.origin().ascii_serialization()));
         info!(session = id.0, origin = %harmless(origin), server, "session created");
-        self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, given, connection: None, deadline: None });
         Ok((id, Some(url)))
     }
 
-    fn given_settings(&self, text: &str) -> Result<Layer, Problem> {
-        Layer::from_json(text, &Limits::default()).map_err(|error| match error {
+    /// Whether `origin` may have one more session; one that was forgotten makes room.
+    fn has_room_for_session(&mut self, origin: &Arc<str>) -> bool {
+        let own = self.sessions.iter().filter(|(_, slot)| slot.identity.origin == *origin);
+        let own: Vec<_> = own.map(|(id, _)| *id).collect();
+        if own.len() < MAX_SESSIONS {
+            return true;
+        }
+        let forgotten = own.into_iter().find(|id| self.sessions.get(id).is_some_and(|slot| slot.session.is_blank()));
+        if let Some(id) = forgotten {
+            self.remove(id);
+        }
+        forgotten.is_some()
+    }
+
+    fn given_settings(&self, text: &str, mode: Mode) -> Result<Layer, Problem> {
+        let given = Layer::from_json(text, self.config.limits()).map_err(|error| match error {
             SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
             SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
-        })
+        })?;
+        let meaningless = given.paths().find(|path| mode == Mode::Direct && !Direct::knows_setting(path));
+        if let Some(path) = meaningless {
+            let message = format!("`{path}` means nothing to a plain WebSocket (direct mode); leave it out");
+            return Err(Problem::new(Code::Unsupported, message));
+        }
+        Ok(given)
     }
 
     /// What holds for a session: defaults, then the files, then what it was given.
     fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
         let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
-        Settings::effective([given], &Limits::default(), place)
+        let files = self.config.layers(&identity.origin, &identity.name);
+        Settings::effective(files.chain([given]), self.config.limits(), place)
     }
 
     fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
-        let url = Url::parse(text).map_err(|error| {
-            Problem::new(Code::UrlInvalid, format!("`url` is not a URL ({error}); it must look like wss://host/path"))
-        })?;
-        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
-            let message = format!("`url` must begin with ws:// or wss://, not {}:", url.scheme());
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
-        if url.fragment().is_some() {
-            return Err(Problem::new(Code::UrlInvalid, "`url` must have no fragment (#…)"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            let message = "`url` must carry no user name or password; they would not be sent";
-            return Err(Problem::new(Code::UrlInvalid, message));
-        }
+        let url = server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
         let unusable = self.reload_config();
         let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
             Ok(()) => return Ok(url),
@@ -267,7 +306,7 @@ impl Core {
 
     /// Reads the configuration again; gives why that is not possible, in which case the last good one goes on.
     fn reload_config(&mut self) -> Option<ConfigError> {
-        match Config::load(self.paths.config_file()) {
+        match Config::load(&self.paths) {
             Ok(config) => {
                 self.config_changed |= self.config != config;
                 self.config = config;
@@ -319,8 +358,9 @@ impl Core {
         self.tell_all(|session| (!is_loopback(session.url())).then_some(Input::NetworkChanged));
     }
 
-    fn tell_all(&mut self, input: impl Fn(&Session) -> Option<Input>) {
-        let inputs: Vec<_> = self.sessions.iter().filter_map(|(id, slot)| Some((*id, input(&slot.session)?))).collect();
+    fn tell_all(&mut self, input: impl Fn(&dyn Conversation) -> Option<Input>) {
+        let inputs: Vec<_> =
+            self.sessions.iter().filter_map(|(id, slot)| Some((*id, input(&*slot.session)?))).collect();
         for (id, input) in inputs {
             self.input(id, input);
         }
@@ -354,6 +394,10 @@ impl Core {
                         slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
                         slot.connection = None;
                     }
+                    Action::Finish { attempt, code, reason } => {
+                        info!(session = id.0, attempt, code, "connection is being closed by this side");
+                        slot.outgoing(attempt, |outgoing| outgoing.finish(code, &reason));
+                    }
                     // What is kept lives in this process's memory, where it is as soon as the session has it.
                     Action::Persist { number, body: _ } => answers.push_back(Input::Persisted { number }),
                     Action::Forgotten => {
@@ -366,6 +410,7 @@ impl Core {
             if let Some((attempt, target)) = dial
                 && let Err(message) = self.connect(id, attempt, target)
             {
+                answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
             }
             let Some(answer) = answers.pop_front() else { break };
@@ -431,9 +476,12 @@ impl Core {
 
     /// A session of which nothing is known any more is gone, and its name free.
     fn remove_if_void(&mut self, id: SessionId) {
-        if !self.sessions.get(&id).is_some_and(|slot| slot.session.is_void()) {
-            return;
+        if self.sessions.get(&id).is_some_and(|slot| slot.session.is_void()) {
+            self.remove(id);
         }
+    }
+
+    fn remove(&mut self, id: SessionId) {
         let Some(slot) = self.sessions.remove(&id) else { return };
         self.identities.remove(&slot.identity);
         if let Some(deadline) = slot.deadline {
@@ -453,12 +501,30 @@ impl Core {
         self.ports.clear();
     }
 
+    pub(super) fn is_attached(&self, id: SessionId, port: PortId) -> bool {
+        self.sessions.get(&id).is_some_and(|slot| slot.session.is_attached(port))
+    }
+
+    /// Figures of the sessions that a port may see, or of `only` one of them.
+    pub(super) fn statuses_for(
+        &self,
+        port: PortId,
+        origin: &Arc<str>,
+        only: Option<SessionId>,
+    ) -> Vec<serde_json::Value> {
+        self.statuses(|id, slot| {
+            slot.identity.origin == *origin
+                && (slot.identity.mode != Mode::Direct || slot.session.is_attached(port))
+                && only.is_none_or(|only| only == id)
+        })
+    }
+
     /// Figures of the sessions that `wanted` picks.
-    pub(super) fn statuses(&self, wanted: impl Fn(SessionId, &Arc<str>) -> bool) -> Vec<serde_json::Value> {
+    fn statuses(&self, wanted: impl Fn(SessionId, &Slot) -> bool) -> Vec<serde_json::Value> {
         let now = self.clock.now();
-        let mut ids: Vec<_> = self.sessions.iter().filter(|(id, slot)| wanted(**id, &slot.identity.origin)).collect();
-        ids.sort_by_key(|(id, _)| **id);
-        ids.into_iter()
+        self.sessions
+            .iter()
+            .filter(|(id, slot)| wanted(**id, slot))
             .map(|(_, slot)| {
                 let mut status = slot.session.status(now);
                 status["origin"] = json!(&*slot.identity.origin);
@@ -484,9 +550,10 @@ impl Core {
 }
 
 impl Identity {
-    /// Whether the log may show the server and what it says: nothing of a private window may reach the disk.
+    /// Whether the log may show the server and what it says: nothing of a private window may reach the disk, and an
+    /// extension that wants nothing kept may well run in one.
     fn is_loggable(&self) -> bool {
-        self.mode != Mode::Memory
+        self.mode == Mode::Durable
     }
 }
 
@@ -521,20 +588,23 @@ async fn run_connection(
             }
             server::Happened::Frame(body) => Input::Frame { attempt, body },
             server::Happened::Pong(payload) => Input::Pong { attempt, payload },
-            server::Happened::Flushed { all: true, .. } => Input::Flushed { attempt },
-            server::Happened::Flushed { .. } => return,
+            server::Happened::Flushed { bytes, all } => Input::Flushed { attempt, bytes, all },
             server::Happened::Alive => Input::Alive { attempt },
         };
         if let Some(core) = core.upgrade() {
             core.borrow_mut().input(id, input);
         }
     };
-    let Some(reason) = server::run(target, &outgoing, report).await.reason else { return };
-    let message = loggable.then(|| tracing::field::display(harmless(&reason.message)));
-    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
-    if let Some(core) = core.upgrade() {
-        core.borrow_mut().input(id, Input::Lost { attempt, reason });
+    let server::End { reason, close } = server::run(target, &outgoing, report).await;
+    let message = reason.as_ref().filter(|_| loggable).map(|reason| tracing::field::display(harmless(&reason.message)));
+    let code = reason.as_ref().map_or("closed-by-this-side", |reason| reason.code);
+    info!(session, attempt, code, close_code = close.code, clean = close.clean, reason = message, "connection ended");
+    let Some(core) = core.upgrade() else { return };
+    let mut core = core.borrow_mut();
+    if let Some(reason) = reason {
+        core.input(id, Input::Lost { attempt, reason });
     }
+    core.input(id, Input::Over { attempt, close });
 }
 
 fn random() -> u64 {

@@ -8,7 +8,6 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +87,7 @@ pub struct HostLink {
 #[derive(Debug)]
 pub struct DaemonLink {
     /// From and to the host.
-    pub stream: Rc<Stream>,
+    pub stream: Stream,
     /// The host's header.
     pub host: Header,
 }
@@ -163,7 +162,7 @@ pub async fn greet(stream: Stream, path: &Path) -> Result<DaemonLink, EndpointEr
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|source| EndpointError::Mute { path: path(), source })?;
-    Ok(DaemonLink { stream: Rc::new(stream), host })
+    Ok(DaemonLink { stream, host })
 }
 
 /// Calls the daemon, speaking for `origin`.

@@ -7,7 +7,7 @@
 //! the daemon.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use interprocess::local_socket::tokio::Stream;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
@@ -26,7 +26,7 @@ use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
 use crate::wire::frame::{Decoder, FrameError, MAX_FROM_EXTENSION};
 use crate::wire::request::{Envelope, Malformed};
-use crate::wire::{Code, Encoder, Event, Request, Token};
+use crate::wire::{Code, Encoder, Event, Request};
 
 /// Bytes that are encoded before they are written: enough to fill a write, little enough to keep none waiting.
 const WRITE: usize = 64 * 1024;
@@ -57,7 +57,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Port {
     queue: Rc<Queue>,
     /// The sessions that this port has open, by the names that it uses.
-    pub(super) sessions: HashMap<String, SessionId>,
+    pub(super) sessions: BTreeMap<String, SessionId>,
 }
 
 /// Events on their way to the host.
@@ -140,18 +140,20 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
     let id = {
         let mut core = core.borrow_mut();
         let id = PortId(core.next_number());
-        let port = Port { queue: Rc::clone(&queue), sessions: HashMap::new() };
+        let port = Port { queue: Rc::clone(&queue), sessions: BTreeMap::new() };
         core.ports.insert(id, port);
         core.need_changed.notify_one();
         id
     };
     info!(port = id.0, origin = %harmless(&origin), host = link.host.build, "port opened");
+    // Through a `&Stream` each read would be followed by one that finds nothing, to learn that.
+    let (reader, writer) = tokio::io::split(link.stream);
     let end = {
-        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, &link.stream, &queue));
+        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, reader, &queue));
         tokio::select! {
             end = &mut requests => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
-            end = write_events(&core, &link.stream, &queue) => {
+            end = write_events(&core, writer, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
                 let _ = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -174,7 +176,7 @@ async fn read_requests(
     core: &Rc<RefCell<Core>>,
     id: PortId,
     origin: &Arc<str>,
-    mut reader: &Stream,
+    mut reader: ReadHalf<Stream>,
     queue: &Queue,
 ) -> String {
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
@@ -210,7 +212,7 @@ async fn read_requests(
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, mut writer: &Stream, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
@@ -233,8 +235,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: &Stream, queue: &Que
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for (Token { session, attachment }, seq) in encoder.take_written() {
-            core.borrow_mut().input(SessionId(session), Input::Written { attachment, seq });
+        for token in encoder.take_written() {
+            core.borrow_mut().input(SessionId(token.session), Input::Written { token });
         }
     }
 }
@@ -298,23 +300,25 @@ fn handle_request(
             let session = opened(core, id, &session)?;
             core.input(session, Input::Reconnect { port: id, reference });
         }
-        Request::Close { session, forget, .. } => {
+        Request::Close { session, forget, code, reason } => {
             let session = opened(core, id, &session)?;
-            core.input(session, Input::Close { forget });
+            core.input(session, Input::Close { forget, code, reason });
         }
         Request::Detach { session } => {
             let number = opened(core, id, &session)?;
-            if let Some(port) = core.ports.get_mut(&id) {
+            core.input(number, Input::Detach { port: id });
+            // In direct mode the name stays taken until everything is said.
+            if !core.is_attached(number, id)
+                && let Some(port) = core.ports.get_mut(&id)
+            {
                 port.sessions.remove(&session);
             }
-            core.input(number, Input::Detach { port: id });
         }
         // To gather figures takes time, and nobody would read them.
         Request::Status { .. } if core.ports.get(&id).is_none_or(|port| port.queue.deaf.get()) => {}
         Request::Status { session } => {
             let only = session.map(|session| opened(core, id, &session)).transpose()?;
-            let sessions =
-                core.statuses(|session, owner| **owner == **origin && only.is_none_or(|only| only == session));
+            let sessions = core.statuses_for(id, origin, only);
             if let Some(port) = core.ports.get(&id) {
                 port.send(Event::Status { reference, sessions });
             }

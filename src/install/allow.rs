@@ -8,9 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, Document, DocumentMut, Item, Table, TableLike, Value};
-use url::{Host, Url};
+use url::Url;
 
 use super::InstallError;
+use crate::config::{is_loopback, server_url};
 
 /// What a server needs in the configuration before an extension may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,23 +33,14 @@ impl Need {
     /// # Errors
     /// If `url` is not that of a WebSocket server.
     pub fn of(url: &Url) -> Result<Self, InstallError> {
-        let insecure = match url.scheme() {
-            "wss" => false,
-            "ws" => true,
-            other => return Err(InstallError::Scheme { scheme: other.to_owned() }),
-        };
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if loopback {
+        // A rule for what is no server would make the whole file unusable.
+        let url = &server_url(url.as_str()).map_err(|problem| InstallError::Url { problem })?;
+        if is_loopback(url) {
             return Ok(Self::Nothing);
         }
         let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        Ok(Self::Pattern { pattern: format!("{scheme}://{host}{port}/*"), insecure })
+        Ok(Self::Pattern { pattern: format!("{scheme}://{host}{port}/*"), insecure: scheme == "ws" })
     }
 }
 

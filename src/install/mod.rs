@@ -149,10 +149,10 @@ pub enum InstallError {
     #[error("a server can only be allowed for an extension, and none was given")]
     UrlWithoutExtension,
     /// Only WebSocket servers are reached.
-    #[error("the URL of a server begins with wss:// or ws://, not {scheme}:")]
-    Scheme {
-        /// What it began with.
-        scheme: String,
+    #[error("the URL of a server {problem}")]
+    Url {
+        /// What is wrong with it.
+        problem: String,
     },
     /// The configuration is not in order.
     #[error("cannot edit {}, line {line}: {problem}", path.display())]

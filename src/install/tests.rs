@@ -17,7 +17,7 @@ use url::Url;
 use super::allow::{Allowed, Need};
 use super::browsers::{Base, Confidence, Detection, Family, Place, Platform, Row, Scope, TABLE};
 use super::*;
-use crate::config::HOST_NAME;
+use crate::config::{Config, HOME_VARIABLE, HOST_NAME, Paths};
 
 const ID: &str = "abcdefghijklmnopabcdefghijklmnop";
 const OTHER_ID: &str = "ponmlkjihgfedcbaponmlkjihgfedcba";
@@ -964,7 +964,7 @@ mod allowing {
     fn a_url_needs_its_scheme_host_and_port() {
         for (url, expected, is_insecure) in [
             ("wss://example.org/ws?token=x", "wss://example.org/*", false),
-            ("wss://user:secret@Example.org:443/", "wss://example.org/*", false),
+            ("wss://Example.org:443/", "wss://example.org/*", false),
             ("wss://example.org:8443", "wss://example.org:8443/*", false),
             ("ws://[2001:db8::1]:80/x", "ws://[2001:db8::1]/*", true),
             ("ws://localhost.example.org/", "ws://localhost.example.org/*", true),
@@ -976,8 +976,17 @@ mod allowing {
         {
             assert_eq!(pattern(url), Need::Nothing, "{url}");
         }
-        let error = Need::of(&Url::parse("https://example.org/").unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "the URL of a server begins with wss:// or ws://, not https:");
+        for (url, expected) in [
+            ("https://example.org/", "must begin with ws:// or wss://; where a page has https://, write wss://"),
+            ("wss://user:secret@example.org/", "must carry no user name or password; they would not be sent"),
+            (
+                "wss://*.example.org/",
+                "has a host with a character that no name has; letters, digits, `.`, `-` and `_` may be",
+            ),
+        ] {
+            let error = Need::of(&Url::parse(url).unwrap()).unwrap_err();
+            assert_eq!(error.to_string(), format!("the URL of a server {expected}"));
+        }
     }
 
     #[test]
@@ -1071,6 +1080,30 @@ url  = "wss://one.example/ws"
                 assert_eq!(before.contains(kept), text.contains(kept), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_rule_in_a_file_with_settings_is_one_that_the_daemon_reads() {
+        let before = format!(
+            "# ours\n[defaults]\nlinger_ms = 5\n\n[limits]\nlinger_ms = {{ max = 9 }}\n\n[origins.\"{ADDON}\".sessions.a]\nurl = \
+             \"wss://[2001:db8::1]:8443/ws\"\nqueue.ttl_ms = 7 # short\n"
+        );
+        let machine = Machine::with_browsers();
+        machine.write_config(&before);
+        let url = "wss://[2001:db8::1]:8443/ws";
+        assert!(machine.install(&request_with_url(&[ADDON], url)).ok);
+
+        let home = machine.home("bridge");
+        fs::create_dir(&home).unwrap();
+        let paths = Paths::new(&[(HOME_VARIABLE, &home)].into_iter().collect()).unwrap();
+        let paths = paths.with_system_config_file(machine.home("no file"));
+        fs::copy(&machine.context.config_file, paths.config_file()).unwrap();
+        let config = Config::load(&paths).unwrap();
+        assert_eq!(config.permits(ADDON, &Url::parse(url).unwrap(), paths.config_file()), Ok(()));
+        assert_eq!(config.session_url(ADDON, "a").unwrap().as_str(), url);
+
+        machine.uninstall(&Removal::default());
+        assert!(machine.config().contains(&before), "{}", machine.config());
     }
 
     #[test]

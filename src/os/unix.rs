@@ -137,6 +137,23 @@ pub fn append_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
+/// Opens a file for reading that nobody but an administrator, or this user, can have made.
+///
+/// # Errors
+/// As for any file; and if it is somebody else's.
+pub fn open_administrators_file(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    let owner = file.metadata()?.uid();
+    if owner != 0 && owner != user() {
+        let message = format!(
+            "it belongs to user {owner}, not to an administrator; remove it, or run: chown root '{}'",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(file)
+}
+
 /// Opens a file for a lock and a note in it, for the owner alone, and makes it if need be.
 ///
 /// # Errors

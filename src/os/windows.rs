@@ -9,6 +9,7 @@ use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, 
 use std::os::windows::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -22,12 +23,14 @@ use windows_sys::Wdk::Storage::FileSystem::{
     NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, HANDLE, HANDLE_FLAG_INHERIT,
-    INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
+    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, ERROR_SUCCESS, HANDLE,
+    HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
 };
 use windows_sys::Win32::NetworkManagement::IpHelper::NotifyAddrChange;
-use windows_sys::Win32::Security::Authorization::ConvertSidToStringSidW;
-use windows_sys::Win32::Security::{GetTokenInformation, TOKEN_QUERY, TOKEN_USER, TokenUser};
+use windows_sys::Win32::Security::Authorization::{ConvertSidToStringSidW, GetSecurityInfo, SE_FILE_OBJECT};
+use windows_sys::Win32::Security::{
+    GetTokenInformation, OWNER_SECURITY_INFORMATION, PSID, TOKEN_QUERY, TOKEN_USER, TokenUser,
+};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_OVERLAPPED, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, SECURITY_IDENTIFICATION,
 };
@@ -53,6 +56,10 @@ const HANGUP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The highest value of a handle that is looked at: 65536 handles.
 const MAX_HANDLE: usize = 4 << 16;
+
+/// Who may write where only administrators may: their group, the system, and its installer.
+const ADMINISTRATORS: [&str; 3] =
+    ["S-1-5-32-544", "S-1-5-18", "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"];
 
 /// A user, by security identifier (`S-1-5-…`).
 pub type User = String;
@@ -197,6 +204,51 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
 /// As for any file.
 pub fn append_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Opens a file for reading that nobody but an administrator, or this user, can have made: in `%ProgramData%` everybody
+/// may make files.
+///
+/// # Errors
+/// As for any file; and if it is somebody else's.
+pub fn open_administrators_file(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    let owner = owner(&file)?;
+    if !ADMINISTRATORS.contains(&&*owner) && !is_own(&owner) {
+        let message =
+            format!("it belongs to {owner}, not to an administrator; remove it, or let one take ownership of it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(file)
+}
+
+#[expect(unsafe_code, reason = "std does not know owners")]
+fn owner(file: &File) -> io::Result<User> {
+    let (mut sid, mut descriptor) = (null_mut(), null_mut());
+    // SAFETY: the handle is open for the call, and the pointers are to locals, or say that something is not asked for.
+    let error = unsafe {
+        GetSecurityInfo(
+            file.as_raw_handle(),
+            SE_FILE_OBJECT,
+            OWNER_SECURITY_INFORMATION,
+            &raw mut sid,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            &raw mut descriptor,
+        )
+    };
+    if error != ERROR_SUCCESS {
+        return Err(io::Error::from_raw_os_error(error.cast_signed()));
+    }
+    // SAFETY: the call has filled in an identifier, which is a part of the descriptor; that is ours to free, which is done
+    // once and after its last use.
+    let owner = unsafe {
+        let owner = identifier(sid);
+        LocalFree(descriptor);
+        owner
+    };
+    owner.ok_or_else(|| io::Error::other("the system does not say whose it is"))
 }
 
 /// Opens a file for a lock and a note in it, and makes it if need be.
@@ -346,7 +398,7 @@ fn user_of_current() -> Option<User> {
 
 #[expect(unsafe_code, reason = "std does not know users")]
 fn user_of_process(process: HANDLE) -> Option<User> {
-    let mut token = std::ptr::null_mut();
+    let mut token = null_mut();
     // SAFETY: the pointer is to a local.
     done(unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) }).ok()?;
     let token = owned(token)?;
@@ -359,12 +411,21 @@ fn user_of_process(process: HANDLE) -> Option<User> {
         GetTokenInformation(token.as_raw_handle(), TokenUser, about.as_mut_ptr().cast(), size, &raw mut length)
     })
     .ok()?;
-    let mut text = std::ptr::null_mut();
-    // SAFETY: the call before has filled in a TOKEN_USER, which points to an identifier in the same buffer; the text
-    // that is made of it ends with NUL and is ours to free, which is done once and after its last use.
+    // SAFETY: the call before has filled in a TOKEN_USER, which points to an identifier in the same buffer.
+    unsafe { identifier((*about.as_ptr().cast::<TOKEN_USER>()).User.Sid) }
+}
+
+/// The text of a security identifier.
+///
+/// # Safety
+/// It must be one.
+#[expect(unsafe_code, reason = "std does not know users")]
+unsafe fn identifier(sid: PSID) -> Option<User> {
+    let mut text = null_mut();
+    // SAFETY: the identifier is one, as the caller says; the text that is made of it ends with NUL and is ours to free,
+    // which is done once and after its last use.
     unsafe {
-        let user = about.as_ptr().cast::<TOKEN_USER>();
-        done(ConvertSidToStringSidW((*user).User.Sid, &raw mut text)).ok()?;
+        done(ConvertSidToStringSidW(sid, &raw mut text)).ok()?;
         let user = widestring::U16CStr::from_ptr_str(text).to_string();
         LocalFree(text.cast());
         user.ok()
@@ -396,6 +457,7 @@ pub fn boot_time() -> Duration {
 
 /// Time that the machine was asleep, since the first call: only differences mean anything.
 #[must_use]
+#[expect(unsafe_code, reason = "the system's own count of waking time has no safe wrapper")]
 pub fn time_asleep() -> Duration {
     static START: OnceLock<(Duration, Duration)> = OnceLock::new();
     let waking_time = || {
@@ -413,10 +475,11 @@ pub fn time_asleep() -> Duration {
 ///
 /// # Errors
 /// If there can be no thread.
+#[expect(unsafe_code, reason = "waiting for a change of addresses has no safe wrapper")]
 pub fn watch_machine(tell: impl Fn(super::Change) + Send + 'static) -> io::Result<()> {
     let watch = move || {
         // SAFETY: without a handle and a structure the call blocks until an address changes, and writes nothing.
-        while unsafe { NotifyAddrChange(std::ptr::null_mut(), std::ptr::null()) } == NO_ERROR {
+        while unsafe { NotifyAddrChange(null_mut(), null()) } == NO_ERROR {
             tell(super::Change::Addresses);
         }
     };

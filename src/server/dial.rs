@@ -72,13 +72,13 @@ async fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Reason> {
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/")
         .parse()
-        .map_err(|error| reason("url", format!("{host}:{port} cannot be connected to: {error}")))?;
+        .map_err(|error| reason("network", format!("{host}:{port} cannot be connected to: {error}")))?;
     let stream = connector.call(uri).await.map_err(|error| {
         let cause = root_cause(&error);
         let code = match cause.downcast_ref::<io::Error>() {
             _ if error.to_string().contains("dns") => "dns",
             Some(error) => io_code(error),
-            None => "connect",
+            None => "network",
         };
         reason(code, format!("cannot connect to {host}:{port}: {}", explain(&error)))
     })?;
@@ -106,7 +106,7 @@ async fn encrypt(
     };
     match timeout(limit, encrypting).await {
         Ok(result) => result,
-        Err(_) => Err(failed(format!("the handshake took longer than {} s", limit.as_secs_f32()))),
+        Err(_) => Err(failed(format!("certificates and handshake took longer than {} s", limit.as_secs_f32()))),
     }
 }
 
@@ -146,11 +146,14 @@ async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgra
             return Err(reason("upgrade-timeout", message));
         }
     };
-    if response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+    if response.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter().any(|value| !value.is_empty()) {
         return Err(reason(
             "upgrade",
             format!("{server} wants to use an extension of WebSocket, but none was offered"),
         ));
+    }
+    if response.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().count() > 1 {
+        return Err(reason("upgrade", format!("{server} chose several sub-protocols at once")));
     }
     let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(Into::into);
     Ok((socket, protocol))
@@ -187,8 +190,8 @@ fn upgrade_failed(target: &Target, error: &WsError) -> Reason {
             reason("upgrade", format!("{server} {what}"))
         }
         WsError::AttackAttempt => {
-            let message = format!("{server} answered the WebSocket upgrade with a header that does not end");
-            reason("upgrade", message)
+            let what = "a header that is too long or comes in too many pieces";
+            reason("upgrade", format!("{server} answered the WebSocket upgrade with {what}"))
         }
         WsError::Protocol(error) => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {error}")),
         other => reason("upgrade", format!("{server} did not upgrade to a WebSocket: {other}")),

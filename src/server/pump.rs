@@ -263,3 +263,53 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// Takes nothing, says nothing, and wakes nobody.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_ends_a_connection_of_which_nothing_else_is_heard() {
+        let transport: Box<dyn Transport> = Box::new(Broken);
+        let mut socket = Socket::from_raw_socket(Watched::new(transport), Role::Client, None).await;
+        let outgoing = Outgoing::default();
+        outgoing.send(Body::Text("to nobody".into()));
+        let mut report = |event| panic!("{event:?}");
+        let carried = Pump::new(&outgoing, Timeouts::default()).carry(&mut socket, &mut report);
+        let waiting = std::time::Instant::now();
+        let over = tokio::time::timeout(DEADLINE, carried).await.unwrap();
+        // The deadline wakes as well, but too late.
+        assert!(waiting.elapsed() < DEADLINE);
+        assert!(matches!(over, Over::Failed(WsError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe));
+    }
+}

@@ -1,50 +1,79 @@
-//! Servers that do not do their part: no step waits for ever, and both directions go on without each other.
+//! Connections to servers that do what the test says, right or wrong, byte by byte.
+//!
+//! Here: the two ends, and servers that do not do their part. No step waits for ever.
+
+mod closing;
+mod flow;
+mod frames;
+mod upgrade;
 
 use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Body, Happened, Outgoing, Reason, Target, Timeouts, run};
+use super::{Body, Closed, End, Happened, Outgoing, Target, Timeouts, run};
+use crate::wire::Hint;
 
-/// A target whose every step may take as long as a test waits, but the one that is changed.
-fn target(scheme: &str, listener: &TcpListener, change: impl FnOnce(&mut Timeouts)) -> Target {
-    let long = Duration::from_secs(60);
-    let mut timeouts = Timeouts { dns: long, tcp: long, tls: long, upgrade: long, write: long, close: long };
-    change(&mut timeouts);
-    let url = format!("{scheme}://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    Target { url, origin: "a@b".into(), protocols: Vec::new(), max_message: 64 << 20, timeouts }
-}
+/// The longest message that a test's server may send.
+const MAX_MESSAGE: usize = 64 << 20;
 
-/// Runs a connection against what the server does with it; gives how it ended and what happened.
-async fn ended(
-    target: Target,
-    outgoing: Rc<Outgoing>,
-    listener: TcpListener,
-    serve: impl AsyncFnOnce(TcpStream),
-) -> (Option<Reason>, Vec<Happened>) {
-    let happened = RefCell::new(Vec::new());
-    let server = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        serve(stream).await;
-    };
-    let client = run(target, &outgoing, |event| happened.borrow_mut().push(event));
-    let mut client = std::pin::pin!(client);
-    let both = async {
-        tokio::select! {
-            end = &mut client => return end,
-            () = server => {}
-        }
-        client.await
-    };
-    let end = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
-    (end.reason, happened.take())
-}
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Opcodes with the bit that says "last frame of its message".
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
 
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A target whose every step may take as long as a test waits, but what is changed.
+fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
+    let long = Duration::from_secs(60);
+    let timeouts = Timeouts { dns: long, tcp: long, tls: long, upgrade: long, write: long, close: long };
+    let url = format!("ws://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let mut target = Target { url, origin: "a@b".into(), protocols: Vec::new(), max_message: MAX_MESSAGE, timeouts };
+    change(&mut target);
+    target
+}
+
+/// Runs a connection against what a server does with its TCP connection; gives how it ended, what happened, and what the
+/// server found out. Both are waited for: a server that has done its part is to return.
+async fn meet<T>(
+    change: impl FnOnce(&mut Target),
+    outgoing: &Outgoing,
+    serve: impl AsyncFnOnce(TcpStream) -> T,
+) -> (End, Vec<Happened>, T) {
+    let happened = RefCell::new(Vec::new());
+    let (end, found) = meet_and(change, outgoing, |event| happened.borrow_mut().push(event), serve).await;
+    (end, happened.take(), found)
+}
+
+/// The same, with each event given to `report` when it happens.
+async fn meet_and<T>(
+    change: impl FnOnce(&mut Target),
+    outgoing: &Outgoing,
+    report: impl FnMut(Happened),
+    serve: impl AsyncFnOnce(TcpStream) -> T,
+) -> (End, T) {
+    let listener = listener().await;
+    let target = target(&listener, change);
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(stream).await
+    };
+    let started = Instant::now();
+    let both = async { tokio::join!(run(target, outgoing, report), server) };
+    let found = tokio::time::timeout(DEADLINE, both).await.unwrap();
+    // The deadline wakes both once more, which is no excuse for one that was not woken before.
+    assert!(started.elapsed() < DEADLINE);
+    found
 }
 
 /// Holds a connection open until the other side ends it.
@@ -52,97 +81,190 @@ async fn hold(mut stream: impl AsyncRead + Unpin) {
     while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
 }
 
+/// The header of a request, up to its empty line.
+async fn request(stream: &mut TcpStream) -> String {
+    let mut header = Vec::new();
+    while !header.ends_with(b"\r\n\r\n") {
+        header.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(header).unwrap()
+}
+
+/// The value of a line of a header.
+fn value<'a>(header: &'a str, name: &str) -> Option<&'a str> {
+    header.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name))).map(|p| p.1)
+}
+
+/// The answer that makes a request a WebSocket.
+fn accepted(request: &str) -> String {
+    let accept = derive_accept_key(value(request, "sec-websocket-key").unwrap().as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+async fn upgrade(stream: &mut TcpStream) {
+    let answer = accepted(&request(stream).await);
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+/// A frame as a server sends it: its first byte, its length, its payload.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ ..=125 => frame.push(length as u8),
+        length @ ..=0xffff => {
+            frame.push(126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn close_frame(code: u16, reason: impl AsRef<[u8]>) -> Vec<u8> {
+    frame(CLOSE, &[&code.to_be_bytes(), reason.as_ref()].concat())
+}
+
+/// The next frame of the client: its first byte and its payload. Nothing if it is gone.
+async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let first = stream.read_u8().await.ok()?;
+    let length = stream.read_u8().await.unwrap();
+    assert!(length & 0x80 != 0, "a client masks what it sends");
+    let length = match length & 0x7f {
+        126 => u64::from(stream.read_u16().await.unwrap()),
+        127 => stream.read_u64().await.unwrap(),
+        length => u64::from(length),
+    };
+    let mut mask = [0; 4];
+    stream.read_exact(&mut mask).await.unwrap();
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).await.unwrap();
+    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    Some((first, payload))
+}
+
+/// What came as messages.
+fn bodies(happened: &[Happened]) -> Vec<Body> {
+    let body = |event: &Happened| if let Happened::Frame(body) = event { Some(body.clone()) } else { None };
+    happened.iter().filter_map(body).collect()
+}
+
+fn text(text: &'static str) -> Body {
+    Body::from_text_frame(text.into())
+}
+
+/// Everything in a reason but its words, which must have these parts.
+#[track_caller]
+fn check(end: &End, code: &str, close_code: Option<u16>, http_status: Option<u16>, hint: Option<Hint>, parts: &[&str]) {
+    let reason = end.reason.as_ref().expect("the server, or nobody, ended the connection");
+    let found = (reason.code, reason.close_code, reason.http_status, reason.hint, reason.retryable);
+    assert_eq!(found, (code, close_code, http_status, hint, true), "{}", reason.message);
+    for part in parts {
+        assert!(reason.message.contains(part), "{:?} lacks {part:?}", reason.message);
+    }
+}
+
+/// The connection broke, or could not be made.
+#[track_caller]
+fn check_failed(end: &End, code: &str, parts: &[&str]) {
+    check(end, code, None, None, None, parts);
+    assert_eq!(end.close, closed_with(1006, "", false));
+}
+
+fn closed_with(code: u16, reason: &str, clean: bool) -> Closed {
+    Closed { code, reason: reason.into(), clean }
+}
+
 #[tokio::test]
 async fn a_server_that_never_answers_the_upgrade_is_left() {
-    let listener = listener().await;
-    let target = target("ws", &listener, |timeouts| timeouts.upgrade = Duration::from_millis(50));
-    let (end, happened) = ended(target, Rc::default(), listener, hold).await;
-    assert_eq!((end.unwrap().code, happened.len()), ("upgrade-timeout", 0));
+    let change = |target: &mut Target| target.timeouts.upgrade = Duration::from_millis(50);
+    let (end, happened, ()) = meet(change, &Outgoing::default(), hold).await;
+    check_failed(&end, "upgrade-timeout", &["did not answer the WebSocket upgrade within 0.05 s"]);
+    assert!(happened.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_in_the_middle_of_its_answer_is_left() {
+    let change = |target: &mut Target| target.timeouts.upgrade = Duration::from_millis(50);
+    let serve = async |mut stream: TcpStream| {
+        let answer = accepted(&request(&mut stream).await);
+        stream.write_all(&answer.as_bytes()[..answer.len() / 2]).await.unwrap();
+        hold(stream).await;
+    };
+    let (end, happened, ()) = meet(change, &Outgoing::default(), serve).await;
+    check_failed(&end, "upgrade-timeout", &[]);
+    assert!(happened.is_empty());
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_the_tls_handshake_is_left() {
-    let listener = listener().await;
-    let target = target("wss", &listener, |timeouts| timeouts.tls = Duration::from_millis(50));
-    let reason = ended(target, Rc::default(), listener, hold).await.0.unwrap();
-    assert_eq!(reason.code, "tls");
-    assert!(reason.message.contains("took longer than"), "{}", reason.message);
+    let change = |target: &mut Target| {
+        target.url.set_scheme("wss").unwrap();
+        target.timeouts.tls = Duration::from_millis(50);
+    };
+    let (end, ..) = meet(change, &Outgoing::default(), hold).await;
+    check_failed(&end, "tls", &["took longer than 0.05 s"]);
 }
 
 #[tokio::test]
 async fn a_server_that_takes_nothing_more_is_left() {
-    let listener = listener().await;
-    let target = target("ws", &listener, |timeouts| timeouts.write = Duration::from_millis(50));
-    let outgoing = Rc::<Outgoing>::default();
+    let outgoing = Outgoing::default();
     // More than any kernel keeps for a connection.
     let much = Body::Binary(vec![0; 16 << 20].into());
     for _ in 0..32 {
         outgoing.send(much.clone());
     }
-    let serve = async |stream| {
-        let _held_and_never_read = tokio_tungstenite::accept_async(stream).await.unwrap();
-        std::future::pending::<()>().await;
+    let change = |target: &mut Target| target.timeouts.write = Duration::from_millis(50);
+    let serve = async |mut stream: TcpStream| {
+        upgrade(&mut stream).await;
+        stream.write_all(&frame(TEXT, b"before")).await.unwrap();
+        // Held and never read, until the client is gone.
+        stream
     };
-    let reason = ended(target, outgoing, listener, serve).await.0;
-    assert_eq!(reason.unwrap().code, "write-timeout");
+    let (end, happened, _stream) = meet(change, &outgoing, serve).await;
+    check_failed(&end, "write-timeout", &["took nothing for 0.05 s"]);
+    assert_eq!(bodies(&happened), [text("before")]);
+    assert!(!happened.iter().any(|event| matches!(event, Happened::Flushed { all: true, .. })));
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_our_close_is_left() {
-    let listener = listener().await;
-    let target = target("ws", &listener, |timeouts| timeouts.close = Duration::from_millis(50));
-    let outgoing = Rc::<Outgoing>::default();
-    let closing = Rc::clone(&outgoing);
-    let serve = async move |stream| {
-        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-        closing.close(1000, "enough");
-        hold(socket.get_mut()).await;
-    };
-    assert!(ended(target, outgoing, listener, serve).await.0.is_none());
-}
-
-#[tokio::test]
-async fn a_close_before_the_connection_is_made_ends_the_attempt() {
-    let listener = listener().await;
-    let target = target("ws", &listener, |_| {});
-    let outgoing = Rc::<Outgoing>::default();
-    let closing = Rc::clone(&outgoing);
-    let serve = async move |stream: TcpStream| {
-        closing.close(1000, "not any more");
+async fn a_server_that_takes_something_now_and_then_is_waited_for() {
+    const MUCH: usize = 64 << 20;
+    let outgoing = Outgoing::default();
+    outgoing.send(Body::Binary(vec![0; MUCH].into()));
+    let write = Duration::from_secs(1);
+    let serve = async |mut stream: TcpStream| {
+        upgrade(&mut stream).await;
+        let mut part = vec![0; MUCH / 64];
+        for _ in 0..64 {
+            // Nothing is waited for but the time that this is about: twice what a server may take nothing.
+            tokio::time::sleep(write / 32).await;
+            stream.read_exact(&mut part).await.unwrap();
+        }
+        stream.write_all(&close_frame(1000, "")).await.unwrap();
         hold(stream).await;
     };
-    let (end, happened) = ended(target, outgoing, listener, serve).await;
-    assert_eq!((end.is_none(), happened.len()), (true, 0));
+    let (end, ..) = meet(|target| target.timeouts.write = write, &outgoing, serve).await;
+    check(&end, "closed", Some(1000), None, None, &[]);
 }
 
 #[tokio::test]
 async fn both_sides_may_write_much_before_they_read() {
     const MUCH: usize = 32 << 20;
-    let listener = listener().await;
-    let target = target("ws", &listener, |_| {});
-    let outgoing = Rc::<Outgoing>::default();
+    let outgoing = Outgoing::default();
     outgoing.send(Body::Binary(vec![1; MUCH].into()));
-    let serve = async |stream: TcpStream| {
-        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    let serve = async |mut stream: TcpStream| {
+        upgrade(&mut stream).await;
         // Writes all before it reads anything: only a client that reads while it writes gets out of this.
-        let mut frame = vec![0x82, 127];
-        frame.extend_from_slice(&(MUCH as u64).to_be_bytes());
-        frame.resize(frame.len() + MUCH, 2);
-        socket.get_mut().write_all(&frame).await.unwrap();
-        let mut read = 0;
-        let mut buffer = vec![0; 1 << 16];
-        while read < MUCH {
-            read += socket.get_mut().read(&mut buffer).await.unwrap();
-        }
+        stream.write_all(&frame(BINARY, &vec![2; MUCH])).await.unwrap();
+        next_frame(&mut stream).await.unwrap().1.len()
     };
-    let (end, happened) = ended(target, outgoing, listener, serve).await;
-    assert_eq!(end.unwrap().code, "reset");
-    let lengths: Vec<usize> = happened
-        .iter()
-        .filter_map(|event| match event {
-            Happened::Frame(body) => Some(body.len()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(lengths, [MUCH]);
+    let (end, happened, read) = meet(|_| {}, &outgoing, serve).await;
+    check_failed(&end, "reset", &[]);
+    assert_eq!((read, bodies(&happened)[0].len()), (MUCH, MUCH));
 }

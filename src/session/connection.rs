@@ -112,6 +112,13 @@ impl Session {
         });
     }
 
+    /// What was not allowed may be so by now: a file changed.
+    pub(super) fn ask_again(&mut self, now: Now) {
+        if matches!(&self.connection, Connection::Parked { reason } if reason.code == "not-allowed") {
+            self.dial(now);
+        }
+    }
+
     /// When the budget of attempts allows the next one.
     pub(super) fn may_dial_at(&self) -> Duration {
         self.retry.allowed_at(&self.settings.reconnect)

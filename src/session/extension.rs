@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Why a port may not open the session so.
-    fn refusal(&self, port: PortId, open: &Open, url: Option<&Url>) -> Option<Problem> {
+    pub(super) fn refusal(&self, port: PortId, open: &Open, url: Option<&Url>) -> Option<Problem> {
         if let Some(url) = url.filter(|url| !self.blank && !same_server(&self.url, url)) {
             let message = format!(
                 "session `{}` belongs to {}; close it with `forget: true` first, or use another name for {}",
@@ -324,7 +324,7 @@ impl Session {
 impl Delivery {
     fn action(self, session: &Arc<str>, number: u64) -> Action {
         let Self { port, seq, at, content, replay, attachment } = self;
-        let token = attachment.map(|attachment| Token { session: number, attachment });
+        let token = attachment.map(|attachment| Token { session: number, attachment, seq });
         let session = Arc::clone(session);
         let event = match content {
             Content::Message(body) => Event::Message { session, seq, at, body, replay, token },

@@ -21,9 +21,7 @@ pub(super) struct Figures {
 }
 
 impl Session {
-    /// The figures of this session, as `status` gives them.
-    #[must_use]
-    pub fn status(&self, now: Now) -> serde_json::Value {
+    pub(super) fn figures(&self, now: Now) -> serde_json::Value {
         let live = match &self.connection {
             Connection::Open(live) => Some(live),
             _ => None,
@@ -92,6 +90,6 @@ impl Session {
 }
 
 /// A URL as it may be shown: without user information and query, which may hold secrets.
-fn shown(url: &Url) -> String {
+pub(super) fn shown(url: &Url) -> String {
     format!("{}{}", server_of(url), url.path())
 }

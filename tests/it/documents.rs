@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use websocket_bridge::config::{self, Config, HOME_VARIABLE, Paths};
+use websocket_bridge::session::{ENDINGS, Ending, Sign, Verdict};
+use websocket_bridge::settings::{self, Limits, Setting};
 use websocket_bridge::wire::{self, Code, frame};
 
 use crate::support::sandbox::Sandbox;
@@ -31,9 +34,88 @@ fn the_protocol_names_the_limits_of_the_program() {
         format!("| nesting of arrays and objects in a payload | {} |", wire::MAX_NESTING),
         format!("| sessions of one extension | {} |", wire::MAX_SESSIONS),
         format!("| consumers of one session | {} |", wire::MAX_CONSUMERS),
+        format!("| observers of one session | {} |", wire::MAX_CONSUMERS),
+        format!("| subscriptions of one session | {} |", wire::MAX_SUBSCRIPTIONS),
+        format!("| sub-protocols that are offered | {} |", wire::MAX_PROTOCOLS),
         format!("| {} messages, {} bytes |", wire::WINDOW.messages, wire::WINDOW.bytes),
+        format!("| `url` | {} bytes |", config::MAX_URL),
+        format!("| `settings` of `open` | {} bytes |", settings::MAX_TEXT),
     ] {
         assert!(document.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn the_protocol_lists_every_setting_with_its_default_and_its_bounds() {
+    let document = document("PROTOCOL.md");
+    let (_, table) =
+        document.split_once("| setting | default | allowed | what it does |\n|---|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let row = |setting: &Setting| {
+        let default = setting.default_text().map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+        format!("| `{}` | {default} | {} | {} |", setting.path, setting.allowed(&Limits::default()), setting.meaning)
+    };
+    let expected: Vec<String> = settings::TABLE.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_protocol_lists_every_way_a_connection_can_end_and_what_follows() {
+    let document = document("PROTOCOL.md");
+    let (_, table) = document.split_once("| ending | then | what happened |\n|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let range = |from: u16, to: u16| if from == to { from.to_string() } else { format!("{from} to {to}") };
+    let row = |ending: &Ending| {
+        let sign = match ending.sign {
+            Sign::Close(from, to) => format!("close code {}", range(from, to)),
+            Sign::Status(from, to) => format!("HTTP status {}", range(from, to)),
+            Sign::Code(code) => format!("`{code}`"),
+        };
+        let then = match ending.verdict {
+            Verdict::Soon => "soon",
+            Verdict::Spread => "spread",
+            Verdict::Thrice => "thrice",
+            Verdict::Park => "parked",
+        };
+        format!("| {sign} | {then} | {} |", ending.meaning)
+    };
+    let expected: Vec<String> = ENDINGS.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+/// The scan is by text: whoever makes a reason writes its code as a literal.
+#[test]
+fn every_code_of_a_reason_has_its_row() {
+    let known = |code: &str| ENDINGS.iter().any(|ending| matches!(ending.sign, Sign::Code(known) if known == code));
+    let mut found = 0;
+    for file in ["server/mod.rs", "server/dial.rs", "server/pump.rs", "session/connection.rs", "daemon/core.rs"] {
+        let source = document(&format!("src/{file}"));
+        let source: String = source.split("#[cfg(test)]").next().unwrap().split_whitespace().collect();
+        for start in ["reason(\"", "Reason::new(\""] {
+            for rest in source.split(start).skip(1) {
+                let code = rest.split('"').next().unwrap();
+                // These two are known by their number instead.
+                assert!(known(code) || ["closed", "http-status"].contains(&code), "{file}: `{code}` is in no row");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 12, "only {found} reasons were found: are they written otherwise now?");
+}
+
+#[test]
+fn the_readme_shows_configurations_that_can_be_used() {
+    let machine = Sandbox::new();
+    let paths = Paths::new(&[(HOME_VARIABLE, machine.bridge_home())].into_iter().collect()).unwrap();
+    let readme = document("README.md");
+    let examples: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        std::fs::create_dir_all(machine.bridge_home()).unwrap();
+        std::fs::write(paths.config_file(), example).unwrap();
+        let loaded = Config::load(&paths);
+        assert!(loaded.is_ok_and(|config| config != Config::default()), "{example}");
     }
 }
 

@@ -9,14 +9,20 @@ mod daemon;
 /// The demo, as a person runs it.
 #[cfg(feature = "demo")]
 mod demo;
+/// Direct mode: a browser's own WebSocket, as far as an extension can tell.
+mod direct;
 /// What the documents say is what the program does.
 mod documents;
+/// Every way in which a server ends a connection or refuses one, as the extension hears of it.
+mod endings;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
+/// What an extension and the files may set, from their texts to what the daemon does.
+mod settings;
 /// Messages through host, daemon and WebSocket, both ways, as they came.
 mod stream;
 /// The browser, the server and the machine that the tests play.

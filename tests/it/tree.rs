@@ -44,7 +44,7 @@ const NOT_OURS: &[&str] = &[".git", "target", "node_modules", "corpus", "artifac
 fn every_rust_file_is_compiled() {
     // tests/fuzz is a Cargo project of its own, whose Cargo.toml names each target.
     let tests = rust_files("tests").into_iter().filter(|file| !file.starts_with(root().join("tests/fuzz")));
-    for file in rust_files("src").into_iter().chain(tests) {
+    for file in rust_files("src").into_iter().chain(tests).chain(rust_files("benches")) {
         let folder = file.parent().expect("a file is in a folder");
         let (name, folder) = match name(&file) {
             "main.rs" | "lib.rs" => continue,
@@ -62,7 +62,7 @@ fn every_rust_file_is_compiled() {
 
 #[test]
 fn every_source_file_says_first_what_it_owns() {
-    for file in rust_files("src") {
+    for file in rust_files("src").into_iter().chain(rust_files("benches")) {
         assert!(text(&file).starts_with("//! "), "{} must open with a `//!` comment", show(&file));
     }
 }

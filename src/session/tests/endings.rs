@@ -203,7 +203,7 @@ fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_
     let mut rig = Rig::with(|birth| birth.settings.reconnect.refill = seconds(30));
     for attempt in 1..=10 {
         assert!(rig.open(1, "main").contains(&format!("#{attempt} connect /ws")));
-        rig.input(Input::Close { forget: false });
+        rig.input(close(false));
     }
     let lines = rig.open(1, "main");
     assert_eq!(lines, ["1: opened reconnecting head 0 acked 0 pending 0", "1: reconnecting (attempt-budget)"]);
@@ -216,7 +216,7 @@ fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_
 }
 
 #[test]
-fn every_reason_of_the_server_module_has_its_row() {
+fn every_ending_has_one_row_that_counts() {
     let rows = ENDINGS.iter().filter_map(|ending| match ending.sign {
         Sign::Code(code) => Some(code),
         _ => None,

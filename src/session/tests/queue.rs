@@ -328,7 +328,7 @@ fn for_a_server_that_never_answers_pings_a_message_is_received_when_the_system_h
     assert_eq!(said_to(1, &rig.send("b")), ["stored b"]);
     assert_eq!(rig.status()["outbox"]["messages"], 1);
     let attempt = rig.attempt();
-    assert_eq!(said_to(1, &rig.input(Input::Flushed { attempt })), ["received b"]);
+    assert_eq!(said_to(1, &rig.input(flushed(attempt))), ["received b"]);
     assert_eq!(rig.status()["outbox"]["messages"], 0);
 }
 

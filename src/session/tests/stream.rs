@@ -213,7 +213,7 @@ fn with_ack_auto_a_message_is_acknowledged_when_it_is_written() {
     let token = token.unwrap();
     assert_eq!(token.session, 77);
     assert_eq!(rig.status()["consumers"][0]["acked"], 0);
-    assert_eq!(rig.input(Input::Written { attachment: token.attachment, seq: 1 }), [""; 0]);
+    assert_eq!(rig.input(Input::Written { token }), [""; 0]);
     assert_eq!(rig.status()["consumers"][0]["acked"], 1);
     assert_eq!(rig.status()["inbox"]["messages"], 0);
 }
@@ -480,7 +480,7 @@ fn what_was_delivered_before_the_session_was_forgotten_acknowledges_nothing_afte
     rig.open_as(1, auto());
     rig.connect();
     rig.frame("old");
-    rig.input(Input::Close { forget: true });
+    rig.input(close(true));
     rig.open_as(1, auto());
     rig.connect();
     rig.frame("new");

@@ -144,16 +144,6 @@ enum Wire {
     Ping([u8; PING_BYTES]),
 }
 
-/// A delivery that counts when it is written.
-#[derive(Debug)]
-struct Unwritten {
-    seq: u64,
-    /// For which attachment of the port, as the session calls it.
-    token: u64,
-    /// The same, as the model does.
-    attachment: u64,
-}
-
 struct World {
     mode: Mode,
     session: Option<Session>,
@@ -164,7 +154,7 @@ struct World {
     /// What was to be kept safely, in order.
     unpersisted: VecDeque<u64>,
     /// What is on its way to the browser and counts when it is there: for which attachment of the port.
-    unwritten: BTreeMap<u64, VecDeque<Unwritten>>,
+    unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
     mute: bool,
     ignores_beats: bool,
     /// The system takes nothing.
@@ -236,10 +226,9 @@ impl World {
             }
             Step::Written { port, messages } => {
                 for _ in 0..messages {
-                    let Some(written) = self.unwritten.entry(port).or_default().pop_front() else { return };
-                    let Unwritten { seq, token, attachment } = written;
-                    self.model.stream.written(port, attachment, seq);
-                    self.input(Input::Written { attachment: token, seq });
+                    let Some((attachment, token)) = self.unwritten.entry(port).or_default().pop_front() else { return };
+                    self.model.stream.written(port, attachment, token.seq);
+                    self.input(Input::Written { token });
                 }
             }
             Step::Ack { port, percent } => {
@@ -314,13 +303,13 @@ impl World {
             Step::NetworkChanged => self.distrust("network-change", Input::NetworkChanged),
             Step::Configure { settings } => {
                 let settings = steps::settings(settings);
-                self.model.configure(settings.clone(), self.now);
+                self.model.reconfigure(settings.clone(), self.now);
                 self.input(Input::Configure { settings: Box::new(settings) });
             }
             Step::Close { port, forget } => {
                 if self.model.stream.is_attached(port) {
                     self.model.close(forget, self.now);
-                    self.input(Input::Close { forget });
+                    self.input(close(forget));
                 }
             }
             Step::Reconnect { port } => {
@@ -350,7 +339,7 @@ impl World {
         }
         self.step(&Step::Close { port: 1, forget: false });
         let settings = birth().settings;
-        self.model.configure(settings.clone(), self.now);
+        self.model.reconfigure(settings.clone(), self.now);
         self.input(Input::Configure { settings: Box::new(settings) });
         for _ in 0..1000 {
             if self.session.as_ref().is_some_and(|session| session.inbox.kept().0 == 0 && session.outbox.is_empty())
@@ -524,7 +513,7 @@ impl World {
     fn flush(&mut self) {
         if let Some(attempt) = self.open_attempt().filter(|_| !self.stuck) {
             self.model.flushed();
-            self.input(Input::Flushed { attempt });
+            self.input(flushed(attempt));
         }
     }
 
@@ -613,6 +602,7 @@ impl World {
                     let why = self.model.disconnected(self.now);
                     self.meet(why);
                 }
+                Action::Finish { .. } => panic!("that is for direct mode"),
                 Action::Forgotten => {
                     self.model.forget(self.now);
                     let epoch = Arc::clone(&self.session.as_ref().unwrap().epoch);
@@ -640,7 +630,7 @@ impl World {
         if forgotten {
             // What was set goes with it.
             let settings = birth().settings;
-            self.model.configure(settings.clone(), self.now);
+            self.model.reconfigure(settings.clone(), self.now);
             self.input(Input::Configure { settings: Box::new(settings) });
         }
         if sent {
@@ -692,18 +682,14 @@ impl World {
                 self.meet(problem.code.as_str());
                 self.model.error(port, problem.code, self.now);
             }
-            Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
-                panic!("a session does not say {event:?}")
-            }
+            _ => panic!("a session does not say {event:?}"),
         }
     }
 
     /// What counts when it is written carries the driver's number of the session.
     fn is_on_its_way(&mut self, port: u64, seq: u64, token: Option<Token>, attachment: Option<u64>) {
-        assert_eq!(token.map(|token| token.session), attachment.and(Some(5)));
-        if let Some((Token { attachment: token, .. }, attachment)) = token.zip(attachment) {
-            self.unwritten.entry(port).or_default().push_back(Unwritten { seq, token, attachment });
-        }
+        assert_eq!(token.map(|token| (token.session, token.seq)), attachment.map(|_| (5, seq)));
+        self.unwritten.entry(port).or_default().extend(attachment.zip(token));
     }
 
     fn meet_gap(&mut self, seq: u64, gap: &Gap) {

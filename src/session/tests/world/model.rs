@@ -121,8 +121,14 @@ impl Model {
         self.stream.detach(port, now);
     }
 
+    /// A file says something else.
+    pub(super) fn reconfigure(&mut self, settings: Settings, now: Now) {
+        self.configure(settings, now);
+        self.line.ask_again(&self.settings.reconnect, now);
+    }
+
     /// Settings hold from the next connection on, and at once if there is none.
-    pub(super) fn configure(&mut self, settings: Settings, now: Now) {
+    fn configure(&mut self, settings: Settings, now: Now) {
         if self.line.phase == Phase::Open {
             self.next_settings = Some(settings);
         } else {

@@ -127,6 +127,14 @@ impl Line {
         false
     }
 
+    /// What was not allowed may be so by now.
+    pub(super) fn ask_again(&mut self, settings: &settings::Reconnect, now: Now) {
+        if self.phase == Phase::Parked && self.why == "not-allowed" {
+            self.met.push("asked again");
+            self.dial_or_wait(settings, now);
+        }
+    }
+
     fn start_anew(&mut self) {
         (self.failures, self.faults, self.attempts) = (0, 0, 0);
     }

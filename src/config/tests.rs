@@ -1,0 +1,354 @@
+//! Two files, and what follows from them.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::settings::{Place, Settings};
+
+const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop/";
+
+/// A machine with these two files.
+struct Machine {
+    directory: TempDir,
+    paths: Paths,
+}
+
+impl Machine {
+    fn new(system: &str, user: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(&[(HOME_VARIABLE, directory.path())].into_iter().collect()).unwrap();
+        let paths = paths.with_system_config_file(directory.path().join("etc.toml"));
+        std::fs::write(&paths.system_config, system).unwrap();
+        std::fs::write(&paths.config, user).unwrap();
+        Self { directory, paths }
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.paths)
+    }
+}
+
+fn load(system: &str, user: &str) -> Config {
+    Machine::new(system, user).load().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What is said about the user's file, without its name.
+fn refusal(system: &str, user: &str) -> String {
+    let machine = Machine::new(system, user);
+    let error = machine.load().unwrap_err().to_string();
+    let start = format!("{}: ", machine.paths.config.display());
+    error.strip_prefix(&start).unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
+/// What counts for session `s` of the extension.
+fn effective(config: &Config) -> Settings {
+    Settings::effective(config.layers(ORIGIN, "s"), config.limits(), Place::default())
+}
+
+fn verdict(config: &str, url: &str) -> Result<(), String> {
+    load("", config).permits(ORIGIN, &Url::parse(url).unwrap(), Path::new("/c.toml"))
+}
+
+#[test]
+fn files_that_are_not_there_say_nothing() {
+    let machine = Machine::new("", "");
+    std::fs::remove_file(&machine.paths.system_config).unwrap();
+    std::fs::remove_file(&machine.paths.config).unwrap();
+    let config = machine.load().unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(effective(&config), Settings::default());
+}
+
+#[test]
+fn the_user_s_file_counts_more_than_the_machine_s_and_a_session_s_section_more_than_both() {
+    let section = |lines: &str| format!("[origins.\"{ORIGIN}\".sessions.s]\n{lines}\n");
+    let system = format!(
+        "[defaults]\nlinger_ms = 1\nqueue.ttl_ms = 1\nreconnect = {{ burst = 1 }}\nheartbeat.timeout_ms = 101\n{}",
+        section("url = \"wss://system.example/\"\nreconnect.burst = 3\nheartbeat.timeout_ms = 103")
+    );
+    let user = format!(
+        "[defaults]\nqueue.ttl_ms = 2\n[defaults.reconnect]\nburst = 2\n{}",
+        section("heartbeat.timeout_ms = 104")
+    );
+    let config = load(&system, &user);
+    let settings = effective(&config);
+    let ms = Duration::from_millis;
+    assert_eq!((settings.linger, settings.queue.ttl), (ms(1), Some(ms(2))));
+    assert_eq!((settings.reconnect.burst, settings.heartbeat.timeout), (3, ms(104)));
+    assert_eq!(config.session_url(ORIGIN, "s").unwrap().as_str(), "wss://system.example/");
+    assert_eq!(config.session_url(ORIGIN, "t"), None);
+    assert_eq!(config.session_url("a@b", "s"), None);
+    assert_eq!(config.layers(ORIGIN, "t").count(), 2);
+    let config = load(&system, &section("url = \"wss://user.example/\""));
+    assert_eq!(config.session_url(ORIGIN, "s").unwrap().as_str(), "wss://user.example/");
+}
+
+#[test]
+fn a_message_to_the_server_has_the_members_in_the_order_of_the_file() {
+    let config =
+        load("", "[defaults.heartbeat]\nsend = { type = \"ping\", id = 1, at = [1.0, true, { x = \"\\n\" }] }");
+    assert_eq!(
+        effective(&config).heartbeat.send.as_deref(),
+        Some(r#"{"type":"ping","id":1,"at":[1.0,true,{"x":"\n"}]}"#)
+    );
+    let config =
+        load("", "[defaults.inbox.collapse]\nkey = \"/id\"\n[defaults.inbox.collapse.when]\ntype = \"progress\"");
+    assert_eq!(effective(&config).inbox.collapse.unwrap().when, serde_json::json!({"type": "progress"}));
+}
+
+#[test]
+fn limits_hold_for_all_that_is_said_wherever_they_stand() {
+    let system = "[defaults]\nlinger_ms = 9000\n[limits]\nlinger_ms = { max = 10000 }";
+    assert_eq!(effective(&load(system, "")).linger, Duration::from_secs(9));
+    assert_eq!(effective(&load(system, "[limits]\nlinger_ms.max = 5000")).linger, Duration::from_secs(5));
+    assert_eq!(
+        refusal(system, "[defaults]\nlinger_ms = 10001"),
+        "line 2: `linger_ms` must be a whole number from 0 to 10000, not 10001"
+    );
+    assert_eq!(
+        refusal(system, "\n[limits.linger_ms]\nmin = 5\nmax = 10001\n"),
+        "line 4: `max` of `linger_ms` must be a whole number from 5 to 10000, not 10001; limits only get tighter"
+    );
+}
+
+#[test]
+fn servers_that_either_file_allows_are_allowed() {
+    let rules = |lines: &str| format!("[origins.\"{ORIGIN}\"]\n{lines}\n");
+    let config = load(
+        &rules("allow = [\"ws://a.example/*\"]"),
+        &rules("allow = [\"wss://b.example/*\"]\nallow_insecure = true"),
+    );
+    for url in ["ws://a.example/x", "wss://b.example/x"] {
+        assert_eq!(config.permits(ORIGIN, &Url::parse(url).unwrap(), Path::new("/c.toml")), Ok(()), "{url}");
+    }
+    assert!(config.permits("a@b", &Url::parse("wss://b.example/x").unwrap(), Path::new("/c.toml")).is_err());
+}
+
+#[test]
+fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
+    let origin = format!("[origins.\"{ORIGIN}\"]");
+    let session = format!("[origins.\"{ORIGIN}\".sessions.s]");
+    let long = format!("[{} ]", "x".repeat(10_000));
+    for (text, expected) in [
+        // Not TOML.
+        ("\n\nhush".to_owned(), "line 3: key with no value"),
+        ("[defaults]\nlinger_ms = \"hush\n".to_owned(), "line 2: invalid basic string"),
+        ("[defaults]\nlinger_ms = hush\n".to_owned(), "line 2: string values must be quoted"),
+        ("[defaults]\r\n\r\nlinger_ms = hush\r\n".to_owned(), "line 3: string values must be quoted"),
+        ("\u{feff}[defaults]\nlinger_ms = hush\n".to_owned(), "line 2: string values must be quoted"),
+        ("[defaults]\nlinger_ms = 1\nlinger_ms = 1\n".to_owned(), "line 3: duplicate key"),
+        ("[defaults]\n[limits]\n[defaults]\n".to_owned(), "line 3: duplicate key"),
+        ("[defaults]\nlinger_ms = 99999999999999999999".to_owned(), "line 2: integer number overflowed"),
+        // Not in its place.
+        ("#\n\n[default]\n".to_owned(), "line 3: there is no `default` here; known are defaults, limits, origins"),
+        (long, "line 1: there is no `xxxx"),
+        ("defaults = 7".to_owned(), "line 1: `defaults` must be a table, not a number"),
+        ("[[limits]]".to_owned(), "line 1: `limits` must be a table, not a list of tables"),
+        ("origins = \"hush\"".to_owned(), "line 1: `origins` must be a table, not a string"),
+        ("[origins]\nx = \"hush\"".to_owned(), "line 2: `origins.…` must be a table, not a string"),
+        (
+            "[origins.x]\n\nalow = []".to_owned(),
+            "line 3: there is no `alow` here; known are allow, allow_insecure, sessions",
+        ),
+        ("[origins.x]\nheaders = { Authorization = \"hush\" }".to_owned(), "line 2: there is no `headers` here"),
+        ("\n[origins.\"chrome-extension://hush\"]".to_owned(), "line 2: this is no extension as its browser names it"),
+        ("[origins.\"https://hush/\"]".to_owned(), "line 1: this is no extension"),
+        ("[origins.\"moz-extension://hush/\"]".to_owned(), "line 1: this is no extension"),
+        ("[origins.abcdefghijklmnopabcdefghijklmnop]".to_owned(), "line 1: this is no extension"),
+        ("[origins.\"\"]".to_owned(), "line 1: this is no extension"),
+        // Settings.
+        (
+            "[defaults]\n\nheartbeat.intervall = 1".to_owned(),
+            "line 3: there is no setting `heartbeat.intervall`; known here: interval_ms,",
+        ),
+        ("[defaults]\nheartbeat = \"hush\"".to_owned(), "line 2: `heartbeat` must be a table, not a string"),
+        ("[defaults]\n\"queue.ttl_ms\" = 1".to_owned(), "line 2: there is no setting `queue.ttl_ms`"),
+        ("[defaults.queue]\n\nttl_ms = \"hush\"".to_owned(), "line 3: `queue.ttl_ms` must be a whole number from 1 to"),
+        (
+            "[defaults]\nqueue = { ttl_ms = 1, max_bytes = 1.5 }".to_owned(),
+            "line 2: `queue.max_bytes` must be a whole number from 1024 to 268435456, not 1.5",
+        ),
+        (
+            "[defaults]\nlinger_ms = 1000.0".to_owned(),
+            "line 2: `linger_ms` must be a whole number from 0 to 2592000000, not 1000.0",
+        ),
+        (
+            "[defaults]\nlinger_ms = 2024-01-01".to_owned(),
+            "line 2: `linger_ms` must be a whole number from 0 to 2592000000, not a date",
+        ),
+        (
+            "[defaults]\nlinger_ms.hush = 1".to_owned(),
+            "line 2: `linger_ms` must be a whole number from 0 to 2592000000, not an object",
+        ),
+        (
+            "[defaults]\nlinger_ms = -1".to_owned(),
+            "line 2: `linger_ms` must be a whole number from 0 to 2592000000, not -1",
+        ),
+        (
+            "[defaults]\nreconnect.multiplier = inf".to_owned(),
+            "line 2: `reconnect.multiplier` must be a number from 1 to 10, not inf or nan",
+        ),
+        (
+            "[defaults.heartbeat]\nsend = [\n1,\n{ x = nan }]".to_owned(),
+            "line 2: `heartbeat.send` must be JSON of at most 4096 bytes, not inf or nan",
+        ),
+        (
+            "[defaults]\n[defaults.heartbeat]\ninterval_ms = 1000\nreply = { hush = 1 }".to_owned(),
+            "line 4: `heartbeat.reply` needs `heartbeat.send` beside it",
+        ),
+        (
+            "[defaults]\nreconnect.max_ms = 500\n\nreconnect.first_ms = 600\n".to_owned(),
+            "line 2: `reconnect.max_ms` (500) must not be below `reconnect.first_ms` (600)",
+        ),
+        (
+            "[defaults]\nauth = { token = \"hush\" }".to_owned(),
+            "line 2: `auth` is not offered by this version; leave it out",
+        ),
+        ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` is not offered by this version"),
+        ("[defaults]\nurl = \"hush\"".to_owned(), "line 2: there is no setting `url`"),
+        // Limits.
+        ("[limits]\nlinger = { min = 1 }".to_owned(), "line 2: there is no setting `linger`"),
+        ("[limits]\nlinger_ms = 5".to_owned(), "line 2: `linger_ms` must be a table, not a number"),
+        ("[limits]\nlinger_ms = { at_most = 5 }".to_owned(), "line 2: there is no `at_most` here; known are min, max"),
+        (
+            "[limits]\nlinger_ms = { max = \"hush\" }".to_owned(),
+            "line 2: `max` of `linger_ms` must be a whole number from 0 to 2592000000, not a string",
+        ),
+        (
+            "[limits.linger_ms]\nmin = 8\n\nmax = 7".to_owned(),
+            "line 4: `max` of `linger_ms` must be a whole number from 8 to 2592000000, not 7",
+        ),
+        (
+            "[limits]\nlinger_ms.max = 2592000001".to_owned(),
+            "line 2: `max` of `linger_ms` must be a whole number from 0 to 2592000000, not 2592000001",
+        ),
+        ("[limits]\nlinger_ms.max = 2024-01-01".to_owned(), "line 2: `max` of `linger_ms` must be a whole number"),
+        (
+            "[limits.reconnect]\nmax_ms.max = 500\nfirst_ms.min = 501".to_owned(),
+            "line 3: `max` of `reconnect.max_ms` (500) must not be below `min` of `reconnect.first_ms` (501)",
+        ),
+        ("[limits.inbox]\noverflow.max = 5".to_owned(), "line 2: `inbox.overflow` has no bounds"),
+        // Extensions.
+        (format!("{origin}\nallow = \"hush\""), "line 2: `allow` must be a list of strings, not a string"),
+        (
+            format!("{origin}\nallow = [\n  \"wss://example.org/*\",\n  7,\n]"),
+            "line 4: entry 2 of `allow` must be a string like \"wss://example.org/*\", not a number",
+        ),
+        (
+            format!("{origin}\nallow = [\n  \"wss://example.org/*\",\n\n  \"wss://hush@example.org/\",\n]"),
+            "line 5: entry 2 of `allow` must carry no user name",
+        ),
+        (
+            format!("{origin}\nallow_insecure = \"hush\""),
+            "line 2: `allow_insecure` must be true or false, not a string",
+        ),
+        (format!("{origin}\nsessions = []"), "line 2: `sessions` must be a table, not a list"),
+        (format!("{origin}\nsessions.\"hush hush\" = {{}}"), "line 2: the name of a session must be 1 to 64 of"),
+        (format!("{origin}\nsessions.s = \"hush\""), "line 2: `sessions.…` must be a table, not a string"),
+        (format!("{session}\nurl = 7"), "line 2: `url` must be a string like \"wss://example.org/ws\", not a number"),
+        (format!("{session}\n\nurl = \"hush\""), "line 3: `url` is not a URL (relative URL without a base)"),
+        (format!("{session}\nurl = \"hush:hush\""), "line 2: `url` must begin with ws:// or wss://"),
+        (
+            format!("{session}\nurl = \"wss://u:hush@example.org/\""),
+            "line 2: `url` must carry no user name or password",
+        ),
+        (
+            format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"hush\" }}"),
+            "line 3: `auth` is not offered by this version",
+        ),
+        (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` is not offered by this version"),
+        (format!("{session}\ntls = \"hush\""), "line 2: `tls` is not offered by this version"),
+        (format!("{session}\nallow = []"), "line 2: there is no setting `allow`"),
+        (
+            format!("{session}\nreconnect.first_ms = 1"),
+            "line 2: `reconnect.first_ms` must be a whole number from 100 to 3600000, not 1",
+        ),
+    ] {
+        let said = refusal("", &text);
+        assert!(said.starts_with(expected), "{text}\n{said}");
+        // Only the names of keys are repeated, and of those only what is looked for here.
+        assert!(!said.contains("hush") && said.len() < 400, "{text}\n{said}");
+    }
+}
+
+#[test]
+fn a_file_in_another_encoding_is_refused_with_its_line() {
+    let machine = Machine::new("", "");
+    std::fs::write(&machine.paths.config, b"# fine\n# n\xe4h\n").unwrap();
+    let error = machine.load().unwrap_err().to_string();
+    assert!(error.contains("config.toml: line 2: this is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_refusal_names_the_file_that_is_wrong() {
+    let machine = Machine::new("hush", "");
+    let error = machine.load().unwrap_err().to_string();
+    assert!(error.contains("etc.toml: line 1: "), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_no_file_that_says_nothing() {
+    let machine = Machine::new("", "");
+    std::fs::remove_file(&machine.paths.config).unwrap();
+    std::fs::create_dir(&machine.paths.config).unwrap();
+    let error = machine.load().unwrap_err();
+    assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+    assert!(error.to_string().contains(machine.directory.path().to_str().unwrap()), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn another_user_s_file_is_not_taken_for_the_machine_s() {
+    let machine = Machine::new("", "");
+    // Only the superuser can give a file away.
+    if std::os::unix::fs::chown(&machine.paths.system_config, Some(12345), None).is_ok() {
+        let Err(ConfigError::Unreadable { source, .. }) = machine.load() else { panic!("it was read") };
+        assert!(source.to_string().starts_with("it belongs to user 12345, not to an administrator"), "{source}");
+    }
+}
+
+#[test]
+fn the_machine_s_file_is_where_only_an_administrator_may_write() {
+    let paths = Paths::new(&[(HOME_VARIABLE, "/home/x/y")].into_iter().collect()).unwrap();
+    if cfg!(target_os = "linux") {
+        assert_eq!(paths.system_config_file(), Path::new("/etc/websocket-bridge/config.toml"));
+    }
+    assert_ne!(paths.system_config_file(), paths.config_file());
+}
+
+#[test]
+fn a_refusal_names_the_file_and_the_line_to_add_and_the_line_works() {
+    let refusal = verdict("", "wss://example.org/ws").unwrap_err();
+    let (_, advice) = refusal.split_once("add to /c.toml, below ").unwrap();
+    assert_eq!(verdict(&advice.replacen(": ", "\n", 1), "wss://example.org/ws"), Ok(()));
+}
+
+#[test]
+fn no_encryption_beyond_this_machine_needs_a_word_of_its_own() {
+    let rules = format!("[origins.\"{ORIGIN}\"]\nallow = [\"ws://example.org/*\"]\n");
+    assert!(verdict(&rules, "ws://example.org/").unwrap_err().contains("allow_insecure = true"));
+    assert_eq!(verdict(&format!("{rules}allow_insecure = true"), "ws://example.org/"), Ok(()));
+}
+
+#[test]
+fn a_home_too_deep_for_a_socket_gets_a_short_one() {
+    let deep = format!("/{}", "x".repeat(150));
+    let paths = Paths::new(&[(HOME_VARIABLE, &*deep)].into_iter().collect()).unwrap();
+    assert!(paths.socket().as_os_str().len() <= os::MAX_SOCKET_PATH);
+    let other = Paths::new(&[(HOME_VARIABLE, format!("{deep}/y"))].into_iter().collect()).unwrap();
+    assert_ne!(paths.socket(), other.socket());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_at_a_line_that_it_has(
+        text in r#"(\[?\[?(defaults|limits|origins|"a@b"|sessions|s|inbox|collapse)(\.("a@b"|sessions|s|queue|\$))?\]?\]?\n|(url|allow|linger_ms|ttl_ms|queue|send|when|min|max)(\.max)? ?= ?(-?[0-9]{1,9}(\.5)?|"wss://[a-z.@:/*?#%]{0,9}"|\[.?\]|\{ ?max ?= ?[0-9]{1,5} ?\}|true|nan|1979-05-27)\n|.?\n){0,12}"#,
+    ) {
+        if let Err(fault) = File::read(text.as_bytes(), &mut Limits::default()) {
+            prop_assert!((1..=text.matches('\n').count() + 1).contains(&fault.line));
+        }
+    }
+}

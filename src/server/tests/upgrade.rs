@@ -1,0 +1,218 @@
+//! Every way in which a server can fail to become a WebSocket.
+
+use std::time::SystemTime;
+
+use super::*;
+
+/// How a connection ends whose upgrade is answered with `answer(request)`, after which the server closes TCP.
+async fn answered(protocols: &[&str], answer: impl FnOnce(&str) -> String) -> (End, Vec<Happened>) {
+    let offer = |target: &mut Target| target.protocols = protocols.iter().map(ToString::to_string).collect();
+    let serve = async |mut stream: TcpStream| {
+        let answer = answer(&request(&mut stream).await);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let (end, happened, ()) = meet(offer, &Outgoing::default(), serve).await;
+    (end, happened)
+}
+
+/// An answer with this status and these lines.
+async fn refused(status: &str, lines: &str) -> End {
+    let (end, happened) = answered(&[], |_| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n{lines}\r\n")).await;
+    assert!(happened.is_empty());
+    assert_eq!(end.close, closed_with(1006, "", false));
+    end
+}
+
+/// How the upgrade fails if one line of a right answer is replaced.
+async fn altered(line: &str, by: &str) -> End {
+    let (end, happened) = answered(&[], |request| {
+        let answer = accepted(request);
+        let old = answer.split_inclusive("\r\n").find(|found| found.starts_with(line)).unwrap();
+        answer.replace(old, by)
+    })
+    .await;
+    assert!(happened.is_empty());
+    end
+}
+
+#[tokio::test]
+async fn any_status_but_101_is_told_as_it_is() {
+    for (status, text) in [
+        (100, "100 Continue"),
+        (200, "200 OK"),
+        (400, "400 Bad Request"),
+        (401, "401 Unauthorized"),
+        (403, "403 Forbidden"),
+        (404, "404 Not Found"),
+        (407, "407 Proxy Authentication Required"),
+        (426, "426 Upgrade Required"),
+        (429, "429 Too Many Requests"),
+        (500, "500 Internal Server Error"),
+        (503, "503 Service Unavailable"),
+    ] {
+        let end = refused(text, "WWW-Authenticate: Basic\r\n").await;
+        check(&end, "http-status", None, Some(status), None, &[&format!("with {text} instead of 101")]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_say_when_to_come_back_with_any_status() {
+    for (status, text) in [(200, "200 OK"), (403, "403 Forbidden"), (429, "429 Slow Down"), (503, "503 Busy")] {
+        let end = refused(text, "Retry-After: 120\r\n").await;
+        check(&end, "http-status", None, Some(status), Some(Hint { after_ms: 120_000, window_ms: None }), &[]);
+    }
+    let at = SystemTime::now() + Duration::from_secs(3600);
+    let end = refused("503 Busy", &format!("Retry-After: {}\r\n", httpdate::fmt_http_date(at))).await;
+    let hint = end.reason.unwrap().hint.unwrap();
+    // A date has whole seconds, and the test takes some time.
+    assert!((3_500_000..=3_600_000).contains(&hint.after_ms), "{hint:?}");
+}
+
+#[tokio::test]
+async fn a_time_to_come_back_that_makes_no_sense_is_ignored_and_an_absurd_one_is_told() {
+    for nonsense in ["-1", "soon", "", "1.5", "Thu, 32 Jan 2030 00:00:00 GMT"] {
+        let end = refused("503 Busy", &format!("Retry-After: {nonsense}\r\n")).await;
+        check(&end, "http-status", None, Some(503), None, &[]);
+    }
+    let end = refused("503 Busy", "Retry-After: 99999999999999999999\r\n").await;
+    check(&end, "http-status", None, Some(503), Some(Hint { after_ms: u64::MAX, window_ms: None }), &[]);
+    let end = refused("503 Busy", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT\r\n").await;
+    check(&end, "http-status", None, Some(503), Some(Hint { after_ms: 0, window_ms: None }), &[]);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_shown_without_what_may_be_secret() {
+    let location = "Location: https://user:password@elsewhere.example:8443/ws?token=secret#secret\r\n";
+    for (status, text) in [(301, "301 Moved"), (302, "302 Found"), (307, "307 Later"), (308, "308 For Good")] {
+        let end = refused(text, location).await;
+        let parts = ["it points to https://elsewhere.example:8443/ws, which is not followed"];
+        check(&end, "http-status", None, Some(status), None, &parts);
+        let message = end.reason.unwrap().message;
+        assert!(!["user", "password", "secret", "token"].iter().any(|secret| message.contains(secret)), "{message}");
+    }
+    let message = async |lines: &str| refused("301 Moved", lines).await.reason.unwrap().message;
+    assert!(message("Location: /login?next=secret\r\n").await.contains("/login, which is not followed"));
+    let long = format!("Location: https://elsewhere.example/{}\r\n", "x".repeat(10_000));
+    assert!(message(&long).await.contains("it points to https://elsewhere.example, which"));
+    for nowhere in ["", "Location: javascript:alert(1)\r\n", "Location: https://\r\n", "Location: caf\u{e9}\r\n"] {
+        assert!(!message(nowhere).await.contains("javascript"), "{nowhere}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_upgrade_to_a_websocket_is_named() {
+    check_failed(&altered("Upgrade", "").await, "upgrade", &["Upgrade: websocket"]);
+    check_failed(&altered("Upgrade", "Upgrade: h2c\r\n").await, "upgrade", &["Upgrade: websocket"]);
+    check_failed(&altered("Connection", "").await, "upgrade", &["Connection: upgrade"]);
+    check_failed(&altered("Connection", "Connection: close\r\n").await, "upgrade", &["Connection: upgrade"]);
+    check_failed(&altered("Sec-WebSocket-Accept", "").await, "upgrade", &["Sec-WebSocket-Accept"]);
+    let wrong = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    check_failed(&altered("Sec-WebSocket-Accept", wrong).await, "upgrade", &["Sec-WebSocket-Accept"]);
+    let extended = "Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+    check_failed(&altered("Upgrade", extended).await, "upgrade", &["an extension", "none was offered"]);
+    check_failed(&altered("HTTP", "SSH-2.0-OpenSSH_9.2\r\n").await, "upgrade", &["did not upgrade"]);
+    check_failed(&altered("HTTP", "\u{1}\u{2}\u{3}\r\n").await, "upgrade", &["did not upgrade"]);
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_end_is_given_up() {
+    let serve = async |mut stream: TcpStream| {
+        let mut answer = accepted(&request(&mut stream).await);
+        answer.truncate(answer.len() - 2);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+    };
+    let (end, happened, ()) = meet(|_| {}, &Outgoing::default(), serve).await;
+    check_failed(&end, "upgrade", &["a header that is too long"]);
+    assert!(happened.is_empty());
+
+    let (end, _) = answered(&[], |request| {
+        let lines = (0..1000).map(|number| format!("X-{number}: x\r\n")).collect::<String>();
+        accepted(request).replace("Upgrade: websocket\r\n", &format!("{lines}Upgrade: websocket\r\n"))
+    })
+    .await;
+    check_failed(&end, "upgrade", &["Too many headers"]);
+}
+
+#[tokio::test]
+async fn what_is_offered_is_offered_in_order_and_what_is_chosen_is_told() {
+    let with = |request: &str, protocol: &str| {
+        let line = format!("Upgrade: websocket\r\nSec-WebSocket-Protocol: {protocol}\r\n");
+        accepted(request).replace("Upgrade: websocket\r\n", &line)
+    };
+    let (end, happened) = answered(&["v2.chat", "chat", "x"], |request| {
+        assert_eq!(value(request, "sec-websocket-protocol"), Some("v2.chat, chat, x"));
+        with(request, "chat")
+    })
+    .await;
+    check_failed(&end, "reset", &[]);
+    assert!(matches!(&happened[..], [Happened::Connected { protocol: Some(protocol) }] if &**protocol == "chat"));
+
+    let (end, _) = answered(&["v2.chat", "chat"], |request| with(request, "v1.chat")).await;
+    check_failed(&end, "upgrade", &["none of those offered (v2.chat, chat)"]);
+    // Not the letter of RFC 6455, but what browsers do (WHATWG WebSockets, opening handshake).
+    let (end, _) = answered(&["v2.chat", "chat"], accepted).await;
+    check_failed(&end, "upgrade", &["speaks none of the sub-protocols offered (v2.chat, chat)"]);
+    for several in ["chat, v2.chat", "chat\r\nSec-WebSocket-Protocol: v2.chat"] {
+        let (end, _) = answered(&["v2.chat", "chat"], |request| with(request, several)).await;
+        check_failed(&end, "upgrade", &["sub-protocol"]);
+    }
+
+    let (end, _) = answered(&[], |request| {
+        assert_eq!(value(request, "sec-websocket-protocol"), None);
+        with(request, "chat")
+    })
+    .await;
+    check_failed(&end, "upgrade", &["chose a sub-protocol, but none was offered"]);
+}
+
+#[tokio::test]
+async fn a_protocol_that_no_header_can_carry_is_refused_for_good() {
+    let listener = listener().await;
+    let target = target(&listener, |target| target.protocols = vec!["a\r\nX: b".into()]);
+    let reason = run(target, &Outgoing::default(), |_| {}).await.reason.unwrap();
+    assert_eq!((reason.code, reason.retryable), ("upgrade", false));
+    assert!(reason.message.contains("cannot be offered"), "{}", reason.message);
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_at_any_stage_of_the_upgrade_is_told_as_that() {
+    for stage in 0..4 {
+        let serve = async |mut stream: TcpStream| {
+            if stage == 0 {
+                return;
+            }
+            let answer = accepted(&request(&mut stream).await);
+            match stage {
+                1 => {}
+                2 => stream.write_all(&answer.as_bytes()[..answer.len() / 2]).await.unwrap(),
+                // All but the end of the empty line.
+                _ => stream.write_all(&answer.as_bytes()[..answer.len() - 1]).await.unwrap(),
+            }
+        };
+        let (end, happened, ()) = meet(|_| {}, &Outgoing::default(), serve).await;
+        check_failed(&end, "reset", &[]);
+        assert!(happened.is_empty());
+    }
+    let (end, ..) = meet(|target| target.url.set_scheme("wss").unwrap(), &Outgoing::default(), async |_| {}).await;
+    check_failed(&end, "tls", &[]);
+}
+
+#[tokio::test]
+async fn nothing_listening_is_told_as_that() {
+    let gone = target(&listener().await, |_| {});
+    check_failed(&run(gone, &Outgoing::default(), |_| {}).await, "refused", &["cannot connect to 127.0.0.1"]);
+}
+
+#[tokio::test]
+async fn messages_right_behind_the_answer_are_not_lost() {
+    let serve = async |mut stream: TcpStream| {
+        let answer = accepted(&request(&mut stream).await);
+        let all = [answer.into_bytes(), frame(TEXT, b"1"), frame(TEXT, b"2"), close_frame(1000, "")].concat();
+        stream.write_all(&all).await.unwrap();
+        hold(stream).await;
+    };
+    let (end, happened, ()) = meet(|_| {}, &Outgoing::default(), serve).await;
+    check(&end, "closed", Some(1000), None, None, &[]);
+    assert_eq!(bodies(&happened), [text("1"), text("2")]);
+}

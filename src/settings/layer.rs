@@ -1,0 +1,230 @@
+//! What somebody says about settings, and how far they may go.
+//!
+//! Owns: a tree of settings as far as one file or one `open` gives it, and limits that only get tighter. Does not know
+//! which of several layers counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::table::{Kind, Named, Said, Setting, found, number, the};
+use super::{FIRST, MAX, SettingError};
+
+/// The longest `settings` of an `open`, in bytes.
+pub const MAX_TEXT: usize = 64 * 1024;
+
+/// What somebody says about settings: a file, or one `open`. What it does not mention it leaves as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Layer(BTreeMap<&'static str, Said>);
+
+impl Layer {
+    /// Reads the `settings` of an `open`: nested objects. What was taken once is read again within
+    /// [`Limits::default`], so that limits drawn closer since then clamp it and do not refuse it.
+    ///
+    /// # Errors
+    /// If something in it is not known, not possible or out of bounds.
+    pub fn from_json(text: &str, limits: &Limits) -> Result<Self, SettingError> {
+        if text.len() > MAX_TEXT {
+            let message = format!("`settings` must have at most {MAX_TEXT} bytes, not {}", text.len());
+            return Err(SettingError::OutOfBounds(message));
+        }
+        let mut layer = Self::default();
+        layer.read_group("", text, limits)?;
+        layer.check().map_err(|(_, error)| error)?;
+        Ok(layer)
+    }
+
+    fn read_group(&mut self, group: &str, text: &str, limits: &Limits) -> Result<(), SettingError> {
+        let Members(members) = serde_json::from_str(text).map_err(|_| {
+            let name = if group.is_empty() { "settings" } else { group };
+            // An object that cannot be read has a name in it that is not Unicode.
+            SettingError::Malformed(format!("`{name}` must be an object with names that are text, not {}", found(text)))
+        })?;
+        for (at, (key, value)) in members.iter().enumerate() {
+            let named = Named::of(group, key)?;
+            if members[..at].iter().any(|(earlier, _)| earlier == key) {
+                return Err(SettingError::Malformed(format!("`{key}` is there twice; say it once")));
+            }
+            match named {
+                Named::Setting(setting) => self.set(setting, value.get(), limits)?,
+                Named::Group(path) => self.read_group(&path, value.get(), limits)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what a setting is to be.
+    ///
+    /// # Errors
+    /// If the value, a JSON text, is of another kind or out of bounds.
+    pub fn set(&mut self, setting: &'static Setting, json: &str, limits: &Limits) -> Result<(), SettingError> {
+        let said = setting.read(json, limits)?;
+        self.0.insert(setting.path, said);
+        Ok(())
+    }
+
+    /// What is said about a setting.
+    pub(super) fn get(&self, path: &str) -> Option<&Said> {
+        self.0.get(path)
+    }
+
+    /// The names of the settings that it says something about.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    /// Whether all that is said can be true together.
+    ///
+    /// # Errors
+    /// If not, with the path of one of those that exclude each other.
+    pub fn check(&self) -> Result<(), (&'static str, SettingError)> {
+        for (path, needed) in [
+            ("heartbeat.reply", "heartbeat.send"),
+            ("inbox.collapse.when", "inbox.collapse.key"),
+            ("inbox.collapse.key", "inbox.collapse.when"),
+        ] {
+            if self.0.contains_key(path) && !self.0.contains_key(needed) {
+                let message = format!("`{path}` needs `{needed}` beside it; say both or neither");
+                return Err((path, SettingError::Malformed(message)));
+            }
+        }
+        let number = |path| match self.get(path) {
+            Some(Said::Number(number)) => Some(*number),
+            _ => None,
+        };
+        match (number(FIRST), number(MAX)) {
+            (Some(first), Some(max)) if max < first => {
+                let message = format!("`{MAX}` ({max}) must not be below `{FIRST}` ({first})");
+                Err((MAX, SettingError::Malformed(message)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The bounds of the settings, as far as the files draw them closer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Limits(BTreeMap<&'static str, (f64, f64)>);
+
+/// One end of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The lower one.
+    Min,
+    /// The upper one.
+    Max,
+}
+
+impl Bound {
+    /// The word for it in a file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+}
+
+/// Which numbers a setting may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) or_none: bool,
+}
+
+impl Range {
+    pub(super) fn holds(self, number: f64) -> bool {
+        (self.or_none && number == 0.0) || (self.min..=self.max).contains(&number)
+    }
+}
+
+impl Limits {
+    /// Draws one bound of a setting closer.
+    ///
+    /// # Errors
+    /// If the setting is not a number, or the new bound (a JSON text) is not within those of now: then it would widen
+    /// them, or leave nothing between them. Also if no delay could be at least `first_ms` and at most `max_ms`.
+    pub fn tighten(&mut self, setting: &'static Setting, bound: Bound, json: &str) -> Result<(), SettingError> {
+        let Kind::Number { whole, .. } = setting.kind else {
+            let message = format!("`{}` has no bounds, so there is nothing to limit", setting.path);
+            return Err(SettingError::Malformed(message));
+        };
+        let Range { min, max, .. } = self.range(setting);
+        let refusal = || {
+            let kind = if whole { "a whole number" } else { "a number" };
+            let (path, bound, found) = (setting.path, bound.as_str(), found(json));
+            format!("`{bound}` of `{path}` must be {kind} from {min} to {max}, not {found}; limits only get tighter")
+        };
+        let number = number(json, whole).ok_or_else(|| SettingError::Malformed(refusal()))?;
+        if !(min..=max).contains(&number) {
+            return Err(SettingError::OutOfBounds(refusal()));
+        }
+        let tightened = match bound {
+            Bound::Min => (number, max),
+            Bound::Max => (min, number),
+        };
+        let before = self.0.insert(setting.path, tightened);
+        let (first, max) = (self.range(the(FIRST)).min, self.range(the(MAX)).max);
+        if first > max {
+            match before {
+                Some(before) => self.0.insert(setting.path, before),
+                None => self.0.remove(setting.path),
+            };
+            let message = format!("`max` of `{MAX}` ({max}) must not be below `min` of `{FIRST}` ({first})");
+            return Err(SettingError::Malformed(message));
+        }
+        Ok(())
+    }
+
+    /// The number nearest to `number` that a setting may be.
+    pub(super) fn clamp(&self, setting: &Setting, number: f64) -> f64 {
+        let range = self.range(setting);
+        match (number, &setting.kind) {
+            _ if range.holds(number) => number,
+            // Not to have a bound is more than any number.
+            (0.0, Kind::Number { or_none: true, .. }) => range.max,
+            _ => number.clamp(range.min, range.max),
+        }
+    }
+
+    /// Which numbers a setting may be.
+    pub(super) fn range(&self, setting: &Setting) -> Range {
+        let Kind::Number { min, max, or_none, .. } = setting.kind else {
+            return Range { min: 0.0, max: 0.0, or_none: false };
+        };
+        match self.0.get(setting.path) {
+            // An upper bound that somebody has drawn forbids to have none.
+            Some(&(min, tightened)) => Range { min, max: tightened, or_none: or_none && tightened == max },
+            None => Range { min, max, or_none },
+        }
+    }
+}
+
+/// The members of a JSON object in their order, duplicates included.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}

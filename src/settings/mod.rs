@@ -1,0 +1,343 @@
+//! The settings of a session: what each is called, what it may be, and which value counts.
+//!
+//! Owns: the one table of them ([`TABLE`]), reading what somebody says about them ([`Layer`]), the bounds that the owner
+//! of the machine draws closer ([`Limits`]), and what follows from all of that ([`Settings::effective`]). Does not own:
+//! where a layer comes from (`config` has those of the files, an `open` brings its own), nor what a value does
+//! (`session`). Pure: no files, no clock.
+//!
+//! A value comes here as JSON text, whichever file or message it stood in: one reader, one set of errors. No error
+//! repeats a string that was found, because it may stand where a secret was meant to be.
+
+mod layer;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+pub use layer::{Bound, Layer, Limits, MAX_TEXT};
+pub use table::{Kind, Named, Setting, TABLE, found};
+use table::{Said, the};
+
+/// The most that a memory session may keep for the extension, whatever is asked for, in bytes.
+pub const MAX_MEMORY_INBOX: usize = 16 * 1024 * 1024;
+
+/// All settings of a session, as they count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// When to try again.
+    pub reconnect: Reconnect,
+    /// How a dead connection is told from a quiet one.
+    pub heartbeat: Heartbeat,
+    /// What waits for the server.
+    pub queue: Queue,
+    /// What waits for the extension.
+    pub inbox: Inbox,
+    /// How long the connection is kept with no port attached.
+    pub linger: Duration,
+}
+
+/// When to try again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reconnect {
+    /// Upper bound of the first delay.
+    pub first: Duration,
+    /// By which the bound grows with each failure.
+    pub multiplier: f64,
+    /// Upper bound of any delay; not below `first`.
+    pub max: Duration,
+    /// Failures in a row after which nothing is tried any more; 0: for ever.
+    pub max_attempts: u32,
+    /// A connection that lasted this long makes the next delay a first one again.
+    pub stable: Duration,
+    /// The first delay is drawn from this when the server went away for everybody.
+    pub herd_window: Duration,
+    /// Attempts that may be made at once.
+    pub burst: u32,
+    /// The time in which one more attempt may be made.
+    pub refill: Duration,
+}
+
+/// How a dead connection is told from a quiet one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heartbeat {
+    /// How long a silent server is left alone.
+    pub interval: Duration,
+    /// How long it has to answer.
+    pub timeout: Duration,
+    /// The server's own ping message, as JSON text.
+    pub send: Option<Arc<str>>,
+    /// The pattern of the answer to it; only together with `send`.
+    pub reply: Option<Value>,
+}
+
+/// What waits for the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// How many messages.
+    pub max_messages: usize,
+    /// How many bytes.
+    pub max_bytes: usize,
+    /// How long a message may wait that does not say so itself.
+    pub ttl: Option<Duration>,
+}
+
+/// What waits for the extension.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbox {
+    /// How many messages.
+    pub max_messages: usize,
+    /// How many bytes.
+    pub max_bytes: usize,
+    /// How long a message is kept, and the place of a consumer that stays away.
+    pub retention: Duration,
+    /// How long a message may wait for its acknowledgement before it is written to disk.
+    pub persist_after: Duration,
+    /// What happens when there is no more room.
+    pub overflow: Overflow,
+    /// The longest message that is kept.
+    pub max_message_bytes: usize,
+    /// Which waiting messages give way to newer ones.
+    pub collapse: Option<Collapse>,
+}
+
+/// What happens when there is no more room for what comes from the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest messages give way, and a `gap` says how many.
+    DropOldest,
+    /// The server is not read until there is room.
+    Pause,
+}
+
+/// Which waiting messages give way to newer ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Collapse {
+    /// The pattern of the messages that this is about: an object. A message matches that has each of its members, with an
+    /// equal value, or where the value is an object itself, with one that matches it.
+    pub when: Value,
+    /// Where in the message its key is, as a JSON Pointer: of the messages of one key only the newest is kept.
+    pub key: String,
+}
+
+/// What of a session changes its defaults and its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// It is in memory mode.
+    pub memory: bool,
+    /// Its server is on this machine.
+    pub loopback: bool,
+}
+
+/// Why something cannot be said about settings: a sentence that names the setting, what was found and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// There is no such setting, its value is of another kind, or two values exclude each other.
+    #[error("{0}")]
+    Malformed(String),
+    /// The value is of the right kind, but too small or too large.
+    #[error("{0}")]
+    OutOfBounds(String),
+    /// This version does not offer the setting.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+const FIRST: &str = "reconnect.first_ms";
+const MAX: &str = "reconnect.max_ms";
+const HERD_WINDOW: &str = "reconnect.herd_window_ms";
+const REFILL: &str = "reconnect.refill_ms";
+
+impl Settings {
+    /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
+    ///
+    /// What belongs together comes from one layer: `heartbeat.send` and `reply`, and the two of `inbox.collapse`. If one
+    /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
+    #[must_use]
+    pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
+        let said = Stack { layers: layers.into_iter().collect(), limits, place };
+        let (first, max) = said.delays();
+        Self {
+            reconnect: Reconnect {
+                first,
+                multiplier: said.number("reconnect.multiplier"),
+                max,
+                max_attempts: said.number("reconnect.max_attempts") as u32,
+                stable: said.duration("reconnect.stable_ms"),
+                herd_window: said.duration(HERD_WINDOW),
+                burst: said.number("reconnect.burst") as u32,
+                refill: said.duration(REFILL),
+            },
+            heartbeat: Heartbeat {
+                interval: said.duration("heartbeat.interval_ms"),
+                timeout: said.duration("heartbeat.timeout_ms"),
+                send: said.send(),
+                reply: said.reply(),
+            },
+            queue: Queue {
+                max_messages: said.number("queue.max_messages") as usize,
+                max_bytes: said.number("queue.max_bytes") as usize,
+                ttl: Some(said.duration("queue.ttl_ms")).filter(|ttl| !ttl.is_zero()),
+            },
+            inbox: Inbox {
+                max_messages: said.number("inbox.max_messages") as usize,
+                max_bytes: said.inbox_bytes(),
+                retention: said.duration("inbox.retention_ms"),
+                persist_after: said.duration("inbox.persist_after_ms"),
+                overflow: said.overflow(),
+                max_message_bytes: said.number("inbox.max_message_bytes") as usize,
+                collapse: said.collapse(),
+            },
+            linger: said.duration("linger_ms"),
+        }
+    }
+
+    /// The same in the shape of `open.settings`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let Self { reconnect, heartbeat, queue, inbox, linger } = self;
+        let mut json = json!({
+            "reconnect": {
+                "first_ms": ms(reconnect.first),
+                "multiplier": reconnect.multiplier,
+                "max_ms": ms(reconnect.max),
+                "max_attempts": reconnect.max_attempts,
+                "stable_ms": ms(reconnect.stable),
+                "herd_window_ms": ms(reconnect.herd_window),
+                "burst": reconnect.burst,
+                "refill_ms": ms(reconnect.refill),
+            },
+            "heartbeat": { "interval_ms": ms(heartbeat.interval), "timeout_ms": ms(heartbeat.timeout) },
+            "queue": {
+                "max_messages": queue.max_messages,
+                "max_bytes": queue.max_bytes,
+                "ttl_ms": queue.ttl.map_or(0, ms),
+            },
+            "inbox": {
+                "max_messages": inbox.max_messages,
+                "max_bytes": inbox.max_bytes,
+                "retention_ms": ms(inbox.retention),
+                "persist_after_ms": ms(inbox.persist_after),
+                "overflow": inbox.overflow.as_str(),
+                "max_message_bytes": inbox.max_message_bytes,
+            },
+            "linger_ms": ms(*linger),
+        });
+        if let Some(send) = &heartbeat.send {
+            // It was read once when it was said, so it is JSON.
+            json["heartbeat"]["send"] = serde_json::from_str(send).unwrap_or_default();
+        }
+        if let Some(reply) = &heartbeat.reply {
+            json["heartbeat"]["reply"] = reply.clone();
+        }
+        if let Some(Collapse { when, key }) = &inbox.collapse {
+            json["inbox"]["collapse"] = json!({ "when": when, "key": key });
+        }
+        json
+    }
+}
+
+/// Layers above each other, and what bounds them.
+struct Stack<'a> {
+    layers: Vec<&'a Layer>,
+    limits: &'a Limits,
+    place: Place,
+}
+
+impl<'a> Stack<'a> {
+    /// The layer that counts for a setting, by its height.
+    fn height(&self, path: &str) -> Option<usize> {
+        self.layers.iter().rposition(|layer| layer.get(path).is_some())
+    }
+
+    /// What the layer that counts for `deciding` says about `path`.
+    fn beside(&self, deciding: &str, path: &str) -> Option<&'a Said> {
+        self.layers[self.height(deciding)?].get(path)
+    }
+
+    fn get(&self, path: &str) -> Option<&'a Said> {
+        self.beside(path, path)
+    }
+
+    fn number(&self, path: &str) -> f64 {
+        let number = match (self.get(path), &the(path).kind) {
+            (Some(Said::Number(number)), _) => *number,
+            // Nobody storms a server on this machine, and whoever writes one restarts it often.
+            (_, Kind::Number { .. }) if path == HERD_WINDOW && self.place.loopback => 0.0,
+            (_, Kind::Number { .. }) if path == REFILL && self.place.loopback => 1000.0,
+            (_, &Kind::Number { default, .. }) => default,
+            _ => 0.0,
+        };
+        self.limits.clamp(the(path), number)
+    }
+
+    fn duration(&self, path: &str) -> Duration {
+        Duration::from_millis(self.number(path) as u64)
+    }
+
+    /// The bounds of the first delay and of any.
+    fn delays(&self) -> (Duration, Duration) {
+        let (first, max) = (self.number(FIRST), self.number(MAX));
+        let later = if self.height(FIRST) > self.height(MAX) { first } else { max };
+        // Where they exclude each other both become one number, which must be one that the limits allow for either.
+        let one = self.limits.clamp(the(MAX), self.limits.clamp(the(FIRST), later));
+        let (first, max) = if first > max { (one, one) } else { (first, max) };
+        (Duration::from_millis(first as u64), Duration::from_millis(max as u64))
+    }
+
+    fn send(&self) -> Option<Arc<str>> {
+        match self.get("heartbeat.send")? {
+            Said::Json(text) => Some(Arc::clone(text)),
+            _ => None,
+        }
+    }
+
+    fn reply(&self) -> Option<Value> {
+        match self.beside("heartbeat.send", "heartbeat.reply")? {
+            Said::Pattern(pattern) => Some(pattern.clone()),
+            _ => None,
+        }
+    }
+
+    fn inbox_bytes(&self) -> usize {
+        let bytes = self.number("inbox.max_bytes") as usize;
+        if self.place.memory { bytes.min(MAX_MEMORY_INBOX) } else { bytes }
+    }
+
+    fn overflow(&self) -> Overflow {
+        match self.get("inbox.overflow") {
+            Some(Said::Word("pause")) => Overflow::Pause,
+            _ => Overflow::DropOldest,
+        }
+    }
+
+    fn collapse(&self) -> Option<Collapse> {
+        let (when, key) = ("inbox.collapse.when", "inbox.collapse.key");
+        match (self.get(when)?, self.beside(when, key)?) {
+            (Said::Pattern(when), Said::Pointer(key)) => Some(Collapse { when: when.clone(), key: key.clone() }),
+            _ => None,
+        }
+    }
+}
+
+impl Default for Settings {
+    /// What counts if nobody says anything, for a durable session with a server elsewhere.
+    fn default() -> Self {
+        Self::effective([], &Limits::default(), Place::default())
+    }
+}
+
+impl Overflow {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DropOldest => "drop-oldest",
+            Self::Pause => "pause",
+        }
+    }
+}

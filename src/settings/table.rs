@@ -1,0 +1,365 @@
+//! The table of all settings, and reading one value.
+//!
+//! Owns: names, kinds, defaults, bounds and meanings, as data, and the verdict on a value. Does not know who says it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Limits;
+use super::SettingError;
+
+/// One setting.
+#[derive(Debug, PartialEq)]
+pub struct Setting {
+    /// Its name, the names of its groups before it: `reconnect.first_ms`.
+    pub path: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// What it does, as a sentence.
+    pub meaning: &'static str,
+}
+
+/// What a setting may be.
+#[derive(Debug, PartialEq)]
+pub enum Kind {
+    /// A number.
+    Number {
+        /// What it is if nobody says anything.
+        default: f64,
+        /// The lower bound.
+        min: f64,
+        /// The upper bound.
+        max: f64,
+        /// No fraction is allowed.
+        whole: bool,
+        /// 0 is allowed as well and means that there is no bound, so it is more than any number.
+        or_none: bool,
+    },
+    /// One of these words; the first is the default.
+    Word(&'static [&'static str]),
+    /// Any JSON value, with at most so many bytes of text.
+    Json(usize),
+    /// A JSON object that is not empty, with at most so many bytes of text.
+    Pattern(usize),
+    /// A JSON Pointer (RFC 6901) of at most so many bytes.
+    Pointer(usize),
+}
+
+const MIB: u64 = 1024 * 1024;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const MONTH: u64 = 30 * DAY;
+
+/// The longest JSON text of a setting, in bytes.
+const MAX_JSON: usize = 4096;
+/// The longest JSON Pointer, in bytes.
+const MAX_POINTER: usize = 256;
+
+/// All settings, in the order of `PROTOCOL.md`.
+pub const TABLE: &[Setting] = &[
+    whole("reconnect.first_ms", 1_000, 100, HOUR, "Upper bound of the first delay after a failure."),
+    Setting {
+        path: "reconnect.multiplier",
+        kind: Kind::Number { default: 2.0, min: 1.0, max: 10.0, whole: false, or_none: false },
+        meaning: "By this the bound grows with each further failure.",
+    },
+    whole("reconnect.max_ms", 300_000, 100, DAY, "Upper bound of any delay; not below `first_ms`."),
+    whole_or_none(
+        "reconnect.max_attempts",
+        0,
+        1_000_000,
+        "After so many failures in a row nothing more is tried by itself; 0: never.",
+    ),
+    whole(
+        "reconnect.stable_ms",
+        30_000,
+        0,
+        HOUR,
+        "A connection that lasted this long makes the next delay a first one again.",
+    ),
+    whole(
+        "reconnect.herd_window_ms",
+        30_000,
+        0,
+        HOUR,
+        "The first delay is drawn from this when the server went away for everybody. The default is 0 for a server on this \
+         machine.",
+    ),
+    whole("reconnect.burst", 10, 1, 100, "So many attempts may be made at once."),
+    whole(
+        "reconnect.refill_ms",
+        30_000,
+        1_000,
+        HOUR,
+        "In this time one more attempt may be made. The default is 1000 for a server on this machine.",
+    ),
+    whole("heartbeat.interval_ms", 25_000, 100, HOUR, "A server that is silent for this long is pinged."),
+    whole("heartbeat.timeout_ms", 10_000, 100, 10 * MINUTE, "So long it has to answer."),
+    Setting {
+        path: "heartbeat.send",
+        kind: Kind::Json(MAX_JSON),
+        meaning: "The server's own ping message; sent as a text frame with exactly this JSON.",
+    },
+    Setting {
+        path: "heartbeat.reply",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of the answers to it, which the extension does not get; only together with `send`.",
+    },
+    whole("queue.max_messages", 10_000, 1, 1_000_000, "So many messages may wait for the server."),
+    whole("queue.max_bytes", 64 * MIB, 1_024, 256 * MIB, "So many bytes of messages may wait for the server."),
+    whole_or_none(
+        "queue.ttl_ms",
+        0,
+        MONTH,
+        "A message without a `ttl_ms` of its own expires when it has waited this long; 0: never.",
+    ),
+    whole("inbox.max_messages", 100_000, 1, 1_000_000, "So many messages are kept for the extension."),
+    whole(
+        "inbox.max_bytes",
+        16 * MIB,
+        1_024,
+        256 * MIB,
+        "So many bytes of messages are kept for the extension. At most 16777216 in memory mode.",
+    ),
+    whole(
+        "inbox.retention_ms",
+        DAY,
+        1_000,
+        MONTH,
+        "So long a message is kept, and the place of a consumer that stays away.",
+    ),
+    whole(
+        "inbox.persist_after_ms",
+        50,
+        0,
+        10_000,
+        "A message that is not acknowledged after this time is written to disk; 0: before it is delivered.",
+    ),
+    Setting {
+        path: "inbox.overflow",
+        kind: Kind::Word(&["drop-oldest", "pause"]),
+        meaning: "What happens when there is no more room: the oldest messages give way to a `gap`, or the server is not read.",
+    },
+    whole(
+        "inbox.max_message_bytes",
+        64 * MIB,
+        1,
+        64 * MIB,
+        "A longer message is not kept; a `gap` stands in its place.",
+    ),
+    Setting {
+        path: "inbox.collapse.when",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of messages of which only the newest is kept while they wait; only together with `key`.",
+    },
+    Setting {
+        path: "inbox.collapse.key",
+        kind: Kind::Pointer(MAX_POINTER),
+        meaning: "Where in such a message its key is: the newest of each key is kept.",
+    },
+    whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
+];
+
+/// What a later version will know: refused, but not as if it were a slip.
+const LATER: &[&str] = &["auth", "dialect", "fallback", "headers", "origin", "proxy", "tls"];
+
+const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
+    let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
+    Setting { path, kind, meaning }
+}
+
+const fn whole_or_none(path: &'static str, default: u64, max: u64, meaning: &'static str) -> Setting {
+    let kind = Kind::Number { default: default as f64, min: 1.0, max: max as f64, whole: true, or_none: true };
+    Setting { path, kind, meaning }
+}
+
+/// A value, as it was said.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Said {
+    Number(f64),
+    Word(&'static str),
+    Json(Arc<str>),
+    Pattern(Value),
+    Pointer(String),
+}
+
+impl Setting {
+    /// The setting of this name.
+    #[must_use]
+    pub fn named(path: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|setting| setting.path == path)
+    }
+
+    /// What it may be, to follow "must be"; a number within `limits`.
+    #[must_use]
+    pub fn allowed(&self, limits: &Limits) -> String {
+        match &self.kind {
+            Kind::Number { whole, .. } => {
+                let range = limits.range(self);
+                let number = if *whole { "a whole number" } else { "a number" };
+                let or_none = if range.or_none { ", or 0" } else { "" };
+                format!("{number} from {} to {}{or_none}", range.min, range.max)
+            }
+            Kind::Word(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Kind::Json(max) => format!("JSON of at most {max} bytes"),
+            Kind::Pattern(max) => format!("a JSON object that is not empty, of at most {max} bytes"),
+            Kind::Pointer(max) => format!("a JSON Pointer (RFC 6901) of at most {max} bytes, such as \"/data/id\""),
+        }
+    }
+
+    /// What it is if nobody says anything, as JSON text.
+    #[must_use]
+    pub fn default_text(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Number { default, .. } => Some(default.to_string()),
+            Kind::Word(words) => words.first().map(|word| format!("\"{word}\"")),
+            Kind::Json(_) | Kind::Pattern(_) | Kind::Pointer(_) => None,
+        }
+    }
+
+    /// The sentence that `found` (a description) is not what this may be.
+    #[must_use]
+    pub fn not(&self, found: &str, limits: &Limits) -> String {
+        format!("`{}` must be {}, not {found}", self.path, self.allowed(limits))
+    }
+
+    /// Reads a value.
+    pub(super) fn read(&self, json: &str, limits: &Limits) -> Result<Said, SettingError> {
+        let malformed = || SettingError::Malformed(self.not(&found(json), limits));
+        // What comes here is JSON; reading it fails for what only a text can hold.
+        let unreadable = |_| SettingError::Malformed(self.not("one that nests too deep or is not Unicode", limits));
+        let shorter_than = |max: usize| {
+            let found = format!("{} bytes", json.len());
+            if json.len() <= max { Ok(()) } else { Err(SettingError::OutOfBounds(self.not(&found, limits))) }
+        };
+        match &self.kind {
+            Kind::Number { whole, .. } => {
+                let number = number(json, *whole).ok_or_else(malformed)?;
+                if limits.range(self).holds(number) {
+                    return Ok(Said::Number(number));
+                }
+                Err(SettingError::OutOfBounds(self.not(&found(json), limits)))
+            }
+            Kind::Word(words) => {
+                let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
+                match words.iter().find(|word| **word == said) {
+                    Some(word) => Ok(Said::Word(word)),
+                    None => Err(SettingError::Malformed(self.not("another string", limits))),
+                }
+            }
+            Kind::Json(max) => {
+                shorter_than(*max)?;
+                // Read as well, so that what is shown of it later can never fail.
+                serde_json::from_str::<Value>(json).map_err(unreadable)?;
+                Ok(Said::Json(json.into()))
+            }
+            Kind::Pattern(max) => {
+                shorter_than(*max)?;
+                match serde_json::from_str(json).map_err(unreadable)? {
+                    Value::Object(members) if members.is_empty() => {
+                        Err(SettingError::Malformed(self.not("an empty one", limits)))
+                    }
+                    pattern @ Value::Object(_) => Ok(Said::Pattern(pattern)),
+                    _ => Err(malformed()),
+                }
+            }
+            Kind::Pointer(max) => {
+                let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
+                shorter_than(*max)?;
+                if is_pointer(&said) {
+                    return Ok(Said::Pointer(said));
+                }
+                Err(SettingError::Malformed(self.not("another string", limits)))
+            }
+        }
+    }
+}
+
+/// What stands at a place in a tree of settings.
+#[derive(Debug)]
+pub enum Named {
+    /// A setting.
+    Setting(&'static Setting),
+    /// A group of settings, with its path.
+    Group(String),
+}
+
+impl Named {
+    /// What `key` means within the group `group` (empty for the outermost).
+    ///
+    /// # Errors
+    /// If there is nothing of that name.
+    pub fn of(group: &str, key: &str) -> Result<Self, SettingError> {
+        let path = if group.is_empty() { key.to_owned() } else { format!("{group}.{key}") };
+        let within = |path: &str| {
+            let below = move |setting: &&Setting| path.is_empty() || setting.path.starts_with(&format!("{path}."));
+            TABLE.iter().filter(below).map(|setting| setting.path).collect::<Vec<_>>()
+        };
+        // A dot inside of a key is not one between two: the same setting must not have two places.
+        if !key.contains('.') {
+            if let Some(setting) = Setting::named(&path) {
+                return Ok(Self::Setting(setting));
+            }
+            if !key.is_empty() && !within(&path).is_empty() {
+                return Ok(Self::Group(path));
+            }
+        }
+        if group.is_empty() && LATER.contains(&key) {
+            return Err(SettingError::Unsupported(format!("`{key}` is not offered by this version; leave it out")));
+        }
+        let start = if group.is_empty() { 0 } else { group.len() + 1 };
+        let mut allowed: Vec<&str> =
+            within(group).iter().filter_map(|path| path.get(start..)?.split('.').next()).collect();
+        allowed.dedup();
+        Err(SettingError::Malformed(format!(
+            "there is no setting `{}`; known here: {}",
+            shortened(&path),
+            allowed.join(", ")
+        )))
+    }
+}
+
+/// The setting that this file itself names.
+pub(super) fn the(path: &str) -> &'static Setting {
+    Setting::named(path).expect("a setting that is named here is in the table")
+}
+
+/// The number that a JSON text is, if it is one.
+pub(super) fn number(json: &str, whole: bool) -> Option<f64> {
+    let digits = json.strip_prefix('-').unwrap_or(json);
+    let starts_with_digit = digits.starts_with(|character: char| character.is_ascii_digit());
+    let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if starts_with_digit && (is_whole || !whole) { json.parse().ok() } else { None }
+}
+
+/// Whether a text has the form of RFC 6901: empty, or parts that each begin with `/`, in which `~` stands before 0 or 1.
+pub(super) fn is_pointer(text: &str) -> bool {
+    let escapes_are_right = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    (text.is_empty() || text.starts_with('/')) && escapes_are_right
+}
+
+/// What a JSON text is, for an error: a number, or a word of JSON, itself, of everything else the kind.
+#[must_use]
+pub fn found(json: &str) -> String {
+    match json.trim_ascii() {
+        word @ ("true" | "false" | "null") => word.to_owned(),
+        text => match text.bytes().next() {
+            Some(b'-' | b'0'..=b'9') => shortened(text),
+            Some(b'"') => "a string".to_owned(),
+            Some(b'[') => "a list".to_owned(),
+            Some(b'{') => "an object".to_owned(),
+            _ => "what is not JSON".to_owned(),
+        },
+    }
+}
+
+/// The first characters of a text.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
