@@ -233,7 +233,7 @@ impl Core {
         let id = SessionId(self.next_number());
         let given = Layer::default();
         let birth = Birth {
-            token: id.0,
+            number: id.0,
             name: open.session.as_str().into(),
             mode: open.mode,
             url: url.clone(),

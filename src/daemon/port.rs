@@ -153,7 +153,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         tokio::select! {
             end = &mut requests => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
-            end = write_events(&core, id, writer, &queue) => {
+            end = write_events(&core, writer, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
                 let _ = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -212,7 +212,7 @@ async fn read_requests(
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
@@ -235,8 +235,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: WriteHal
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for (session, seq) in encoder.take_written() {
-            core.borrow_mut().input(SessionId(session), Input::Written { port: id, seq });
+        for token in encoder.take_written() {
+            core.borrow_mut().input(SessionId(token.session), Input::Written { token });
         }
     }
 }

@@ -26,7 +26,7 @@ const GOING_AWAY: u16 = 1001;
 /// A plain WebSocket.
 #[derive(Debug)]
 pub struct Direct {
-    token: u64,
+    number: u64,
     name: Arc<str>,
     url: Url,
     settings: Settings,
@@ -95,9 +95,9 @@ impl Direct {
     /// A WebSocket of `port` that is not opened yet; its first input must be an [`Input::Open`].
     #[must_use]
     pub fn new(birth: Birth, port: PortId, now: Now) -> Self {
-        let Birth { token, name, url, settings, mode: _, seed: _ } = birth;
+        let Birth { number, name, url, settings, mode: _, seed: _ } = birth;
         Self {
-            token,
+            number,
             name,
             url,
             settings,
@@ -244,15 +244,15 @@ impl Direct {
         }
         let token = self.give(0);
         self.to_extension.told = bytes;
-        self.to_extension.telling = Some(token.1);
+        self.to_extension.telling = Some(token.seq);
         let session = Arc::clone(&self.name);
         self.tell(Event::Sent { session, bytes, token });
     }
 
     /// What comes next takes so many bytes; its token tells when they are written.
-    fn give(&mut self, length: usize) -> (u64, u64) {
+    fn give(&mut self, length: usize) -> Token {
         self.to_extension.given += length as u64 + ENVELOPE;
-        (self.token, self.to_extension.given)
+        Token { session: self.number, attachment: 0, seq: self.to_extension.given }
     }
 
     /// Reads nothing from the server while a window is full of what it sent.
@@ -299,7 +299,7 @@ impl Conversation for Direct {
     fn handle(&mut self, input: Input, now: Now) {
         match input {
             Input::Frame { body, .. } => self.handle_frame(body, now),
-            Input::Written { seq, .. } => self.handle_written(seq),
+            Input::Written { token } => self.handle_written(token.seq),
             Input::Send { send, reference, .. } => self.handle_send(send, reference, now),
             Input::Flushed { bytes, .. } => self.handle_flushed(bytes),
             Input::Open { open, settings, reference, .. } => self.handle_open(*open, settings, reference, now),

@@ -29,7 +29,7 @@ impl Session {
         let (inbox_messages, inbox_bytes) = self.inbox.kept();
         let (outbox_messages, outbox_bytes) = self.outbox.kept();
         let figures = &self.figures;
-        let report = self.report();
+        let report = self.report(now);
         let consumers: Vec<_> = self
             .inbox
             .consumers()

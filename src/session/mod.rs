@@ -41,7 +41,7 @@ use url::Url;
 
 use crate::settings::Settings;
 use crate::wire::event::{Closed, Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send};
+use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Token};
 use connection::{Connection, Suspicion};
 use figures::Figures;
 use inbox::Inbox;
@@ -68,7 +68,7 @@ pub struct PortId(pub u64);
 #[derive(Debug, Clone)]
 pub struct Birth {
     /// The driver's number for the session; goes out with what counts as acknowledged when it is written.
-    pub token: u64,
+    pub number: u64,
     /// Its name.
     pub name: Arc<str>,
     /// What kind it is.
@@ -144,12 +144,10 @@ pub enum Input {
         /// The `ref` of the request.
         reference: Option<String>,
     },
-    /// The message with the token is written to the browser.
+    /// What carried the token is written to the browser.
     Written {
-        /// Which port.
-        port: PortId,
-        /// Its number; in direct mode what stood beside the token.
-        seq: u64,
+        /// The token.
+        token: Token,
     },
     /// Somebody wants a connection now.
     Reconnect {
@@ -362,7 +360,7 @@ pub enum Timer {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    token: u64,
+    number: u64,
     name: Arc<str>,
     mode: Mode,
     url: Url,
@@ -391,7 +389,7 @@ pub struct Session {
     ports: Vec<PortId>,
     /// When the last port left.
     deserted: Option<Duration>,
-    /// Nothing is kept yet, or any more: it has not been opened since it was made or forgotten.
+    /// Nothing is kept yet, or any more: since it was made or forgotten, nobody has opened it, connected or sent anything.
     blank: bool,
     figures: Figures,
     actions: VecDeque<Action>,
@@ -401,10 +399,10 @@ impl Session {
     /// A new session, not yet connected; its first input should be an [`Input::Open`].
     #[must_use]
     pub fn new(birth: Birth, now: Now) -> Self {
-        let Birth { token, name, mode, url, settings, seed } = birth;
+        let Birth { number, name, mode, url, settings, seed } = birth;
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
-            token,
+            number,
             inbox: Inbox::new(Arc::clone(&name), settings.inbox.clone()),
             outbox: Outbox::new(settings.queue.clone()),
             name,
@@ -505,12 +503,8 @@ impl Conversation for Session {
         self.debug_assert_drained();
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
-            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference, now),
-            Input::Written { port, seq } => {
-                if self.inbox.written(port, seq) {
-                    self.deliver(now);
-                }
-            }
+            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference),
+            Input::Written { token } => self.inbox.written(token.attachment, token.seq),
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
             Input::Flushed { attempt, all: true, .. } => self.handle_flushed(attempt, now),
@@ -527,7 +521,7 @@ impl Conversation for Session {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
             Input::Configure { settings } => {
-                self.configure(settings);
+                self.configure(settings, now);
                 self.ask_again(now);
             }
             Input::Subscribe { port, key, payload, reference } => {
@@ -552,6 +546,7 @@ impl Conversation for Session {
             Input::Woke => self.distrust(Suspicion::Sleep, now),
             Input::NetworkChanged => self.distrust(Suspicion::NetworkChange, now),
         }
+        self.deliver(now);
         self.pause_or_resume(now);
     }
 
@@ -567,16 +562,17 @@ impl Session {
     }
 
     /// Other settings hold as soon as no connection lives by the present ones.
-    fn configure(&mut self, settings: Box<Settings>) {
+    fn configure(&mut self, settings: Box<Settings>, now: Now) {
         if matches!(self.connection, Connection::Open(_)) {
             self.next_settings = Some(settings);
         } else {
-            self.apply(*settings);
+            self.apply(*settings, now);
         }
     }
 
-    fn apply(&mut self, settings: Settings) {
+    fn apply(&mut self, settings: Settings, now: Now) {
         self.next_settings = None;
+        self.retry.configure(&settings.reconnect, now.elapsed);
         self.inbox.configure(settings.inbox.clone());
         self.outbox.configure(settings.queue.clone());
         self.settings = settings;

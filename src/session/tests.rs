@@ -32,6 +32,8 @@ struct Rig {
     ping: Option<(u64, [u8; PING_BYTES])>,
     /// Messages that are to be kept safely and are not yet.
     unpersisted: Vec<u64>,
+    /// What was delivered to a port and counts when it is written.
+    unwritten: Vec<(u64, Token)>,
     /// Whether those are kept at once.
     disk: bool,
     /// Whether the system takes what is sent at once.
@@ -50,7 +52,7 @@ impl Rig {
         let mut birth = birth();
         change(&mut birth);
         let session = Session::new(birth, now);
-        Self { session, now, ping: None, unpersisted: Vec::new(), disk: true, socket: true }
+        Self { session, now, ping: None, unpersisted: Vec::new(), unwritten: Vec::new(), disk: true, socket: true }
     }
 
     /// A session that port 1 has opened, and whose server is there.
@@ -75,6 +77,9 @@ impl Rig {
                     Action::ToServer { attempt, .. } => sent = Some(*attempt),
                     Action::Ping { attempt, payload } => self.ping = Some((*attempt, *payload)),
                     Action::Persist { number, .. } => self.unpersisted.push(*number),
+                    Action::ToExtension { port, event: Event::Message { token: Some(token), .. } } => {
+                        self.unwritten.push((port.0, *token));
+                    }
                     _ => {}
                 }
                 lines.extend(line(&action));
@@ -111,8 +116,11 @@ impl Rig {
         self.input(Input::Ack { port: PortId(port), seq, epoch: None, reference: None })
     }
 
+    /// What was delivered first to `port` under `seq` is written.
     fn written(&mut self, port: u64, seq: u64) -> Vec<String> {
-        self.input(Input::Written { port: PortId(port), seq })
+        let index = self.unwritten.iter().position(|(to, token)| (*to, token.seq) == (port, seq));
+        let (_, token) = self.unwritten.remove(index.expect("it counts when it is written"));
+        self.input(Input::Written { token })
     }
 
     fn send_as(&mut self, port: u64, send: Send) -> Vec<String> {
@@ -203,7 +211,7 @@ impl Rig {
 fn birth() -> Birth {
     let place = Place { memory: false, loopback: true };
     let settings = Settings::effective([], &Limits::default(), place);
-    Birth { token: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
+    Birth { number: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
 }
 
 fn open(consumer: &str) -> Open {

@@ -45,7 +45,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// Given back by [`Encoder::take_written`] when the message is in a frame; nothing is sent of it.
-        token: Option<u64>,
+        token: Option<Token>,
     },
     /// Direct mode: a message from the server, which has no number.
     Frame {
@@ -56,7 +56,7 @@ pub enum Event {
         /// What the server sent.
         body: Body,
         /// Given back by [`Encoder::take_written`] when the message is in frames; nothing is sent of it.
-        token: (u64, u64),
+        token: Token,
     },
     /// Something can no longer be delivered.
     Gap {
@@ -69,7 +69,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// As in [`Event::Message`].
-        token: Option<u64>,
+        token: Option<Token>,
     },
     /// What became of messages to the server.
     Receipt {
@@ -96,7 +96,7 @@ pub enum Event {
         /// Bytes of the messages so far.
         bytes: u64,
         /// As in [`Event::Frame`].
-        token: (u64, u64),
+        token: Token,
     },
     /// Direct mode: the connection is over. Always the last.
     Closed {
@@ -114,6 +114,17 @@ pub enum Event {
     },
     /// Something went wrong.
     Error(Box<Problem>),
+}
+
+/// To whom it matters that something is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// The driver's number of the session.
+    pub session: u64,
+    /// How often a port was attached to the session by then: this one may have opened it anew since.
+    pub attachment: u64,
+    /// The number of the message or gap; in direct mode the place of its end in all that the port was given.
+    pub seq: u64,
 }
 
 /// The fields of `opened`.
@@ -409,12 +420,10 @@ impl Event {
         matches!(self, Self::Message { .. } | Self::Frame { .. } | Self::Gap { .. })
     }
 
-    fn delivered(&self) -> Option<(u64, u64)> {
+    fn delivered(&self) -> Option<Token> {
         match self {
             Self::Frame { token, .. } | Self::Sent { token, .. } => Some(*token),
-            Self::Message { token: Some(token), seq, .. } | Self::Gap { token: Some(token), seq, .. } => {
-                Some((*token, *seq))
-            }
+            Self::Message { token, .. } | Self::Gap { token, .. } => *token,
             _ => None,
         }
     }
@@ -575,7 +584,7 @@ pub struct Encoder {
     batch: bool,
     chunks: Option<Chunks>,
     chunked: u64,
-    written: Vec<(u64, u64)>,
+    written: Vec<Token>,
 }
 
 impl Encoder {
@@ -607,8 +616,8 @@ impl Encoder {
         self.chunks.is_some() || !queue.is_empty()
     }
 
-    /// The tokens of the messages that are wholly in frames since the last call, each with its number.
-    pub fn take_written(&mut self) -> Vec<(u64, u64)> {
+    /// The tokens of what is wholly in frames since the last call.
+    pub fn take_written(&mut self) -> Vec<Token> {
         std::mem::take(&mut self.written)
     }
 
@@ -672,12 +681,12 @@ struct Chunks {
     /// Ends of the pieces in `text`.
     ends: Vec<usize>,
     next: usize,
-    /// The message's token and number, if it has one.
-    delivered: Option<(u64, u64)>,
+    /// The message's token, if it has one.
+    delivered: Option<Token>,
 }
 
 impl Chunks {
-    fn new(of: u64, text: Bytes, delivered: Option<(u64, u64)>) -> Self {
+    fn new(of: u64, text: Bytes, delivered: Option<Token>) -> Self {
         let mut ends = Vec::new();
         let (mut escaped, mut boundary) = (0, 0);
         for (index, &byte) in text.iter().enumerate() {
@@ -716,6 +725,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    fn token(seq: u64) -> Token {
+        Token { session: 5, attachment: 1, seq }
+    }
 
     fn message(seq: u64, body: Body) -> Event {
         Event::Message { session: "s".into(), seq, at: 1_700_000_000_000, body, replay: false, token: None }
@@ -786,8 +799,8 @@ mod tests {
             ),
             (Event::Status { reference: None, sessions: vec![] }, "status"),
             (Event::Opening { reference: Some("r".into()), session: "s".into() }, "opened"),
-            (Event::Frame { session: "s".into(), at: 1, body: Body::Text("t".into()), token: (1, 1) }, "message"),
-            (Event::Sent { session: "s".into(), bytes: 3, token: (1, 1) }, "sent"),
+            (Event::Frame { session: "s".into(), at: 1, body: Body::Text("t".into()), token: token(1) }, "message"),
+            (Event::Sent { session: "s".into(), bytes: 3, token: token(1) }, "sent"),
             (Event::Closed { session: "s".into(), close }, "closed"),
             (Problem::new(Code::AckAhead, "m").about("s").into(), "error"),
             (message(1, Body::Binary(Bytes::from_static(&[0, 255]))), "message"),
@@ -871,7 +884,7 @@ mod tests {
     fn a_long_message_counts_as_written_when_its_last_chunk_is() {
         let mut encoder = Encoder::default();
         let (session, body) = ("s".into(), Body::Text("x".repeat(3 << 20).into()));
-        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, token: Some(5) };
+        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, token: Some(token(3)) };
         let (mut queue, mut out) = (VecDeque::from([long]), BytesMut::new());
         let mut calls = 0;
         while encoder.encode(&mut queue, &mut out, 64 * 1024) {
@@ -881,15 +894,15 @@ mod tests {
         }
         assert!(calls > 2, "{calls}");
         // With the bytes, not after them: nobody might ask again.
-        assert_eq!((encoder.take_written(), out.is_empty()), (vec![(5, 3)], false));
+        assert_eq!((encoder.take_written(), out.is_empty()), (vec![token(3)], false));
     }
 
     #[test]
     fn messages_without_a_number_share_batches_too() {
         let mut encoder = Encoder::default();
         encoder.allow_batches();
-        let frame = |end| Event::Frame { session: "s".into(), at: 7, body: Body::Text("a".into()), token: (5, end) };
-        let sent = |end| Event::Sent { session: "s".into(), bytes: 3, token: (5, end) };
+        let frame = |end| Event::Frame { session: "s".into(), at: 7, body: Body::Text("a".into()), token: token(end) };
+        let sent = |end| Event::Sent { session: "s".into(), bytes: 3, token: token(end) };
         let text = r#"{"type":"message","session":"s","at":7,"text":"a"}"#;
         assert_eq!(
             frames(&mut encoder, vec![frame(1), frame(2), sent(3), frame(4)]),
@@ -899,7 +912,7 @@ mod tests {
                 format!(r#"{{"type":"batch","messages":[{text}]}}"#),
             ]
         );
-        assert_eq!(encoder.take_written(), [(5, 1), (5, 2), (5, 3), (5, 4)]);
+        assert_eq!(encoder.take_written(), [1, 2, 3, 4].map(token));
     }
 
     #[test]

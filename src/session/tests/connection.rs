@@ -534,3 +534,98 @@ fn a_server_that_answered_it_before_and_says_nothing_more_is_left() {
     let lines = never.wait(seconds(200));
     assert!(!lines.iter().any(|line| line.contains("reconnecting")), "it never did, so it is lived with: {lines:?}");
 }
+
+#[test]
+fn what_was_spent_under_other_settings_never_leaves_less_than_an_empty_budget() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.refill = seconds(3600));
+    rig.open(1, "main");
+    for _ in 0..9 {
+        rig.lose(reset());
+        rig.wait(seconds(1));
+        rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    }
+    rig.lose(reset());
+    let mut settings = Box::new(birth().settings);
+    settings.reconnect.refill = seconds(2);
+    rig.input(Input::Configure { settings });
+    let reconnect = || Input::Reconnect { port: PortId(1), reference: None };
+    rig.wait(seconds(1));
+    assert_eq!(rig.input(reconnect()), ["1: error rate-limited"], "ten attempts were made at once");
+    rig.wait(seconds(1));
+    assert_eq!(rig.input(reconnect()), ["1: reconnecting", "#11 connect /ws"], "and hours are not to be waited for");
+}
+
+#[test]
+fn the_loss_of_a_stable_connection_is_no_attempt_that_failed() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.max_attempts = 1);
+    rig.open(1, "main");
+    rig.connect();
+    rig.now.elapsed += seconds(30);
+    assert_eq!(rig.break_and_redial(), ["1: reconnecting (reset)", "1: reconnecting", "#2 connect /ws"]);
+    assert_eq!(rig.lose(reset()), ["1: error (reset)"]);
+}
+
+#[test]
+fn a_parked_session_tries_again_when_it_is_opened_with_other_settings_and_not_with_the_same() {
+    let open_with = |rig: &mut Rig, settings: Settings| {
+        let Input::Open { port, open, url, reference, .. } = opening(1, open("main"), None) else { panic!() };
+        rig.input(Input::Open { port, open, url, settings: Some(Box::new(settings)), reference });
+    };
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.lose(refused(403));
+    let mut settings = birth().settings;
+    open_with(&mut rig, settings.clone());
+    assert_eq!(rig.status()["state"], "error");
+    settings.linger = seconds(1);
+    open_with(&mut rig, settings);
+    assert_eq!(rig.status()["state"], "reconnecting");
+}
+
+#[test]
+fn the_time_of_the_next_attempt_is_told_by_the_clock_as_it_is_set_now() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.first = seconds(200));
+    rig.open(1, "main");
+    rig.lose(Reason { code: "dns", ..reset() });
+    rig.now.unix_ms += 3_600_000;
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+    rig.input(Input::NetworkChanged);
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+}
+
+#[test]
+fn what_comes_after_it_was_forgotten_is_kept() {
+    let mut rig = Rig::connected();
+    rig.input(close(true));
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the server");
+    let mut rig = Rig::connected();
+    rig.input(close(true));
+    rig.wait(seconds(1));
+    rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    rig.connect();
+    rig.frame("b");
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the extension");
+    assert_eq!(rig.open_url(2, "ws://localhost:9/"), ["2: error url-differs"]);
+    assert_eq!(deliveries(&rig.open(2, "main")), ["2: replay 1 b"]);
+}
+
+#[test]
+fn that_a_server_answers_no_pings_is_no_sign_of_life() {
+    let mut rig = Rig::with(|birth| {
+        birth.settings.heartbeat.send = Some(r#"{"type":"ping"}"#.into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+        birth.settings.heartbeat.timeout = seconds(20);
+    });
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame(r#"{"type":"pong"}"#);
+    // A ping is out, and its time ends before that of the server's own kind of ping, which is sent meanwhile.
+    rig.send("a");
+    let lines = rig.wait(seconds(45));
+    assert!(lines.contains(&"1: reconnecting (heartbeat)".into()), "{lines:?}");
+}

@@ -7,8 +7,8 @@ use crate::wire::After;
 struct Plain {
     direct: Direct,
     now: Now,
-    /// What stands beside the tokens of what is on its way to the port.
-    unwritten: VecDeque<u64>,
+    /// The tokens of what is on its way to the port.
+    unwritten: VecDeque<Token>,
 }
 
 impl Plain {
@@ -37,8 +37,8 @@ impl Plain {
         let mut lines = Vec::new();
         while let Some(action) = self.direct.poll_action() {
             if let Action::ToExtension { event: Event::Frame { token, .. } | Event::Sent { token, .. }, .. } = &action {
-                assert_eq!(token.0, 77);
-                self.unwritten.push_back(token.1);
+                assert_eq!(token.session, 77);
+                self.unwritten.push_back(*token);
             }
             lines.extend(line(&action));
         }
@@ -72,8 +72,8 @@ impl Plain {
 
     /// The oldest thing on its way to the port is written to the browser.
     fn written(&mut self) -> Vec<String> {
-        let seq = self.unwritten.pop_front().expect("something is on its way");
-        self.input(Input::Written { port: PortId(1), seq })
+        let token = self.unwritten.pop_front().expect("something is on its way");
+        self.input(Input::Written { token })
     }
 
     fn close(&mut self, code: Option<u16>, reason: Option<&str>) -> Vec<String> {
