@@ -348,8 +348,12 @@ impl Inbox {
 
     /// What gave way to newer messages is no loss: nothing of it goes into a gap.
     fn drop_leading_holes(&mut self) {
-        let index = usize::from(self.begins_with_gap());
-        while self.entries.get(index).is_some_and(|entry| matches!(entry.kept, Kept::Collapsed)) {
+        loop {
+            // Whatever goes may have stood before a gap.
+            let index = usize::from(self.begins_with_gap());
+            if !self.entries.get(index).is_some_and(|entry| matches!(entry.kept, Kept::Collapsed)) {
+                return;
+            }
             self.entries.remove(index);
             self.holes -= 1;
         }

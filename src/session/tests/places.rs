@@ -300,6 +300,20 @@ fn what_gave_way_to_a_newer_message_is_never_part_of_a_gap() {
 }
 
 #[test]
+fn what_gave_way_before_and_behind_an_outage_is_counted_once() {
+    let mut rig = collapsing(|birth| birth.settings.inbox.retention = seconds(60));
+    rig.detach(1);
+    keyed(&mut rig, &[1]);
+    rig.break_and_redial();
+    rig.connect();
+    keyed(&mut rig, &[2, 2, 1]);
+    assert_eq!(rig.status()["inbox"]["messages"], 3, "the mark of the outage, and the newest of each kind");
+    rig.wait(seconds(60));
+    assert_eq!(rig.status()["inbox"]["messages"], 1, "one mark for all of it");
+    assert_eq!(rig.status()["inbox"]["collapsed"], 2);
+}
+
+#[test]
 fn what_gave_way_to_a_newer_message_cannot_be_acknowledged() {
     let mut rig = collapsing(|_| {});
     for _ in 0..2 {
