@@ -163,7 +163,10 @@ impl Core {
         };
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
-        let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        // A server elsewhere has other defaults than one on this machine; a session that was forgotten may go there.
+        let moves = is_loopback(target) != is_loopback(slot.session.url());
+        let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
+        let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
         let mut before = None;
         if slot.session.admits(port, &open, url.as_ref()) {
             if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {

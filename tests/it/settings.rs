@@ -228,6 +228,19 @@ fn a_session_that_is_forgotten_begins_an_epoch_under_every_port() {
 }
 
 #[test]
+fn a_forgotten_session_that_goes_to_another_server_has_the_defaults_for_that_one() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    write_config(&machine, &format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n"));
+    let mut port = machine.port();
+    port.open_with(json!({"url": server.url()}), || drop(server.accept().drain()));
+    assert_eq!(effective(&mut port)["reconnect"]["herd_window_ms"], 0, "nobody storms a server on this machine");
+    port.post(json!({"type": "close", "forget": true}));
+    port.post(json!({"type": "open", "url": "wss://0.0.0.0:1/", "ref": "again"}));
+    port.wait_for("the answer", |message| message["ref"] == "again");
+    assert_eq!(effective(&mut port)["reconnect"]["herd_window_ms"], 30_000);
+}
+
+#[test]
 fn an_inbox_that_must_not_overflow_stops_the_server_and_loses_nothing() {
     const MESSAGES: u64 = 2000;
     let (machine, server) = (Sandbox::new(), Server::start());
