@@ -241,6 +241,19 @@ fn a_forgotten_session_that_goes_to_another_server_has_the_defaults_for_that_one
 }
 
 #[test]
+fn a_server_that_only_the_section_of_a_session_names_must_be_allowed_too() {
+    let machine = Sandbox::new();
+    let section = format!("[origins.\"{ORIGIN}\".sessions.default]\nurl = \"wss://0.0.0.0:1/\"\n");
+    write_config(&machine, &section);
+    let mut port = machine.port();
+    let refusal = port.refusal(br#"{"type":"open"}"#);
+    assert_eq!(refusal["code"], "server-not-allowed", "{refusal}");
+    write_config(&machine, &format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n{section}"));
+    port.post(json!({"type": "open"}));
+    port.wait_for_type("opened");
+}
+
+#[test]
 fn an_inbox_that_must_not_overflow_stops_the_server_and_loses_nothing() {
     const MESSAGES: u64 = 2000;
     let (machine, server) = (Sandbox::new(), Server::start());
