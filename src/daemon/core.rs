@@ -444,6 +444,10 @@ impl Core {
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
         self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        // The session hears of them only when it has been served, but they count for this connection.
+        let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
+        let target = server::Target { max_message, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connection = Some((attempt, Rc::clone(&outgoing)));

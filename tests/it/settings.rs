@@ -254,6 +254,18 @@ fn a_server_that_only_the_section_of_a_session_names_must_be_allowed_too() {
 }
 
 #[test]
+fn a_limit_in_a_changed_file_holds_for_the_connection_that_finds_it() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let mut connection = None;
+    port.open_with(json!({"url": server.url()}), || connection = Some(server.accept()));
+    write_config(&machine, "[limits]\ninbox.max_message_bytes = { max = 10 }\n");
+    drop(connection);
+    server.accept().send(Message::text("01234567890"));
+    port.wait_for("a gap for the message", |message| message["type"] == "gap" && message["reason"] == "too-large");
+}
+
+#[test]
 fn an_inbox_that_must_not_overflow_stops_the_server_and_loses_nothing() {
     const MESSAGES: u64 = 2000;
     let (machine, server) = (Sandbox::new(), Server::start());
