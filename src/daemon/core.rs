@@ -214,21 +214,23 @@ impl Core {
             name: open.session.clone(),
         };
         let known = self.identities.get(&identity).copied();
+        let blank = known.is_none_or(|id| self.sessions.get(&id).is_none_or(|slot| slot.session.is_blank()));
         let url = match open.url.as_deref() {
             Some(text) => {
                 Some(server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?)
             }
-            None if known.is_some() => None,
+            None if !blank => None,
             None => self.config.session_url(origin, &open.session),
         };
         if let Some(url) = &url {
             self.check_allowed(origin, url, unusable)?;
         }
-        if let Some(id) = known {
+        if let Some(id) = known.filter(|_| !blank || url.is_some()) {
             return Ok((id, url));
         }
         let Some(url) = url else {
-            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+            let message =
+                format!("session `{}` is not known (any more); open it with the `url` of its server", open.session);
             return Err(Problem::new(Code::UrlMissing, message));
         };
         if !self.has_room_for_session(origin) {
@@ -413,6 +415,7 @@ impl Core {
             if let Some((attempt, target)) = dial
                 && let Err(message) = self.connect(id, attempt, target)
             {
+                info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
                 answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
             }

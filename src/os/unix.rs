@@ -249,7 +249,9 @@ pub fn time_asleep() -> Duration {
     boot_time().saturating_sub(START.get_or_init(Instant::now).elapsed())
 }
 
-/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that.
+/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that. Only Linux
+/// tells of the clock; elsewhere that the machine slept is seen when the next timer is due, or an address changes, which
+/// waking up most often brings with it.
 ///
 /// # Errors
 /// If the system does not let us watch.

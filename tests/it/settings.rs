@@ -224,6 +224,8 @@ fn a_session_that_is_forgotten_begins_an_epoch_under_every_port() {
         assert_ne!(again["epoch"], opened["epoch"]);
         assert_eq!((&again["head"], &again["state"]), (&json!(0), &json!("disconnected")));
     }
+    other.post(json!({"type": "open", "consumer": "other"}));
+    assert_eq!(other.wait_for_type("error")["code"], "url-missing", "its server is forgotten too");
     other.open_with(json!({"consumer": "other", "url": other_server.url()}), || drop(other_server.accept().drain()));
 }
 
