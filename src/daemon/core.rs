@@ -22,9 +22,9 @@ use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
-use crate::session::{Action, Birth, Input, Now, PortId, Session};
+use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
 use crate::settings::{Layer, Place, SettingError, Settings};
-use crate::wire::event::{Problem, Reason};
+use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
 /// Tells sessions the time, and whether the machine slept. Their time goes on while it does; that of the runtime's timers
@@ -66,7 +66,8 @@ impl Clock {
     }
 }
 
-/// Who a session belongs to, and its name: nobody else can see or open it.
+/// Who a session belongs to, and its name: nobody else can see or open it. One in direct mode is its port's alone, which
+/// [`Core::identities`] does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
     origin: Arc<str>,
@@ -80,7 +81,7 @@ pub(super) struct SessionId(pub(super) u64);
 
 struct Slot {
     identity: Identity,
-    session: Session,
+    session: Box<dyn Conversation>,
     /// What the last `open` that carried settings said.
     given: Layer,
     /// The connection that is made or being made, and its attempt.
@@ -150,12 +151,9 @@ impl Core {
         open: Open,
         reference: Option<String>,
     ) -> Result<(), Problem> {
-        if open.mode == Mode::Direct {
-            let message = "mode `direct` is not offered by this version; use `durable` or `memory`";
-            return Err(Problem::new(Code::Unsupported, message));
-        }
-        let (id, url) = self.session_for(origin, &open)?;
-        let given = open.settings.as_ref().map(|text| self.given_settings(text)).transpose();
+        self.check_name(port, &open)?;
+        let (id, url) = self.session_for(port, origin, &open)?;
+        let given = open.settings.as_ref().map(|text| self.given_settings(text, open.mode)).transpose();
         let given = match given {
             Ok(given) => given,
             Err(problem) => {
@@ -165,17 +163,19 @@ impl Core {
         };
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
-        let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
-        let accepted = slot.session.admits(port, &open, url.as_ref());
-        if let (true, Some(given), Some(slot)) = (accepted, given, self.sessions.get_mut(&id)) {
-            slot.given = given;
+        // A server elsewhere has other defaults than one on this machine; a session that was forgotten may go there.
+        let moves = is_loopback(target) != is_loopback(slot.session.url());
+        let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
+        let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        let mut before = None;
+        if slot.session.admits(port, &open, url.as_ref()) {
+            if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {
+                slot.given = given;
+            }
+            // Now, because in direct mode all may be over again when the input is handled.
+            before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(open.session.clone(), id));
         }
-        let name = open.session.clone();
         self.input(id, Input::Open { port, open: Box::new(open), url, settings, reference });
-        if !accepted {
-            return Ok(());
-        }
-        let before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(name, id));
         if let Some(before) = before.filter(|before| *before != id) {
             // The same name in another profile or mode: this port has one session of a name.
             self.input(before, Input::Detach { port });
@@ -183,57 +183,90 @@ impl Core {
         Ok(())
     }
 
+    /// A session in direct mode shares its name with no other one of its port: nobody could tell what is about which.
+    fn check_name(&self, port: PortId, open: &Open) -> Result<(), Problem> {
+        let before = self.ports.get(&port).and_then(|port| port.sessions.get(&open.session));
+        let Some(slot) = before.and_then(|before| self.sessions.get(before)) else { return Ok(()) };
+        if open.mode != Mode::Direct && slot.identity.mode != Mode::Direct {
+            return Ok(());
+        }
+        let message = format!(
+            "this port has session `{}` open in {} mode; use another name, or leave that one first: by `detach`, or in \
+             direct mode by `close`, and wait for its `closed`",
+            open.session,
+            slot.identity.mode.as_str()
+        );
+        Err(Problem::new(Code::NameTaken, message))
+    }
+
     /// The session that `open` means, made if need be.
-    fn session_for(&mut self, origin: &Arc<str>, open: &Open) -> Result<(SessionId, Option<Url>), Problem> {
-        let url = match open.url.as_deref() {
-            Some(text) => Some(self.checked_url(origin, text)?),
-            None => {
-                self.reload_config();
-                None
-            }
-        };
+    fn session_for(
+        &mut self,
+        port: PortId,
+        origin: &Arc<str>,
+        open: &Open,
+    ) -> Result<(SessionId, Option<Url>), Problem> {
+        let unusable = self.reload_config();
         let identity = Identity {
             origin: Arc::clone(origin),
             profile: open.profile.clone(),
             mode: open.mode,
             name: open.session.clone(),
         };
-        if let Some(&id) = self.identities.get(&identity) {
+        let known = self.identities.get(&identity).copied();
+        let blank = known.is_none_or(|id| self.sessions.get(&id).is_none_or(|slot| slot.session.is_blank()));
+        let url = match open.url.as_deref() {
+            Some(text) => {
+                Some(server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?)
+            }
+            None if !blank => None,
+            None => self.config.session_url(origin, &open.session),
+        };
+        if let Some(url) = &url {
+            self.check_allowed(origin, url, unusable)?;
+        }
+        if let Some(id) = known.filter(|_| !blank || url.is_some()) {
             return Ok((id, url));
         }
-        let Some(url) = url.or_else(|| self.config.session_url(origin, &open.session)) else {
-            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+        let Some(url) = url else {
+            let message =
+                format!("session `{}` is not known (any more); open it with the `url` of its server", open.session);
             return Err(Problem::new(Code::UrlMissing, message));
         };
         if !self.has_room_for_session(origin) {
             let message = format!(
                 "this extension has {MAX_SESSIONS} sessions, which is the limit; use one session for several ports, or \
-                 delete one with `close` and `forget: true`"
+                 delete one with `close` and `forget: true`, or close one that is in direct mode"
             );
             return Err(Problem::new(Code::TooManySessions, message));
         }
         let id = SessionId(self.next_number());
         let given = Layer::default();
         let birth = Birth {
-            token: id.0,
+            number: id.0,
             name: open.session.as_str().into(),
             mode: open.mode,
             url: url.clone(),
             settings: self.effective(&identity, &given, &url),
             seed: random(),
         };
-        let session = Session::new(birth, self.clock.now());
+        let now = self.clock.now();
+        let session: Box<dyn Conversation> = if open.mode == Mode::Direct {
+            Box::new(Direct::new(birth, port, now))
+        } else {
+            self.identities.insert(identity.clone(), id);
+            Box::new(Session::new(birth, now))
+        };
         let server = identity.is_loggable().then(|| tracing::field::display(url.origin().ascii_serialization()));
         info!(session = id.0, origin = %harmless(origin), server, "session created");
-        self.identities.insert(identity.clone(), id);
         self.sessions.insert(id, Slot { identity, session, given, connection: None, deadline: None });
         Ok((id, Some(url)))
     }
 
     /// Whether `origin` may have one more session; one that was forgotten makes room.
     fn has_room_for_session(&mut self, origin: &Arc<str>) -> bool {
-        let own: Vec<_> =
-            self.identities.iter().filter(|(identity, _)| identity.origin == *origin).map(|(_, id)| *id).collect();
+        let own = self.sessions.iter().filter(|(_, slot)| slot.identity.origin == *origin);
+        let own: Vec<_> = own.map(|(id, _)| *id).collect();
         if own.len() < MAX_SESSIONS {
             return true;
         }
@@ -244,12 +277,18 @@ impl Core {
         forgotten.is_some()
     }
 
-    fn given_settings(&self, text: &str) -> Result<Layer, Problem> {
-        Layer::from_json(text, self.config.limits()).map_err(|error| match error {
+    fn given_settings(&self, text: &str, mode: Mode) -> Result<Layer, Problem> {
+        let given = Layer::from_json(text, self.config.limits()).map_err(|error| match error {
             SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
             SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
-        })
+        })?;
+        let meaningless = given.paths().find(|path| mode == Mode::Direct && !Direct::knows_setting(path));
+        if let Some(path) = meaningless {
+            let message = format!("`{path}` means nothing to a plain WebSocket (direct mode); leave it out");
+            return Err(Problem::new(Code::Unsupported, message));
+        }
+        Ok(given)
     }
 
     /// What holds for a session: defaults, then the files, then what it was given.
@@ -259,15 +298,10 @@ impl Core {
         Settings::effective(files.chain([given]), self.config.limits(), place)
     }
 
-    fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
-        let url = server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
-        let unusable = self.reload_config();
-        let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
-            Ok(()) => return Ok(url),
-            Err(refusal) => refusal,
-        };
-        // Perhaps it is allowed by what cannot be read.
-        Err(match unusable {
+    /// Whether `origin` may reach the server of `url`, by the configuration that was read just now, or is `unusable`.
+    fn check_allowed(&self, origin: &str, url: &Url, unusable: Option<ConfigError>) -> Result<(), Problem> {
+        self.config.permits(origin, url, self.paths.config_file()).map_err(|refusal| match unusable {
+            // Perhaps it is allowed by what cannot be read.
             Some(error) => {
                 Problem::new(Code::ConfigInvalid, format!("the configuration cannot be used: {}", chain(&error)))
             }
@@ -329,8 +363,9 @@ impl Core {
         self.tell_all(|session| (!is_loopback(session.url())).then_some(Input::NetworkChanged));
     }
 
-    fn tell_all(&mut self, input: impl Fn(&Session) -> Option<Input>) {
-        let inputs: Vec<_> = self.sessions.iter().filter_map(|(id, slot)| Some((*id, input(&slot.session)?))).collect();
+    fn tell_all(&mut self, input: impl Fn(&dyn Conversation) -> Option<Input>) {
+        let inputs: Vec<_> =
+            self.sessions.iter().filter_map(|(id, slot)| Some((*id, input(&*slot.session)?))).collect();
         for (id, input) in inputs {
             self.input(id, input);
         }
@@ -364,6 +399,10 @@ impl Core {
                         slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
                         slot.connection = None;
                     }
+                    Action::Finish { attempt, code, reason } => {
+                        info!(session = id.0, attempt, code, "connection is being closed by this side");
+                        slot.outgoing(attempt, |outgoing| outgoing.finish(code, &reason));
+                    }
                     // What is kept lives in this process's memory, where it is as soon as the session has it.
                     Action::Persist { number, body: _ } => answers.push_back(Input::Persisted { number }),
                     Action::Forgotten => {
@@ -376,6 +415,8 @@ impl Core {
             if let Some((attempt, target)) = dial
                 && let Err(message) = self.connect(id, attempt, target)
             {
+                info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
+                answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
             }
             let Some(answer) = answers.pop_front() else { break };
@@ -406,6 +447,10 @@ impl Core {
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
         self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        // The session hears of them only when it has been served, but they count for this connection.
+        let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
+        let target = server::Target { max_message, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connection = Some((attempt, Rc::clone(&outgoing)));
@@ -465,12 +510,30 @@ impl Core {
         self.ports.clear();
     }
 
+    pub(super) fn is_attached(&self, id: SessionId, port: PortId) -> bool {
+        self.sessions.get(&id).is_some_and(|slot| slot.session.is_attached(port))
+    }
+
+    /// Figures of the sessions that a port may see, or of `only` one of them.
+    pub(super) fn statuses_for(
+        &self,
+        port: PortId,
+        origin: &Arc<str>,
+        only: Option<SessionId>,
+    ) -> Vec<serde_json::Value> {
+        self.statuses(|id, slot| {
+            slot.identity.origin == *origin
+                && (slot.identity.mode != Mode::Direct || slot.session.is_attached(port))
+                && only.is_none_or(|only| only == id)
+        })
+    }
+
     /// Figures of the sessions that `wanted` picks.
-    pub(super) fn statuses(&self, wanted: impl Fn(SessionId, &Arc<str>) -> bool) -> Vec<serde_json::Value> {
+    fn statuses(&self, wanted: impl Fn(SessionId, &Slot) -> bool) -> Vec<serde_json::Value> {
         let now = self.clock.now();
         self.sessions
             .iter()
-            .filter(|(id, slot)| wanted(**id, &slot.identity.origin))
+            .filter(|(id, slot)| wanted(**id, slot))
             .map(|(_, slot)| {
                 let mut status = slot.session.status(now);
                 status["origin"] = json!(&*slot.identity.origin);
@@ -496,9 +559,10 @@ impl Core {
 }
 
 impl Identity {
-    /// Whether the log may show the server and what it says: nothing of a private window may reach the disk.
+    /// Whether the log may show the server and what it says: nothing of a private window may reach the disk, and an
+    /// extension that wants nothing kept may well run in one.
     fn is_loggable(&self) -> bool {
-        self.mode != Mode::Memory
+        self.mode == Mode::Durable
     }
 }
 
@@ -533,20 +597,23 @@ async fn run_connection(
             }
             server::Happened::Frame(body) => Input::Frame { attempt, body },
             server::Happened::Pong(payload) => Input::Pong { attempt, payload },
-            server::Happened::Flushed { all: true, .. } => Input::Flushed { attempt },
-            server::Happened::Flushed { .. } => return,
+            server::Happened::Flushed { bytes, all } => Input::Flushed { attempt, bytes, all },
             server::Happened::Alive => Input::Alive { attempt },
         };
         if let Some(core) = core.upgrade() {
             core.borrow_mut().input(id, input);
         }
     };
-    let Some(reason) = server::run(target, &outgoing, report).await.reason else { return };
-    let message = loggable.then(|| tracing::field::display(harmless(&reason.message)));
-    info!(session, attempt, code = reason.code, close_code = reason.close_code, reason = message, "connection ended");
-    if let Some(core) = core.upgrade() {
-        core.borrow_mut().input(id, Input::Lost { attempt, reason });
+    let server::End { reason, close } = server::run(target, &outgoing, report).await;
+    let message = reason.as_ref().filter(|_| loggable).map(|reason| tracing::field::display(harmless(&reason.message)));
+    let code = reason.as_ref().map_or("closed-by-this-side", |reason| reason.code);
+    info!(session, attempt, code, close_code = close.code, clean = close.clean, reason = message, "connection ended");
+    let Some(core) = core.upgrade() else { return };
+    let mut core = core.borrow_mut();
+    if let Some(reason) = reason {
+        core.input(id, Input::Lost { attempt, reason });
     }
+    core.input(id, Input::Over { attempt, close });
 }
 
 fn random() -> u64 {

@@ -153,7 +153,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         tokio::select! {
             end = &mut requests => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
-            end = write_events(&core, id, writer, &queue) => {
+            end = write_events(&core, writer, &queue) => {
                 // The host is gone, but what the extension posted last may still lie in the link.
                 queue.deafen();
                 let _ = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -212,7 +212,7 @@ async fn read_requests(
 }
 
 /// Writes events until the link ends; returns how it ended.
-async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
+async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, queue: &Queue) -> String {
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
@@ -235,8 +235,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, id: PortId, mut writer: WriteHal
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for (session, seq) in encoder.take_written() {
-            core.borrow_mut().input(SessionId(session), Input::Written { port: id, seq });
+        for token in encoder.take_written() {
+            core.borrow_mut().input(SessionId(token.session), Input::Written { token });
         }
     }
 }
@@ -300,23 +300,25 @@ fn handle_request(
             let session = opened(core, id, &session)?;
             core.input(session, Input::Reconnect { port: id, reference });
         }
-        Request::Close { session, forget, .. } => {
+        Request::Close { session, forget, code, reason } => {
             let session = opened(core, id, &session)?;
-            core.input(session, Input::Close { forget });
+            core.input(session, Input::Close { forget, code, reason });
         }
         Request::Detach { session } => {
             let number = opened(core, id, &session)?;
-            if let Some(port) = core.ports.get_mut(&id) {
+            core.input(number, Input::Detach { port: id });
+            // In direct mode the name stays taken until everything is said.
+            if !core.is_attached(number, id)
+                && let Some(port) = core.ports.get_mut(&id)
+            {
                 port.sessions.remove(&session);
             }
-            core.input(number, Input::Detach { port: id });
         }
         // To gather figures takes time, and nobody would read them.
         Request::Status { .. } if core.ports.get(&id).is_none_or(|port| port.queue.deaf.get()) => {}
         Request::Status { session } => {
             let only = session.map(|session| opened(core, id, &session)).transpose()?;
-            let sessions =
-                core.statuses(|session, owner| **owner == **origin && only.is_none_or(|only| only == session));
+            let sessions = core.statuses_for(id, origin, only);
             if let Some(port) = core.ports.get(&id) {
                 port.send(Event::Status { reference, sessions });
             }

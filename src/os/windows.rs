@@ -9,7 +9,7 @@ use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, 
 use std::os::windows::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -457,6 +457,7 @@ pub fn boot_time() -> Duration {
 
 /// Time that the machine was asleep, since the first call: only differences mean anything.
 #[must_use]
+#[expect(unsafe_code, reason = "the system's own count of waking time has no safe wrapper")]
 pub fn time_asleep() -> Duration {
     static START: OnceLock<(Duration, Duration)> = OnceLock::new();
     let waking_time = || {
@@ -474,10 +475,11 @@ pub fn time_asleep() -> Duration {
 ///
 /// # Errors
 /// If there can be no thread.
+#[expect(unsafe_code, reason = "waiting for a change of addresses has no safe wrapper")]
 pub fn watch_machine(tell: impl Fn(super::Change) + Send + 'static) -> io::Result<()> {
     let watch = move || {
         // SAFETY: without a handle and a structure the call blocks until an address changes, and writes nothing.
-        while unsafe { NotifyAddrChange(std::ptr::null_mut(), std::ptr::null()) } == NO_ERROR {
+        while unsafe { NotifyAddrChange(null_mut(), null()) } == NO_ERROR {
             tell(super::Change::Addresses);
         }
     };

@@ -1,7 +1,7 @@
 //! One WebSocket connection to a server, from the first packet to the last.
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
-//! ended. How it is made is `dial`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
+//! ended. How it is made is `dial`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
 //! by `hint`. Decides nothing: whether to try again is the session's.
 
 mod dial;
@@ -9,6 +9,7 @@ mod hint;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,16 +25,9 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
-use crate::wire::{Body, PING_BYTES, Reason};
+use crate::wire::event::Closed;
+use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Reason};
 use pump::{Over, Pump, Socket};
-
-/// The longest reason of a close frame, in bytes.
-const MAX_CLOSE_REASON: usize = 123;
-
-/// The code of a close frame that has none (RFC 6455, 7.1.5).
-const NO_CODE: u16 = 1005;
-/// The code of a connection that ended without a close frame.
-const NO_CLOSE_FRAME: u16 = 1006;
 
 /// How long a server that broke the rules may take to hear so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -106,25 +100,7 @@ pub struct End {
     /// Why it was lost or could not be made; nothing if this side closed it.
     pub reason: Option<Reason>,
     /// The same as a browser tells it to a page.
-    pub close: Close,
-}
-
-/// What stands in a browser's `CloseEvent`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Close {
-    /// The code of the server's close frame: 1005 if it has none, 1006 if none came.
-    pub code: u16,
-    /// The text of that frame.
-    pub reason: String,
-    /// Whether both sides sent a close frame.
-    pub clean: bool,
-}
-
-impl Close {
-    /// No close frame came.
-    fn abnormal() -> Self {
-        Self { code: NO_CLOSE_FRAME, reason: String::new(), clean: false }
-    }
+    pub close: Closed,
 }
 
 /// What is to be sent on a connection, in order, and whether it is to be read.
@@ -233,7 +209,7 @@ fn close_message(code: u16, reason: &str) -> Message {
     let whole = |end: &usize| reason.is_char_boundary(*end);
     let end = (0..=reason.len().min(MAX_CLOSE_REASON)).rev().find(whole).unwrap_or(0);
     let frame = CloseFrame { code: code.into(), reason: reason[..end].into() };
-    Message::Close((code != NO_CODE).then_some(frame))
+    Message::Close((code != NO_CLOSE_CODE).then_some(frame))
 }
 
 /// A reason that is tried again by default.
@@ -246,11 +222,11 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
     let ended = |reason, close| End { reason: (!outgoing.is_closing()).then_some(reason).flatten(), close };
     let dialled = tokio::select! {
         dialled = dial::dial(&target) => dialled,
-        () = outgoing.closed() => return ended(None, Close::abnormal()),
+        () = outgoing.closed() => return ended(None, Closed::abnormal()),
     };
     let (mut socket, protocol) = match dialled {
         Ok(dialled) => dialled,
-        Err(reason) => return ended(Some(reason), Close::abnormal()),
+        Err(reason) => return ended(Some(reason), Closed::abnormal()),
     };
     report(Happened::Connected { protocol });
     let over = Pump::new(outgoing, target.timeouts).carry(&mut socket, &mut report).await;
@@ -258,24 +234,24 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
     match over {
         Over::Closed { frame, answered } => {
             let (code, text) =
-                frame.map_or((NO_CODE, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-            let close = Close { code, reason: text, clean: answered };
+                frame.map_or((NO_CLOSE_CODE, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+            let close = Closed { code, reason: text, clean: answered };
             ended(Some(closed(&server, &close)), close)
         }
         Over::TimedOut => {
             let limit = target.timeouts.write.as_secs_f32();
-            ended(Some(reason("write-timeout", format!("{server} took nothing for {limit} s"))), Close::abnormal())
+            ended(Some(reason("write-timeout", format!("{server} took nothing for {limit} s"))), Closed::abnormal())
         }
         Over::Failed(error) => {
             if let Some(code) = farewell(&error) {
                 say(&mut socket, code, target.timeouts.close.min(FAREWELL)).await;
             }
-            ended(Some(failure(&server, &error)), Close::abnormal())
+            ended(Some(failure(&server, &error)), Closed::abnormal())
         }
     }
 }
 
-fn closed(server: &str, close: &Close) -> Reason {
+fn closed(server: &str, close: &Closed) -> Reason {
     let said = if close.reason.is_empty() { String::new() } else { format!(": {}", close.reason) };
     let message = format!("{server} closed the connection with {}{said}", close.code);
     Reason { close_code: Some(close.code), hint: hint::of_close_reason(&close.reason), ..reason("closed", message) }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Body, Close, End, Happened, Outgoing, Target, Timeouts, run};
+use super::{Body, Closed, End, Happened, Outgoing, Target, Timeouts, run};
 use crate::wire::Hint;
 
 /// The longest message that a test's server may send.
@@ -176,8 +176,8 @@ fn check_failed(end: &End, code: &str, parts: &[&str]) {
     assert_eq!(end.close, closed_with(1006, "", false));
 }
 
-fn closed_with(code: u16, reason: &str, clean: bool) -> Close {
-    Close { code, reason: reason.into(), clean }
+fn closed_with(code: u16, reason: &str, clean: bool) -> Closed {
+    Closed { code, reason: reason.into(), clean }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(super) enum Connection {
     /// It is made.
     Open(Box<Live>),
     /// The next attempt has its time.
-    Waiting { until: Duration, retry_at: u64, reason: Reason },
+    Waiting { until: Duration, reason: Reason },
     /// No attempt will be made by itself.
     Parked { reason: Reason },
 }
@@ -37,6 +37,8 @@ pub(super) struct Live {
     pub(super) since_ms: u64,
     /// When the server was last heard.
     pub(super) heard: Duration,
+    /// When a ping was last given up that had no answer: until the next one, nothing is asked.
+    given_up: Duration,
     nonce: [u8; 4],
     ping: Option<Ping>,
     /// Whether this server answers pings: unknown until it once does or its time is over.
@@ -95,6 +97,7 @@ impl Session {
             let wait = self.may_dial_at().saturating_sub(now.elapsed);
             return self.wait(wait, Reason::new("attempt-budget", message.into()), now);
         }
+        self.blank = false;
         self.retry.spend(&self.settings.reconnect, now.elapsed);
         self.attempts += 1;
         self.last_attempt = now.elapsed;
@@ -107,6 +110,13 @@ impl Session {
             protocols: self.protocols.clone(),
             max_message: self.settings.inbox.max_message_bytes,
         });
+    }
+
+    /// What was not allowed may be so by now: a file changed.
+    pub(super) fn ask_again(&mut self, now: Now) {
+        if matches!(&self.connection, Connection::Parked { reason } if reason.code == "not-allowed") {
+            self.dial(now);
+        }
     }
 
     /// When the budget of attempts allows the next one.
@@ -135,6 +145,7 @@ impl Session {
             since: now.elapsed,
             since_ms: now.unix_ms,
             heard: now.elapsed,
+            given_up: now.elapsed,
             nonce: self.rng.u32(..).to_be_bytes(),
             ping: None,
             answers: self.answers_pings.then_some(true),
@@ -185,10 +196,8 @@ impl Session {
     /// The next attempt comes after `delay`, or later if the budget does not allow it by then.
     fn wait(&mut self, delay: Duration, reason: Reason, now: Now) {
         let until = (now.elapsed + delay).max(self.may_dial_at());
-        let wait = u64::try_from((until - now.elapsed).as_millis()).unwrap_or(u64::MAX);
-        let retry_at = now.unix_ms.saturating_add(wait);
         let reason = Reason { retryable: true, ..reason };
-        self.set_connection(Connection::Waiting { until, retry_at, reason }, now);
+        self.set_connection(Connection::Waiting { until, reason }, now);
     }
 
     /// Ends the connection, or the attempt, or the waiting for one.
@@ -209,7 +218,7 @@ impl Session {
             self.outbox.connection_lost();
         }
         if let Some(settings) = self.next_settings.take() {
-            self.apply(*settings);
+            self.apply(*settings, now);
         }
     }
 
@@ -243,15 +252,14 @@ impl Session {
                 self.ping(number, Some(suspicion), now);
             }
             // The network may be back, and with it the way to the server. One attempt costs nobody anything.
-            Connection::Waiting { until, retry_at, reason }
+            Connection::Waiting { until, reason }
                 if verdict(reason) == Verdict::Soon && matches!(suspicion, Suspicion::NetworkChange) =>
             {
                 let canary = CANARY.mul_f64(self.rng.f64());
                 let sooner = (now.elapsed + canary).max(self.retry.allowed_at(&self.settings.reconnect));
                 if sooner < *until {
-                    let saved = u64::try_from((*until - sooner).as_millis()).unwrap_or(u64::MAX);
-                    (*until, *retry_at) = (sooner, retry_at.saturating_sub(saved));
-                    self.tell_state();
+                    *until = sooner;
+                    self.tell_state(now);
                 }
             }
             _ => {}
@@ -261,11 +269,11 @@ impl Session {
     fn set_connection(&mut self, connection: Connection, now: Now) {
         self.connection = connection;
         self.since = now.unix_ms;
-        self.tell_state();
+        self.tell_state(now);
     }
 
-    fn tell_state(&mut self) {
-        let report = self.report();
+    fn tell_state(&mut self, now: Now) {
+        let report = self.report(now);
         for &port in &self.ports {
             let event = Event::State { session: Arc::clone(&self.name), state: Box::new(report.clone()) };
             self.actions.push_back(Action::ToExtension { port, event });
@@ -343,9 +351,12 @@ impl Session {
         }
     }
 
-    pub(super) fn report(&self) -> StateReport {
+    pub(super) fn report(&self, now: Now) -> StateReport {
         let (retry_at, reason) = match &self.connection {
-            Connection::Waiting { retry_at, reason, .. } => (Some(*retry_at), Some(reason.clone())),
+            Connection::Waiting { until, reason } => {
+                let wait = u64::try_from(until.saturating_sub(now.elapsed).as_millis()).unwrap_or(u64::MAX);
+                (Some(now.unix_ms.saturating_add(wait)), Some(reason.clone()))
+            }
             Connection::Parked { reason } => (None, Some(reason.clone())),
             _ => (None, None),
         };
@@ -464,7 +475,7 @@ impl Session {
         // It lives, or it never answers pings and is not to be dropped for that alone. The pong may still be due behind
         // a long message.
         live.ping = None;
-        live.heard = now.elapsed;
+        live.given_up = now.elapsed;
         live.answers = live.answers.or(Some(false));
         self.confirm(now);
         self.send_receipts();
@@ -541,7 +552,7 @@ impl Live {
         Some(match &self.ping {
             Some(Ping { sent, suspicion: Some(_), .. }) => *sent + PROOF.min(heartbeat.timeout),
             Some(Ping { sent, .. }) => *sent + heartbeat.timeout,
-            None => self.heard + heartbeat.interval,
+            None => self.heard.max(self.given_up) + heartbeat.interval,
         })
     }
 }

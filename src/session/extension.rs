@@ -5,10 +5,10 @@
 
 use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
-use super::outbox::Queued;
+use super::outbox::{NoRoom, Queued};
 use super::*;
 use crate::wire::event::Opened;
-use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, WINDOW};
+use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
 
 /// The least time between two attempts that an extension asks for.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -27,9 +27,10 @@ impl Session {
             return self.tell(port, problem, reference);
         }
         self.blank = false;
-        let mut changed = settings.is_some();
+        let mut changed = false;
         if let Some(settings) = settings {
-            self.configure(settings);
+            changed |= *settings != *self.next_settings.as_deref().unwrap_or(&self.settings);
+            self.configure(settings, now);
         }
         if let Some(url) = url {
             changed |= self.url != url;
@@ -72,7 +73,7 @@ impl Session {
             self.retry.start_anew();
             self.dial(now);
         } else {
-            let state = Box::new(self.report());
+            let state = Box::new(self.report(now));
             let event = Event::State { session: Arc::clone(&self.name), state };
             self.actions.push_back(Action::ToExtension { port, event });
         }
@@ -80,7 +81,6 @@ impl Session {
             self.outbox.report_to(port, &open.consumer);
             self.send_receipts();
         }
-        self.deliver(now);
     }
 
     /// Why a port may not open the session so.
@@ -123,20 +123,14 @@ impl Session {
         let body = send.body.clone();
         match self.outbox.push(now.elapsed, port, consumer, send) {
             Queued::New(number) => {
+                self.blank = false;
                 if self.mode == Mode::Durable {
                     self.actions.push_back(Action::Persist { number, body });
                 }
                 self.write_queue(now);
             }
             Queued::Repeated | Queued::Full { told: true } => {}
-            Queued::Full { told: false } => {
-                let message = format!(
-                    "the queue of session `{}` towards the server is full; the message was not taken. Send it again when \
-                     the session is connected and the queue shorter",
-                    self.name
-                );
-                self.tell(port, Problem::new(Code::QueueFull, message), reference);
-            }
+            Queued::Full { told: false } => self.tell_queue_full(port, reference),
         }
         self.send_receipts();
     }
@@ -150,15 +144,8 @@ impl Session {
         now: Now,
     ) {
         let Some(body) = self.subscription_body(port, payload, &reference) else { return };
-        if self.outbox.subscribe(key, body, self.is_connected()) {
-            return self.write_queue(now);
-        }
-        let message = format!(
-            "session `{}` has {MAX_SUBSCRIPTIONS} subscriptions, or they are larger than its queue; send `unsubscribe` for \
-             what is not needed any more",
-            self.name
-        );
-        self.tell(port, Problem::new(Code::TooManySubscriptions, message), reference);
+        let taken = self.outbox.subscribe(key, body, self.is_connected());
+        self.subscriptions_changed(taken, port, reference, now);
     }
 
     pub(super) fn handle_unsubscribe(
@@ -170,8 +157,26 @@ impl Session {
         now: Now,
     ) {
         let Some(body) = self.subscription_body(port, payload, &reference) else { return };
-        self.outbox.unsubscribe(key, body, self.is_connected());
-        self.write_queue(now);
+        let taken = self.outbox.unsubscribe(key, body, self.is_connected());
+        self.subscriptions_changed(taken, port, reference, now);
+    }
+
+    fn subscriptions_changed(&mut self, taken: Result<(), NoRoom>, port: PortId, reference: Option<String>, now: Now) {
+        match taken {
+            Ok(()) => {
+                self.blank &= self.outbox.subscriptions().len() == 0;
+                self.write_queue(now);
+            }
+            Err(NoRoom::Full) => self.tell_queue_full(port, reference),
+            Err(NoRoom::TooMany) => {
+                let message = format!(
+                    "session `{}` has {MAX_SUBSCRIPTIONS} subscriptions, or they are larger than its queue; send \
+                     `unsubscribe` for what is not needed any more",
+                    self.name
+                );
+                self.tell(port, Problem::new(Code::TooManySubscriptions, message), reference);
+            }
+        }
     }
 
     /// What a subscription of this port is to send; if there is nothing, the port is told.
@@ -187,29 +192,19 @@ impl Session {
         payload
     }
 
-    pub(super) fn handle_ack(
-        &mut self,
-        port: PortId,
-        seq: u64,
-        epoch: Option<&str>,
-        reference: Option<String>,
-        now: Now,
-    ) {
+    pub(super) fn handle_ack(&mut self, port: PortId, seq: u64, epoch: Option<&str>, reference: Option<String>) {
         if self.inbox.consumer_of(port).is_none() {
             return self.tell_no_place(port, reference);
         }
         if epoch.is_some_and(|epoch| epoch != &*self.epoch) {
             return;
         }
-        match self.inbox.acknowledge(port, seq) {
-            Ok(()) => self.deliver(now),
-            Err(ahead) => {
-                let message = format!(
-                    "`seq` {seq} is above {}, the highest that was delivered to this port; acknowledge only what has come",
-                    ahead.delivered
-                );
-                self.tell(port, Problem::new(Code::AckAhead, message), reference);
-            }
+        if let Err(ahead) = self.inbox.acknowledge(port, seq) {
+            let message = format!(
+                "`seq` {seq} is above {}, the highest that was delivered to this port; acknowledge only what has come",
+                ahead.delivered
+            );
+            self.tell(port, Problem::new(Code::AckAhead, message), reference);
         }
     }
 
@@ -247,14 +242,14 @@ impl Session {
 
     /// All that can go out now.
     pub(super) fn deliver(&mut self, now: Now) {
-        let Self { inbox, actions, name, token, .. } = self;
-        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *token)));
+        let Self { inbox, actions, name, number, .. } = self;
+        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
     }
 
     /// What has just been appended, to those who only watch, and all that can go out now.
     pub(super) fn deliver_newest(&mut self, now: Now) {
-        let Self { inbox, actions, name, token, .. } = self;
-        inbox.show(|delivery| actions.push_back(delivery.action(name, *token)));
+        let Self { inbox, actions, name, number, .. } = self;
+        inbox.show(|delivery| actions.push_back(delivery.action(name, *number)));
         self.deliver(now);
     }
 
@@ -303,6 +298,15 @@ impl Session {
         self.actions.push_back(Action::ToExtension { port, event });
     }
 
+    fn tell_queue_full(&mut self, port: PortId, reference: Option<String>) {
+        let message = format!(
+            "the queue of session `{}` towards the server is full; the message was not taken. Send it again when the \
+             session is connected and the queue shorter",
+            self.name
+        );
+        self.tell(port, Problem::new(Code::QueueFull, message), reference);
+    }
+
     /// The port asked for what only a consumer's port can have.
     fn tell_no_place(&mut self, port: PortId, reference: Option<String>) {
         let name = &self.name;
@@ -318,9 +322,10 @@ impl Session {
 }
 
 impl Delivery {
-    fn action(self, session: &Arc<str>, token: u64) -> Action {
-        let Self { port, seq, at, content, replay, auto } = self;
-        let (session, token) = (Arc::clone(session), auto.then_some(token));
+    fn action(self, session: &Arc<str>, number: u64) -> Action {
+        let Self { port, seq, at, content, replay, attachment } = self;
+        let token = attachment.map(|attachment| Token { session: number, attachment, seq });
+        let session = Arc::clone(session);
         let event = match content {
             Content::Message(body) => Event::Message { session, seq, at, body, replay, token },
             Content::Gap(gap) => Event::Gap { session, seq, gap, replay, token },

@@ -21,9 +21,7 @@ pub(super) struct Figures {
 }
 
 impl Session {
-    /// The figures of this session, as `status` gives them.
-    #[must_use]
-    pub fn status(&self, now: Now) -> serde_json::Value {
+    pub(super) fn figures(&self, now: Now) -> serde_json::Value {
         let live = match &self.connection {
             Connection::Open(live) => Some(live),
             _ => None,
@@ -31,7 +29,7 @@ impl Session {
         let (inbox_messages, inbox_bytes) = self.inbox.kept();
         let (outbox_messages, outbox_bytes) = self.outbox.kept();
         let figures = &self.figures;
-        let report = self.report();
+        let report = self.report(now);
         let consumers: Vec<_> = self
             .inbox
             .consumers()
@@ -77,8 +75,8 @@ impl Session {
         })
     }
 
-    /// 0 to 100: connected 100, on the way 40, otherwise 0; 20 less each for a round trip over a second, a window that
-    /// is full for too long, and a ping that waits for its answer longer than it should.
+    /// 0 to 100: connected 100, on the way 40, otherwise 0; 20 less each for a round trip over a second, a server that does
+    /// not answer pings, and a window that is full for too long.
     fn health(&self) -> u32 {
         let live = match &self.connection {
             Connection::Open(live) => live,
@@ -92,6 +90,6 @@ impl Session {
 }
 
 /// A URL as it may be shown: without user information and query, which may hold secrets.
-fn shown(url: &Url) -> String {
+pub(super) fn shown(url: &Url) -> String {
     format!("{}{}", server_of(url), url.path())
 }

@@ -72,10 +72,13 @@ enum Presence {
 #[derive(Debug)]
 struct Reader {
     port: PortId,
+    attachment: u64,
     acknowledge: Acknowledge,
     as_text: bool,
     /// Everything up to this number has been given to the port.
     delivered: u64,
+    /// The same, with what gave way behind it, which cannot be acknowledged.
+    passed: u64,
     /// The port is still to be told that its place was in another epoch.
     other_epoch: bool,
     /// The head when the port came: what is not above it is replay.
@@ -91,6 +94,7 @@ struct Reader {
 #[derive(Debug)]
 struct Observer {
     port: PortId,
+    attachment: u64,
     as_text: bool,
     flight: Flight,
     /// What it could not take, not told yet.
@@ -135,8 +139,8 @@ pub(super) struct Delivery {
     pub(super) at: u64,
     pub(super) content: Content,
     pub(super) replay: bool,
-    /// It counts as acknowledged when it is written to the port.
-    pub(super) auto: bool,
+    /// It counts as acknowledged when it is written to the port, for this attachment.
+    pub(super) attachment: Option<u64>,
 }
 
 /// Why an acknowledgement was not taken.
@@ -158,6 +162,8 @@ pub(super) struct Inbox {
     floor: u64,
     consumers: Vec<Consumer>,
     observers: Vec<Observer>,
+    /// How often a port was attached: what was delivered before that is on its way still may be written later.
+    attachments: u64,
     /// The newest message for each key of `inbox.collapse`.
     newest: HashMap<Box<str>, u64>,
     collapsed: u64,
@@ -175,6 +181,7 @@ impl Inbox {
             floor: 0,
             consumers: Vec::new(),
             observers: Vec::new(),
+            attachments: 0,
             newest: HashMap::new(),
             collapsed: 0,
         }
@@ -192,17 +199,23 @@ impl Inbox {
     /// Everything is gone, and numbers begin anew; the ports that read stay.
     pub(super) fn clear(&mut self) {
         let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
-        let Self { mut consumers, mut observers, .. } = std::mem::replace(self, fresh);
+        let Self { mut consumers, mut observers, attachments, .. } = std::mem::replace(self, fresh);
+        self.attachments = attachments;
         consumers.retain_mut(|consumer| {
             consumer.acked = 0;
             let Presence::Here(reader) = &mut consumer.presence else { return false };
-            *reader = Reader::new(reader.port, reader.manner(), 0, 0);
+            *reader = Reader::new(reader.port, self.next_attachment(), reader.manner(), 0, 0);
             true
         });
         for observer in &mut observers {
-            (observer.flight, observer.missed) = (Flight::default(), None);
+            *observer = Observer::new(observer.port, self.next_attachment(), observer.as_text);
         }
         (self.consumers, self.observers) = (consumers, observers);
+    }
+
+    fn next_attachment(&mut self) -> u64 {
+        self.attachments += 1;
+        self.attachments
     }
 
     pub(super) fn head(&self) -> u64 {
@@ -286,7 +299,7 @@ impl Inbox {
             return;
         };
         let index = self.index_behind(older.saturating_sub(1));
-        let in_flight = self.readers().any(|reader| reader.delivered >= older);
+        let in_flight = self.readers().any(|reader| reader.flight.contains(older));
         let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.seq == older && !in_flight) else { return };
         if !matches!(entry.kept, Kept::Message(_)) {
             return;
@@ -295,6 +308,7 @@ impl Inbox {
         entry.kept = Kept::Collapsed;
         self.holes += 1;
         self.collapsed += 1;
+        self.drop_leading_holes();
         if self.holes > 1024 && self.holes > self.entries.len() / 2 {
             self.entries.retain(|entry| !matches!(entry.kept, Kept::Collapsed));
             self.holes = 0;
@@ -322,14 +336,27 @@ impl Inbox {
         let (mut seq, mut at, mut came) = (0, 0, Duration::ZERO);
         for entry in self.entries.drain(..dropped) {
             self.bytes -= entry.bytes();
-            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
             gap.take_in(&entry);
             (seq, at, came) = (entry.seq, entry.at, entry.came);
         }
         let entry = Entry { seq, at, came, kept: Kept::Gap(gap) };
         self.bytes += entry.bytes();
         self.entries.push_front(entry);
+        self.drop_leading_holes();
         true
+    }
+
+    /// What gave way to newer messages is no loss: nothing of it goes into a gap.
+    fn drop_leading_holes(&mut self) {
+        loop {
+            // Whatever goes may have stood before a gap.
+            let index = usize::from(self.begins_with_gap());
+            if !self.entries.get(index).is_some_and(|entry| matches!(entry.kept, Kept::Collapsed)) {
+                return;
+            }
+            self.entries.remove(index);
+            self.holes -= 1;
+        }
     }
 
     fn begins_with_gap(&self) -> bool {
@@ -377,8 +404,8 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.bytes -= entry.bytes();
-            self.holes -= usize::from(matches!(entry.kept, Kept::Collapsed));
             self.floor = entry.seq;
+            self.drop_leading_holes();
         }
     }
 
@@ -397,7 +424,8 @@ impl Inbox {
     /// `port` watches from now on.
     pub(super) fn observe(&mut self, port: PortId, as_text: bool, now: Duration) {
         self.detach(port, now);
-        self.observers.push(Observer { port, as_text, flight: Flight::default(), missed: None });
+        let attachment = self.next_attachment();
+        self.observers.push(Observer::new(port, attachment, as_text));
     }
 
     /// `port` reads for the consumer `name` from now on, behind `after` if that is of this `epoch`, else from its place.
@@ -412,6 +440,7 @@ impl Inbox {
         now: Duration,
     ) -> Place {
         self.detach(port, now);
+        let attachment = self.next_attachment();
         let (head, floor) = (self.head, self.floor);
         let other_epoch = after.is_some_and(|after| after.epoch != epoch);
         let after = after.filter(|after| after.epoch == epoch && after.seq <= head).map(|after| after.seq);
@@ -428,7 +457,7 @@ impl Inbox {
         });
         let consumer = &mut self.consumers[index];
         let begin = if other_epoch { floor } else { after.unwrap_or(consumer.acked) };
-        let reader = Reader { other_epoch, ..Reader::new(port, manner, begin, head) };
+        let reader = Reader { other_epoch, ..Reader::new(port, attachment, manner, begin, head) };
         let told = u64::from(other_epoch) + u64::from(begin < floor);
         let superseded = match std::mem::replace(&mut consumer.presence, Presence::Here(reader)) {
             Presence::Here(older) => Some(older.port),
@@ -508,16 +537,18 @@ impl Inbox {
         Ok(())
     }
 
-    /// What was delivered to `port` under `seq` is written to the browser, which acknowledges it for a port that asked
-    /// for that, or watches. Returns whether anything changed: the message may be from before the port opened anew, or
-    /// left.
-    pub(super) fn written(&mut self, port: PortId, seq: u64) -> bool {
-        if let Some(observer) = self.observers.iter_mut().find(|observer| observer.port == port) {
-            return observer.flight.land(seq) && observer.missed.is_some();
+    /// What was delivered for this attachment under `seq` is written to the browser, which acknowledges it for a port
+    /// that asked for that, or watches. The port may have left since, or opened anew; then it means nothing.
+    pub(super) fn written(&mut self, attachment: u64, seq: u64) {
+        if let Some(observer) = self.observers.iter_mut().find(|observer| observer.attachment == attachment) {
+            observer.flight.land(seq);
         }
-        let reads =
-            |reader: &Reader| reader.port == port && reader.acknowledge == Acknowledge::Auto && seq <= reader.delivered;
-        self.readers().any(reads) && self.acknowledge(port, seq).is_ok()
+        let auto = |reader: &&Reader| reader.attachment == attachment && reader.acknowledge == Acknowledge::Auto;
+        let port = self.readers().find(auto).map(|reader| reader.port);
+        if let Some(port) = port {
+            // It was delivered, so it cannot be ahead.
+            let _ = self.acknowledge(port, seq);
+        }
     }
 
     /// Everything that may go out now, to `deliver`.
@@ -597,12 +628,14 @@ impl Consumer {
 }
 
 impl Reader {
-    fn new(port: PortId, manner: Manner, delivered: u64, head: u64) -> Self {
+    fn new(port: PortId, attachment: u64, manner: Manner, delivered: u64, head: u64) -> Self {
         Self {
             port,
+            attachment,
             acknowledge: manner.acknowledge,
             as_text: manner.as_text,
             delivered,
+            passed: delivered,
             other_epoch: false,
             replay_to: head,
             flight: Flight::default(),
@@ -625,10 +658,10 @@ impl Reader {
         deliver: &mut impl FnMut(Delivery),
     ) {
         let mut blocked = !self.tell_missing(floor, deliver);
-        if !blocked && self.delivered < head {
-            for entry in entries.range(index_behind(entries, self.delivered)..) {
+        if !blocked && self.passed < head {
+            for entry in entries.range(index_behind(entries, self.passed)..) {
                 let Some(content) = entry.content_for(self.as_text, self.delivered) else {
-                    self.delivered = entry.seq;
+                    self.passed = entry.seq;
                     continue;
                 };
                 let bytes = match (&content, self.measured) {
@@ -674,14 +707,14 @@ impl Reader {
 
     fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
         self.flight.start(seq, bytes);
-        self.delivered = seq;
+        (self.delivered, self.passed) = (seq, seq);
         deliver(Delivery {
             port: self.port,
             seq,
             at,
             content,
             replay: seq <= self.replay_to,
-            auto: self.acknowledge == Acknowledge::Auto,
+            attachment: (self.acknowledge == Acknowledge::Auto).then_some(self.attachment),
         });
     }
 
@@ -694,6 +727,10 @@ impl Reader {
 }
 
 impl Observer {
+    fn new(port: PortId, attachment: u64, as_text: bool) -> Self {
+        Self { port, attachment, as_text, flight: Flight::default(), missed: None }
+    }
+
     fn show(&mut self, session: &str, entry: &Entry, deliver: &mut impl FnMut(Delivery)) {
         let Some(content) = entry.content_for(self.as_text, 0) else { return };
         let bytes = entry.message_bytes(session, &content);
@@ -717,7 +754,7 @@ impl Observer {
 
     fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
         self.flight.start(seq, bytes);
-        deliver(Delivery { port: self.port, seq, at, content, replay: false, auto: true });
+        deliver(Delivery { port: self.port, seq, at, content, replay: false, attachment: Some(self.attachment) });
     }
 }
 
@@ -725,6 +762,10 @@ impl Flight {
     fn start(&mut self, seq: u64, bytes: usize) {
         self.messages.push_back((seq, bytes));
         self.bytes += bytes;
+    }
+
+    fn contains(&self, seq: u64) -> bool {
+        self.messages.binary_search_by_key(&seq, |(number, _)| *number).is_ok()
     }
 
     /// Everything up to `seq` has arrived; returns whether anything was on its way.

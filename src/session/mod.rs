@@ -1,10 +1,10 @@
 //! The session: the durable conversation of one extension with one server, as a state machine without I/O.
 //!
 //! Owns: what is sent to whom and when, when to connect, what a loss means, what is kept until it is acknowledged.
-//! Does not own: sockets, files, clocks and randomness. It is told what happened ([`Session::handle`]) and what time it
-//! is, and says what is to be done ([`Session::poll_action`]) and when it wants to be woken
-//! ([`Session::poll_timeout`], [`Session::handle_timeout`]). After each call of a `handle…` method all actions must be
-//! taken before the next one.
+//! Does not own: sockets, files, clocks and randomness. It is told what happened ([`Conversation::handle`]) and what time
+//! it is, and says what is to be done ([`Conversation::poll_action`]) and when it wants to be woken
+//! ([`Conversation::poll_timeout`], [`Conversation::handle_timeout`]). After each call of a `handle…` method all actions
+//! must be taken before the next one.
 //!
 //! Nothing that comes in can be an error that a driver might drop: bad input becomes an action that tells the port.
 //! Each connection has an attempt number; what an older attempt reports is ignored.
@@ -13,10 +13,13 @@
 //! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
 //! became of it, `retry` when the next attempt comes, `pattern` looks into messages · `figures`, what others see. What a
 //! promise depends on goes out as [`Action::Persist`] and the promise is made when [`Input::Persisted`] comes back.
+//!
+//! Beside it stands `direct`, which speaks the same vocabulary and promises nothing: a plain WebSocket of one port.
 
 #![deny(clippy::disallowed_methods)]
 
 mod connection;
+mod direct;
 mod extension;
 mod figures;
 mod inbox;
@@ -26,17 +29,19 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
+pub use direct::Direct;
 pub use retry::{ENDINGS, Ending, Sign, Verdict, verdict};
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::settings::Settings;
-use crate::wire::event::{Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send};
+use crate::wire::event::{Closed, Event, Problem, Reason};
+use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Token};
 use connection::{Connection, Suspicion};
 use figures::Figures;
 use inbox::Inbox;
@@ -63,10 +68,10 @@ pub struct PortId(pub u64);
 #[derive(Debug, Clone)]
 pub struct Birth {
     /// The driver's number for the session; goes out with what counts as acknowledged when it is written.
-    pub token: u64,
+    pub number: u64,
     /// Its name.
     pub name: Arc<str>,
-    /// Durable or memory.
+    /// What kind it is.
     pub mode: Mode,
     /// Its server.
     pub url: Url,
@@ -139,12 +144,10 @@ pub enum Input {
         /// The `ref` of the request.
         reference: Option<String>,
     },
-    /// The message with the token is written to the browser.
+    /// What carried the token is written to the browser.
     Written {
-        /// Which port.
-        port: PortId,
-        /// Its number.
-        seq: u64,
+        /// The token.
+        token: Token,
     },
     /// Somebody wants a connection now.
     Reconnect {
@@ -157,6 +160,10 @@ pub enum Input {
     Close {
         /// Everything that is kept is to be deleted too.
         forget: bool,
+        /// Direct mode: the close code to send.
+        code: Option<u16>,
+        /// Direct mode: the reason to send.
+        reason: Option<String>,
     },
     /// A port leaves, or is gone.
     Detach {
@@ -177,10 +184,14 @@ pub enum Input {
         /// The message.
         body: Body,
     },
-    /// Everything that was to be sent so far is in the hands of the system.
+    /// What was to be sent is in the hands of the system.
     Flushed {
         /// On which connection.
         attempt: u64,
+        /// Bytes of all messages of the connection of which that is true.
+        bytes: u64,
+        /// Nothing waits any more.
+        all: bool,
     },
     /// The server answered a ping.
     Pong {
@@ -201,6 +212,13 @@ pub enum Input {
         /// Why.
         reason: Reason,
     },
+    /// Nothing more comes of the connection, or of the attempt to make it, whoever ended it.
+    Over {
+        /// Which one.
+        attempt: u64,
+        /// How a browser would tell it.
+        close: Closed,
+    },
     /// The machine slept and is awake again.
     Woke,
     /// The machine's addresses changed.
@@ -215,7 +233,7 @@ pub enum Input {
 /// Something to be done.
 #[derive(Debug)]
 pub enum Action {
-    /// Connect; answered by [`Input::Connected`] or [`Input::Lost`].
+    /// Connect; answered by [`Input::Connected`] or [`Input::Lost`], and in the end by [`Input::Over`].
     Connect {
         /// The number of this connection.
         attempt: u64,
@@ -234,6 +252,15 @@ pub enum Action {
         code: u16,
         /// Why, for the log and the server.
         reason: &'static str,
+    },
+    /// Close the connection, or end the attempt to make it, when everything is sent that was to be sent.
+    Finish {
+        /// Which one.
+        attempt: u64,
+        /// Close code to send; with 1005 the close frame has none.
+        code: u16,
+        /// What the close frame is to say.
+        reason: String,
     },
     /// Send a message to the server.
     ToServer {
@@ -277,7 +304,43 @@ pub enum Action {
     Forgotten,
 }
 
-/// Which deadline [`Session::poll_timeout`] names.
+/// What a driver does with a conversation, whatever its mode is.
+pub trait Conversation: fmt::Debug {
+    /// Something happened.
+    fn handle(&mut self, input: Input, now: Now);
+
+    /// The next thing to be done.
+    fn poll_action(&mut self) -> Option<Action>;
+
+    /// When [`Conversation::handle_timeout`] wants to be called, and what for.
+    fn poll_timeout(&self) -> Option<(Duration, Timer)>;
+
+    /// The time that [`Conversation::poll_timeout`] named has come, or another one.
+    fn handle_timeout(&mut self, now: Now);
+
+    /// The server.
+    fn url(&self) -> &Url;
+
+    /// Whether `port` has it open.
+    fn is_attached(&self, port: PortId) -> bool;
+
+    /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
+    fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool;
+
+    /// Whether the daemon must stay for it.
+    fn is_needed(&self) -> bool;
+
+    /// Whether nothing is kept of it, not even its server.
+    fn is_blank(&self) -> bool;
+
+    /// Whether nobody would miss it: the driver may drop it.
+    fn is_void(&self) -> bool;
+
+    /// Its figures, as `status` gives them.
+    fn status(&self, now: Now) -> serde_json::Value;
+}
+
+/// Which deadline [`Conversation::poll_timeout`] names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// The next attempt to connect.
@@ -297,7 +360,7 @@ pub enum Timer {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    token: u64,
+    number: u64,
     name: Arc<str>,
     mode: Mode,
     url: Url,
@@ -326,7 +389,7 @@ pub struct Session {
     ports: Vec<PortId>,
     /// When the last port left.
     deserted: Option<Duration>,
-    /// Nothing is kept yet, or any more: it has not been opened since it was made or forgotten.
+    /// Nothing is kept yet, or any more: since it was made or forgotten, nobody has opened it, connected or sent anything.
     blank: bool,
     figures: Figures,
     actions: VecDeque<Action>,
@@ -336,10 +399,10 @@ impl Session {
     /// A new session, not yet connected; its first input should be an [`Input::Open`].
     #[must_use]
     pub fn new(birth: Birth, now: Now) -> Self {
-        let Birth { token, name, mode, url, settings, seed } = birth;
+        let Birth { number, name, mode, url, settings, seed } = birth;
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
-            token,
+            number,
             inbox: Inbox::new(Arc::clone(&name), settings.inbox.clone()),
             outbox: Outbox::new(settings.queue.clone()),
             name,
@@ -366,48 +429,42 @@ impl Session {
             actions: VecDeque::new(),
         }
     }
+}
 
-    /// The server of this session.
-    #[must_use]
-    pub fn url(&self) -> &Url {
+impl Conversation for Session {
+    fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
-    #[must_use]
-    pub fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {
+    fn is_attached(&self, port: PortId) -> bool {
+        self.ports.contains(&port)
+    }
+
+    fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {
         self.refusal(port, open, url).is_none()
     }
 
-    /// Whether the daemon must stay for this session: a port is attached, or one may come back for what is kept.
-    #[must_use]
-    pub fn is_needed(&self) -> bool {
+    /// A port is attached, or one may come back for what is kept.
+    fn is_needed(&self) -> bool {
         !self.ports.is_empty()
             || !matches!(self.connection, Connection::Closed)
             || !self.outbox.is_empty()
             || self.inbox.has_messages()
     }
 
-    /// Whether nothing is kept of this session, not even its server: it was forgotten, and not opened since.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
+    fn is_blank(&self) -> bool {
         self.blank
     }
 
-    /// Whether nobody would miss this session: the driver may drop it.
-    #[must_use]
-    pub fn is_void(&self) -> bool {
+    fn is_void(&self) -> bool {
         self.blank && self.ports.is_empty()
     }
 
-    /// The next thing to be done.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called, and what for.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Duration, Timer)> {
+    fn poll_timeout(&self) -> Option<(Duration, Timer)> {
         [
             self.connection_due(),
             self.outbox.expires_at().map(|at| (at, Timer::Expiry)),
@@ -420,8 +477,7 @@ impl Session {
         .min()
     }
 
-    /// The time that [`Session::poll_timeout`] named has come, or another one.
-    pub fn handle_timeout(&mut self, now: Now) {
+    fn handle_timeout(&mut self, now: Now) {
         self.debug_assert_drained();
         if self.deserted_until().is_some_and(|until| until <= now.elapsed) {
             if matches!(self.connection, Connection::Closed) {
@@ -443,20 +499,15 @@ impl Session {
         self.pause_or_resume(now);
     }
 
-    /// Something happened.
-    pub fn handle(&mut self, input: Input, now: Now) {
+    fn handle(&mut self, input: Input, now: Now) {
         self.debug_assert_drained();
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
-            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference, now),
-            Input::Written { port, seq } => {
-                if self.inbox.written(port, seq) {
-                    self.deliver(now);
-                }
-            }
+            Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference),
+            Input::Written { token } => self.inbox.written(token.attachment, token.seq),
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
-            Input::Flushed { attempt } => self.handle_flushed(attempt, now),
+            Input::Flushed { attempt, all: true, .. } => self.handle_flushed(attempt, now),
             Input::Alive { attempt } => {
                 if let Some(live) = self.live(attempt) {
                     live.heard = now.elapsed;
@@ -469,7 +520,10 @@ impl Session {
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
-            Input::Configure { settings } => self.configure(settings),
+            Input::Configure { settings } => {
+                self.configure(settings, now);
+                self.ask_again(now);
+            }
             Input::Subscribe { port, key, payload, reference } => {
                 self.handle_subscribe(port, key, payload, reference, now);
             }
@@ -478,36 +532,47 @@ impl Session {
             }
             Input::Detach { port } => self.detach(port, now),
             Input::Reconnect { port, reference } => self.handle_reconnect(port, reference, now),
-            Input::Close { forget } => {
+            Input::Close { forget, .. } => {
                 self.close("closed on request", now);
                 if forget {
                     self.forget();
                 }
             }
             Input::Connected { attempt, protocol } => self.handle_connected(attempt, protocol, now),
+            // What is in the hands of the system is of no use before all is; how a browser would tell the end is for
+            // those who asked for a browser's WebSocket.
+            Input::Flushed { .. } | Input::Over { .. } => {}
             Input::Lost { attempt, reason } => self.handle_lost(attempt, reason, now),
             Input::Woke => self.distrust(Suspicion::Sleep, now),
             Input::NetworkChanged => self.distrust(Suspicion::NetworkChange, now),
         }
+        self.deliver(now);
         self.pause_or_resume(now);
     }
 
+    fn status(&self, now: Now) -> serde_json::Value {
+        self.figures(now)
+    }
+}
+
+impl Session {
     /// Each action of the last input is taken before the next one, or order is lost.
     fn debug_assert_drained(&self) {
         debug_assert!(self.actions.is_empty(), "actions were not taken: {:?}", self.actions);
     }
 
     /// Other settings hold as soon as no connection lives by the present ones.
-    fn configure(&mut self, settings: Box<Settings>) {
+    fn configure(&mut self, settings: Box<Settings>, now: Now) {
         if matches!(self.connection, Connection::Open(_)) {
             self.next_settings = Some(settings);
         } else {
-            self.apply(*settings);
+            self.apply(*settings, now);
         }
     }
 
-    fn apply(&mut self, settings: Settings) {
+    fn apply(&mut self, settings: Settings, now: Now) {
         self.next_settings = None;
+        self.retry.configure(&settings.reconnect, now.elapsed);
         self.inbox.configure(settings.inbox.clone());
         self.outbox.configure(settings.queue.clone());
         self.settings = settings;

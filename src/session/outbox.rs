@@ -64,6 +64,15 @@ pub(super) enum Queued {
     },
 }
 
+/// Why a subscription was not taken, or its end: nothing has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// There are too many, or they are too large.
+    TooMany,
+    /// The queue that it would join is full.
+    Full,
+}
+
 /// Something that is sent again on every connection, before everything else.
 #[derive(Debug)]
 struct Subscription {
@@ -175,39 +184,46 @@ impl Outbox {
 
     /// A message that belongs to the present connection only: it is never sent again, and nobody is told what became of
     /// it.
-    fn push_for_connection(&mut self, body: Body) {
+    fn push_for_connection(&mut self, body: Body) -> Result<(), NoRoom> {
+        if self.is_full(body.len()) {
+            return Err(NoRoom::Full);
+        }
         self.last_number += 1;
         self.bytes += body.len();
         self.queue.push_back(Item { number: self.last_number, body, id: None, resend: false, expires: None });
+        Ok(())
     }
 
     /// Remembers what to send on every connection; on the present one it joins the queue, unless it stands already.
-    /// Returns false if there is no room for one more.
-    pub(super) fn subscribe(&mut self, key: String, body: Body, connected: bool) -> bool {
-        match self.subscriptions.iter_mut().find(|known| known.key == key) {
-            Some(known) if known.body == body => return true,
-            Some(known) => known.body = body.clone(),
-            None => {
-                let bytes: usize = self.subscriptions.iter().map(|known| known.body.len()).sum();
-                if self.subscriptions.len() >= MAX_SUBSCRIPTIONS || bytes + body.len() > self.settings.max_bytes {
-                    return false;
-                }
-                self.subscriptions.push(Subscription { key, body: body.clone() });
-            }
+    pub(super) fn subscribe(&mut self, key: String, body: Body, connected: bool) -> Result<(), NoRoom> {
+        let index = self.subscriptions.iter().position(|known| known.key == key);
+        if index.is_some_and(|index| self.subscriptions[index].body == body) {
+            return Ok(());
+        }
+        let others = self.subscriptions.iter().filter(|known| known.key != key);
+        let bytes: usize = others.map(|known| known.body.len()).sum();
+        let too_many = index.is_none() && self.subscriptions.len() >= MAX_SUBSCRIPTIONS;
+        if too_many || bytes + body.len() > self.settings.max_bytes {
+            return Err(NoRoom::TooMany);
         }
         if connected {
-            self.push_for_connection(body);
+            self.push_for_connection(body.clone())?;
         }
-        true
+        match index {
+            Some(index) => self.subscriptions[index].body = body,
+            None => self.subscriptions.push(Subscription { key, body }),
+        }
+        Ok(())
     }
 
     /// Forgets a subscription; `body` tells the server, which only a present connection needs.
-    pub(super) fn unsubscribe(&mut self, key: &str, body: Body, connected: bool) {
-        let before = self.subscriptions.len();
-        self.subscriptions.retain(|known| known.key != key);
-        if connected && self.subscriptions.len() < before {
-            self.push_for_connection(body);
+    pub(super) fn unsubscribe(&mut self, key: &str, body: Body, connected: bool) -> Result<(), NoRoom> {
+        let Some(index) = self.subscriptions.iter().position(|known| known.key == key) else { return Ok(()) };
+        if connected {
+            self.push_for_connection(body)?;
         }
+        self.subscriptions.remove(index);
+        Ok(())
     }
 
     /// What is to be sent first on a new connection, in the order first made.
@@ -255,8 +271,11 @@ impl Outbox {
 
     /// A message was too large for the server, and the connection with it is over. The largest that the server has not
     /// confirmed must be the one, if one of these was it: it ends, and is not sent again and again. Returns its size.
+    ///
+    /// None is to blame if a subscription is as large: either that is too large itself, or it shows what is not.
     pub(super) fn refuse_largest(&mut self) -> Option<usize> {
-        let written = self.queue.range(..self.written).enumerate();
+        let harmless = self.subscriptions.iter().map(|known| known.body.len()).max().unwrap_or_default();
+        let written = self.queue.range(..self.written).enumerate().filter(|(_, item)| item.body.len() > harmless);
         let (index, _) = written.max_by_key(|(index, item)| (item.body.len(), usize::MAX - index))?;
         let item = self.queue.remove(index)?;
         self.written -= 1;

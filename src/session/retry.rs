@@ -142,6 +142,8 @@ pub(super) struct Retry {
     failures: u32,
     /// Those with [`Verdict::Thrice`] among them.
     faults: u32,
+    /// Attempts made in that time.
+    attempts: u32,
     /// When the budget of attempts will be full again: each attempt moves it by one refill.
     full_at: Duration,
 }
@@ -177,7 +179,7 @@ impl Retry {
             Verdict::Thrice if self.faults >= THRICE => {
                 return Next::Never(Some(format!("said {THRICE} times in a row")));
             }
-            _ if settings.max_attempts != 0 && self.failures >= settings.max_attempts => {
+            _ if settings.max_attempts != 0 && self.attempts >= settings.max_attempts => {
                 let attempts = settings.max_attempts;
                 return Next::Never(Some(format!("given up after {attempts} in a row (`reconnect.max_attempts`)")));
             }
@@ -203,7 +205,12 @@ impl Retry {
 
     /// Somebody changed something, or asked: what was counted counts no more. The budget does.
     pub(super) fn start_anew(&mut self) {
-        (self.failures, self.faults) = (0, 0);
+        (self.failures, self.faults, self.attempts) = (0, 0, 0);
+    }
+
+    /// From now on other settings hold. What was spent under the old ones never leaves less than an empty budget.
+    pub(super) fn configure(&mut self, settings: &settings::Reconnect, now: Duration) {
+        self.full_at = self.full_at.min(now + settings.refill * settings.burst);
     }
 
     /// When the budget allows the next attempt.
@@ -214,5 +221,6 @@ impl Retry {
     /// An attempt is made.
     pub(super) fn spend(&mut self, settings: &settings::Reconnect, now: Duration) {
         self.full_at = self.full_at.max(now) + settings.refill;
+        self.attempts = self.attempts.saturating_add(1);
     }
 }

@@ -5,6 +5,7 @@
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod direct;
 mod endings;
 mod places;
 mod queue;
@@ -31,6 +32,8 @@ struct Rig {
     ping: Option<(u64, [u8; PING_BYTES])>,
     /// Messages that are to be kept safely and are not yet.
     unpersisted: Vec<u64>,
+    /// What was delivered to a port and counts when it is written.
+    unwritten: Vec<(u64, Token)>,
     /// Whether those are kept at once.
     disk: bool,
     /// Whether the system takes what is sent at once.
@@ -49,7 +52,7 @@ impl Rig {
         let mut birth = birth();
         change(&mut birth);
         let session = Session::new(birth, now);
-        Self { session, now, ping: None, unpersisted: Vec::new(), disk: true, socket: true }
+        Self { session, now, ping: None, unpersisted: Vec::new(), unwritten: Vec::new(), disk: true, socket: true }
     }
 
     /// A session that port 1 has opened, and whose server is there.
@@ -74,12 +77,15 @@ impl Rig {
                     Action::ToServer { attempt, .. } => sent = Some(*attempt),
                     Action::Ping { attempt, payload } => self.ping = Some((*attempt, *payload)),
                     Action::Persist { number, .. } => self.unpersisted.push(*number),
+                    Action::ToExtension { port, event: Event::Message { token: Some(token), .. } } => {
+                        self.unwritten.push((port.0, *token));
+                    }
                     _ => {}
                 }
                 lines.extend(line(&action));
             }
             if let Some(attempt) = sent.filter(|_| self.socket) {
-                self.session.handle(Input::Flushed { attempt }, self.now);
+                self.session.handle(flushed(attempt), self.now);
                 continue;
             }
             if !self.disk || self.unpersisted.is_empty() {
@@ -110,8 +116,11 @@ impl Rig {
         self.input(Input::Ack { port: PortId(port), seq, epoch: None, reference: None })
     }
 
+    /// What was delivered first to `port` under `seq` is written.
     fn written(&mut self, port: u64, seq: u64) -> Vec<String> {
-        self.input(Input::Written { port: PortId(port), seq })
+        let index = self.unwritten.iter().position(|(to, token)| (*to, token.seq) == (port, seq));
+        let (_, token) = self.unwritten.remove(index.expect("it counts when it is written"));
+        self.input(Input::Written { token })
     }
 
     fn send_as(&mut self, port: u64, send: Send) -> Vec<String> {
@@ -202,7 +211,7 @@ impl Rig {
 fn birth() -> Birth {
     let place = Place { memory: false, loopback: true };
     let settings = Settings::effective([], &Limits::default(), place);
-    Birth { token: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
+    Birth { number: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
 }
 
 fn open(consumer: &str) -> Open {
@@ -236,6 +245,15 @@ fn send(text: &str) -> Send {
     }
 }
 
+/// All that was sent is in the hands of the system.
+fn flushed(attempt: u64) -> Input {
+    Input::Flushed { attempt, bytes: 0, all: true }
+}
+
+fn close(forget: bool) -> Input {
+    Input::Close { forget, code: None, reason: None }
+}
+
 fn reset() -> Reason {
     Reason::new("reset", "it broke".into())
 }
@@ -253,6 +271,7 @@ fn line(action: &Action) -> Option<String> {
     Some(match action {
         Action::Connect { attempt, url, .. } => format!("#{attempt} connect {}", url.path()),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
+        Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
         Action::Ping { attempt, .. } => format!("#{attempt} ping"),
         Action::Persist { .. } => return None,
@@ -291,9 +310,14 @@ fn shown_event(event: &Event) -> String {
             format!("{}{reason}", shown_state(state.state))
         }
         Event::Error(problem) => format!("error {}", problem.code.as_str()),
-        Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
-            unreachable!("a session does not say {event:?}")
+        Event::Opening { .. } => "opened".into(),
+        Event::Frame { body, .. } => format!("message {}", shown_body(body)),
+        Event::Sent { bytes, .. } => format!("sent {bytes}"),
+        Event::Closed { close: Closed { code, reason, clean }, .. } => {
+            let clean = if *clean { "clean" } else { "not clean" };
+            format!("closed {code} {clean} {reason}").trim_end().into()
         }
+        Event::Welcome { .. } | Event::Status { .. } => unreachable!("a session does not say {event:?}"),
     }
 }
 

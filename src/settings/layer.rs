@@ -70,6 +70,11 @@ impl Layer {
         self.0.get(path)
     }
 
+    /// The names of the settings that it says something about.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
     /// Whether all that is said can be true together.
     ///
     /// # Errors

@@ -25,6 +25,13 @@ pub enum Event {
     },
     /// The answer to `open`.
     Opened(Box<Opened>),
+    /// Direct mode: the answer to `open`. There is no stream whose place could be told.
+    Opening {
+        /// The `ref` of the request.
+        reference: Option<String>,
+        /// Name of the session.
+        session: Arc<str>,
+    },
     /// A message from the server.
     Message {
         /// Name of the session.
@@ -38,7 +45,18 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// Given back by [`Encoder::take_written`] when the message is in a frame; nothing is sent of it.
-        token: Option<u64>,
+        token: Option<Token>,
+    },
+    /// Direct mode: a message from the server, which has no number.
+    Frame {
+        /// Name of the session.
+        session: Arc<str>,
+        /// When it was read from the server, in milliseconds since 1970.
+        at: u64,
+        /// What the server sent.
+        body: Body,
+        /// Given back by [`Encoder::take_written`] when the message is in frames; nothing is sent of it.
+        token: Token,
     },
     /// Something can no longer be delivered.
     Gap {
@@ -51,7 +69,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// As in [`Event::Message`].
-        token: Option<u64>,
+        token: Option<Token>,
     },
     /// What became of messages to the server.
     Receipt {
@@ -77,6 +95,8 @@ pub enum Event {
         session: Arc<str>,
         /// Bytes of the messages so far.
         bytes: u64,
+        /// As in [`Event::Frame`].
+        token: Token,
     },
     /// Direct mode: the connection is over. Always the last.
     Closed {
@@ -94,6 +114,17 @@ pub enum Event {
     },
     /// Something went wrong.
     Error(Box<Problem>),
+}
+
+/// To whom it matters that something is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// The driver's number of the session.
+    pub session: u64,
+    /// How often a port was attached to the session by then: this one may have opened it anew since.
+    pub attachment: u64,
+    /// The number of the message or gap; in direct mode the place of its end in all that the port was given.
+    pub seq: u64,
 }
 
 /// The fields of `opened`.
@@ -174,6 +205,14 @@ pub struct Closed {
     pub reason: String,
     /// Both sides agreed.
     pub clean: bool,
+}
+
+impl Closed {
+    /// No close frame came.
+    #[must_use]
+    pub fn abnormal() -> Self {
+        Self { code: 1006, reason: String::new(), clean: false }
+    }
 }
 
 /// How far a message to the server came.
@@ -321,13 +360,21 @@ impl Event {
     pub fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Message { session, seq, at, body, replay, .. } => {
-                open_delivery(out, "message", session, *seq);
+                open_delivery(out, "message", session);
+                put_number(out, ",\"seq\":", *seq);
                 put_number(out, ",\"at\":", *at);
                 put_body(out, body);
                 out.put_slice(if *replay { b",\"replay\":true}" } else { b"}" });
             }
+            Self::Frame { session, at, body, .. } => {
+                open_delivery(out, "message", session);
+                put_number(out, ",\"at\":", *at);
+                put_body(out, body);
+                out.put_u8(b'}');
+            }
             Self::Gap { session, seq, gap, replay, .. } => {
-                open_delivery(out, "gap", session, *seq);
+                open_delivery(out, "gap", session);
+                put_number(out, ",\"seq\":", *seq);
                 put_number(out, ",\"from\":", gap.from);
                 put_json(out, b",\"reason\":", &gap.reason);
                 put_json(out, b",\"count\":", &gap.count);
@@ -346,6 +393,10 @@ impl Event {
                 put_tagged(out, "welcome", &Welcome::new(reference.as_deref(), origin));
             }
             Self::Opened(opened) => put_tagged(out, "opened", opened),
+            Self::Opening { reference, session } => {
+                let opening = Opening { reference: reference.as_deref(), session, state: State::Connecting };
+                put_tagged(out, "opened", &opening);
+            }
             Self::Receipt { session, stage, ids, reason } => {
                 put_tagged(out, "receipt", &Receipt { session, stage: *stage, ids, reason: *reason });
             }
@@ -353,7 +404,7 @@ impl Event {
             Self::Status { reference, sessions } => {
                 put_tagged(out, "status", &Status { reference: reference.as_deref(), sessions });
             }
-            Self::Sent { session, bytes } => {
+            Self::Sent { session, bytes, .. } => {
                 put_json(out, b"{\"type\":\"sent\",\"session\":", &**session);
                 put_number(out, ",\"bytes\":", *bytes);
                 out.put_u8(b'}');
@@ -363,17 +414,16 @@ impl Event {
         }
     }
 
-    /// Whether this stands in the numbered stream, and so may share a `batch`.
+    /// Whether this comes from the server, or stands for what should have, and so may share a `batch`.
     #[must_use]
     pub fn is_delivery(&self) -> bool {
-        matches!(self, Self::Message { .. } | Self::Gap { .. })
+        matches!(self, Self::Message { .. } | Self::Frame { .. } | Self::Gap { .. })
     }
 
-    fn delivered(&self) -> Option<(u64, u64)> {
+    fn delivered(&self) -> Option<Token> {
         match self {
-            Self::Message { token: Some(token), seq, .. } | Self::Gap { token: Some(token), seq, .. } => {
-                Some((*token, *seq))
-            }
+            Self::Frame { token, .. } | Self::Sent { token, .. } => Some(*token),
+            Self::Message { token, .. } | Self::Gap { token, .. } => *token,
             _ => None,
         }
     }
@@ -414,6 +464,14 @@ impl<'a> Welcome<'a> {
 }
 
 #[derive(Serialize)]
+struct Opening<'a> {
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    session: &'a str,
+    state: State,
+}
+
+#[derive(Serialize)]
 struct Receipt<'a> {
     session: &'a str,
     stage: Stage,
@@ -443,12 +501,11 @@ struct Status<'a> {
     sessions: &'a [serde_json::Value],
 }
 
-fn open_delivery(out: &mut BytesMut, kind: &str, session: &str, seq: u64) {
+fn open_delivery(out: &mut BytesMut, kind: &str, session: &str) {
     // A session's name has no character that JSON would escape, see `is_name`.
     for part in ["{\"type\":\"", kind, "\",\"session\":\"", session, "\""] {
         out.put_slice(part.as_bytes());
     }
-    put_number(out, ",\"seq\":", seq);
 }
 
 fn put_number(out: &mut BytesMut, before: &str, number: u64) {
@@ -527,7 +584,7 @@ pub struct Encoder {
     batch: bool,
     chunks: Option<Chunks>,
     chunked: u64,
-    written: Vec<(u64, u64)>,
+    written: Vec<Token>,
 }
 
 impl Encoder {
@@ -544,9 +601,10 @@ impl Encoder {
         while out.len() < enough {
             if let Some(chunks) = &mut self.chunks {
                 if chunks.write_next(out) {
-                    continue;
+                    self.written.extend(chunks.delivered);
+                    self.chunks = None;
                 }
-                self.chunks = None;
+                continue;
             }
             let Some(event) = queue.pop_front() else { return false };
             if self.batch && event.is_delivery() {
@@ -558,8 +616,8 @@ impl Encoder {
         self.chunks.is_some() || !queue.is_empty()
     }
 
-    /// The tokens of the messages that are in frames since the last call, each with its number.
-    pub fn take_written(&mut self) -> Vec<(u64, u64)> {
+    /// The tokens of what is wholly in frames since the last call.
+    pub fn take_written(&mut self) -> Vec<Token> {
         std::mem::take(&mut self.written)
     }
 
@@ -567,7 +625,7 @@ impl Encoder {
         let start = out.len();
         frame::put(out, |out| event.write(out));
         self.written.extend(event.delivered());
-        self.chunk_if_too_long(start, out);
+        self.chunk_if_too_long(start, event, out);
     }
 
     /// One frame with `first` and as many of the messages that wait behind it as it holds.
@@ -599,17 +657,19 @@ impl Encoder {
                 out.put_slice(END);
             }
         });
-        self.chunk_if_too_long(start, out);
+        self.chunk_if_too_long(start, &first, out);
     }
 
-    fn chunk_if_too_long(&mut self, start: usize, out: &mut BytesMut) {
+    fn chunk_if_too_long(&mut self, start: usize, event: &Event, out: &mut BytesMut) {
         if out.len() - start - frame::PREFIX <= frame::MAX_TO_EXTENSION {
             return;
         }
         let text = out.split_off(start + frame::PREFIX).freeze();
         out.truncate(start);
         self.chunked += 1;
-        self.chunks = Some(Chunks::new(self.chunked, text));
+        // Only with its last piece is it where it should be.
+        let delivered = self.written.pop_if(|last| event.delivered() == Some(*last));
+        self.chunks = Some(Chunks::new(self.chunked, text, delivered));
     }
 }
 
@@ -621,10 +681,12 @@ struct Chunks {
     /// Ends of the pieces in `text`.
     ends: Vec<usize>,
     next: usize,
+    /// The message's token, if it has one.
+    delivered: Option<Token>,
 }
 
 impl Chunks {
-    fn new(of: u64, text: Bytes) -> Self {
+    fn new(of: u64, text: Bytes, delivered: Option<Token>) -> Self {
         let mut ends = Vec::new();
         let (mut escaped, mut boundary) = (0, 0);
         for (index, &byte) in text.iter().enumerate() {
@@ -638,13 +700,13 @@ impl Chunks {
             }
         }
         ends.push(text.len());
-        Self { of, text, ends, next: 0 }
+        Self { of, text, ends, next: 0, delivered }
     }
 
-    /// Appends the next piece; false if there is none.
+    /// Appends the next piece. Returns whether it was the last.
     fn write_next(&mut self, out: &mut BytesMut) -> bool {
-        let Some(&end) = self.ends.get(self.next) else { return false };
         let start = self.next.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let end = self.ends[self.next];
         frame::put(out, |out| {
             put_number(out, "{\"type\":\"chunk\",\"of\":\"", self.of);
             put_number(out, "\",\"index\":", self.next as u64);
@@ -654,7 +716,7 @@ impl Chunks {
             out.put_u8(b'}');
         });
         self.next += 1;
-        true
+        self.next == self.ends.len()
     }
 }
 
@@ -663,6 +725,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    fn token(seq: u64) -> Token {
+        Token { session: 5, attachment: 1, seq }
+    }
 
     fn message(seq: u64, body: Body) -> Event {
         Event::Message { session: "s".into(), seq, at: 1_700_000_000_000, body, replay: false, token: None }
@@ -722,7 +788,7 @@ mod tests {
         };
         let (since, until) = (Some(1), Some(2));
         let gap = Gap { from: 3, reason: GapReason::Disconnected, count: None, at_most: Some(2), since, until };
-        let close = Closed { code: 1006, reason: String::new(), clean: false };
+        let close = Closed::abnormal();
         for (event, kind) in [
             (Event::Welcome { reference: Some("r".into()), origin: "o".into() }, "welcome"),
             (Event::State { session: "s".into(), state: Box::new(state) }, "state"),
@@ -732,7 +798,9 @@ mod tests {
                 "receipt",
             ),
             (Event::Status { reference: None, sessions: vec![] }, "status"),
-            (Event::Sent { session: "s".into(), bytes: 3 }, "sent"),
+            (Event::Opening { reference: Some("r".into()), session: "s".into() }, "opened"),
+            (Event::Frame { session: "s".into(), at: 1, body: Body::Text("t".into()), token: token(1) }, "message"),
+            (Event::Sent { session: "s".into(), bytes: 3, token: token(1) }, "sent"),
             (Event::Closed { session: "s".into(), close }, "closed"),
             (Problem::new(Code::AckAhead, "m").about("s").into(), "error"),
             (message(1, Body::Binary(Bytes::from_static(&[0, 255]))), "message"),
@@ -810,6 +878,41 @@ mod tests {
             seen.extend(value["messages"].as_array().unwrap().iter().map(|message| message["seq"].as_u64().unwrap()));
         }
         assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_message_counts_as_written_when_its_last_chunk_is() {
+        let mut encoder = Encoder::default();
+        let (session, body) = ("s".into(), Body::Text("x".repeat(3 << 20).into()));
+        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, token: Some(token(3)) };
+        let (mut queue, mut out) = (VecDeque::from([long]), BytesMut::new());
+        let mut calls = 0;
+        while encoder.encode(&mut queue, &mut out, 64 * 1024) {
+            assert_eq!(encoder.take_written(), []);
+            out.clear();
+            calls += 1;
+        }
+        assert!(calls > 2, "{calls}");
+        // With the bytes, not after them: nobody might ask again.
+        assert_eq!((encoder.take_written(), out.is_empty()), (vec![token(3)], false));
+    }
+
+    #[test]
+    fn messages_without_a_number_share_batches_too() {
+        let mut encoder = Encoder::default();
+        encoder.allow_batches();
+        let frame = |end| Event::Frame { session: "s".into(), at: 7, body: Body::Text("a".into()), token: token(end) };
+        let sent = |end| Event::Sent { session: "s".into(), bytes: 3, token: token(end) };
+        let text = r#"{"type":"message","session":"s","at":7,"text":"a"}"#;
+        assert_eq!(
+            frames(&mut encoder, vec![frame(1), frame(2), sent(3), frame(4)]),
+            [
+                format!(r#"{{"type":"batch","messages":[{text},{text}]}}"#),
+                r#"{"type":"sent","session":"s","bytes":3}"#.to_owned(),
+                format!(r#"{{"type":"batch","messages":[{text}]}}"#),
+            ]
+        );
+        assert_eq!(encoder.take_written(), [1, 2, 3, 4].map(token));
     }
 
     #[test]

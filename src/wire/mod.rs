@@ -11,7 +11,7 @@ pub mod frame;
 pub mod link;
 pub mod request;
 
-pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Window};
+pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Token, Window};
 pub use request::{Acknowledge, After, Mode, Open, Request, Send};
 
 use bytes::Bytes;
@@ -31,6 +31,9 @@ pub const MAX_ID: usize = 128;
 
 /// The longest reason of a close frame, in bytes (RFC 6455 5.5: 125 with the code).
 pub const MAX_CLOSE_REASON: usize = 123;
+
+/// The code of a close frame that has none (RFC 6455 7.1.5).
+pub const NO_CLOSE_CODE: u16 = 1005;
 
 /// How many sub-protocols may be offered to a server.
 pub const MAX_PROTOCOLS: usize = 32;
@@ -200,13 +203,14 @@ macro_rules! codes {
 codes! {
     InvalidMessage = "invalid-message", false, " The message is not JSON, not an object, or a field is missing or of the wrong kind.";
     UnknownType = "unknown-type", false, " This version does not know a message of that `type`.";
-    Unsupported = "unsupported", false, " The message is right, but this version does not offer what it asks for.";
+    Unsupported = "unsupported", false, " The message is right, but this version, or the mode of the session, does not offer what it asks for.";
     ProtocolUnsupported = "protocol-unsupported", false, " `hello` asked for a protocol that is not spoken.";
     TooLarge = "too-large", false, " The message is over a limit of size.";
     UnknownSession = "unknown-session", false, " This port has not opened that session.";
     TooManySessions = "too-many-sessions", false, " The limit of sessions is reached.";
     TooManyConsumers = "too-many-consumers", false, " The limit of consumers, or of observers, of a session is reached.";
     TooManySubscriptions = "too-many-subscriptions", false, " The limit of subscriptions of a session is reached.";
+    NameTaken = "name-taken", false, " This port has a session of that name already, and one of the two is in direct mode.";
     SettingOutOfBounds = "setting-out-of-bounds", false, " A setting is outside of its bounds.";
     UrlMissing = "url-missing", false, " A session that is not yet known was opened without a `url`.";
     UrlInvalid = "url-invalid", false, " The `url` is not one of a WebSocket server.";

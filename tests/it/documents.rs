@@ -83,6 +83,33 @@ fn the_protocol_lists_every_way_a_connection_can_end_and_what_follows() {
     assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
 }
 
+/// The scan is by text: whoever makes a reason writes its code as a literal.
+#[test]
+fn every_code_of_a_reason_has_its_row() {
+    let known = |code: &str| ENDINGS.iter().any(|ending| matches!(ending.sign, Sign::Code(known) if known == code));
+    let mut found = 0;
+    for file in [
+        "server/mod.rs",
+        "server/dial.rs",
+        "server/upgrade.rs",
+        "server/pump.rs",
+        "session/connection.rs",
+        "daemon/core.rs",
+    ] {
+        let source = document(&format!("src/{file}"));
+        let source: String = source.split("#[cfg(test)]\nmod tests {").next().unwrap().split_whitespace().collect();
+        for start in ["reason(\"", "Reason::new(\""] {
+            for rest in source.split(start).skip(1) {
+                let code = rest.split('"').next().unwrap();
+                // These two are known by their number instead.
+                assert!(known(code) || ["closed", "http-status"].contains(&code), "{file}: `{code}` is in no row");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 15, "only {found} reasons were found: are they written otherwise now?");
+}
+
 #[test]
 fn the_readme_shows_configurations_that_can_be_used() {
     let machine = Sandbox::new();

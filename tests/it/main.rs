@@ -9,6 +9,8 @@ mod daemon;
 /// The demo, as a person runs it.
 #[cfg(feature = "demo")]
 mod demo;
+/// Direct mode: a browser's own WebSocket, as far as an extension can tell.
+mod direct;
 /// What the documents say is what the program does.
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.

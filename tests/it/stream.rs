@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::browser::Browser;
 use crate::support::sandbox::Sandbox;
 use crate::support::server::Server;
 
@@ -86,29 +85,6 @@ struct Delivered<'a> {
     messages: Vec<&'a RawValue>,
 }
 
-/// The text of the next message, of as many frames as it has.
-fn next_text(port: &mut Browser) -> String {
-    let mut whole = String::new();
-    let mut of = Value::Null;
-    for index in 0.. {
-        let frame = port.next_bytes().unwrap();
-        assert!(frame.len() <= 1024 * 1024);
-        let text = String::from_utf8(frame).unwrap();
-        if !text.starts_with(r#"{"type":"chunk""#) {
-            assert_eq!(index, 0, "between the chunks of a message stands nothing else");
-            return text;
-        }
-        let chunk: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&chunk["index"], index == 0 || chunk["of"] == of), (&json!(index), true));
-        whole.push_str(chunk["data"].as_str().unwrap());
-        of = chunk["of"].clone();
-        if chunk["count"] == index + 1 {
-            break;
-        }
-    }
-    whole
-}
-
 const MANY: u64 = 100_000;
 
 #[test]
@@ -134,7 +110,7 @@ fn a_hundred_thousand_messages_of_all_sizes_reach_the_extension_unchanged_and_in
     });
     let mut expected = 1;
     while expected <= MANY {
-        let text = next_text(&mut port);
+        let text = port.next_text();
         let event: Delivered<'_> = serde_json::from_str(&text).unwrap();
         let messages = match event.kind {
             "batch" => event.messages.iter().map(|raw| serde_json::from_str(raw.get()).unwrap()).collect(),
@@ -216,7 +192,7 @@ fn a_message_of_20_megabytes_arrives_in_chunks_that_make_it_whole() {
     let payload = format!(r#"{{"long":"{}"}}"#, "é\\\"漢😀".repeat(20_000_000 / 12));
     connection.send(Message::text(&payload));
     let whole = loop {
-        let text = next_text(&mut port);
+        let text = port.next_text();
         if text.len() > payload.len() {
             break text;
         }

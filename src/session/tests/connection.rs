@@ -116,6 +116,17 @@ fn a_server_that_says_no_to_a_credential_is_not_asked_again() {
 }
 
 #[test]
+fn a_server_that_was_not_allowed_is_asked_about_again_when_a_file_changes() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.lose(Reason { code: "not-allowed", ..reset() }), ["1: error (not-allowed)"]);
+    let configure = || Input::Configure { settings: Box::new(birth().settings) };
+    assert_eq!(rig.input(configure()), ["1: reconnecting", "#2 connect /ws"]);
+    rig.lose(refused(401));
+    assert_eq!(rig.input(configure()), [""; 0], "no file changes a server's mind");
+}
+
+#[test]
 fn a_reconnect_request_ends_the_parking_but_not_within_a_second() {
     let mut rig = Rig::new();
     rig.open(1, "main");
@@ -146,13 +157,12 @@ fn a_reconnect_request_need_not_wait_for_the_delay() {
 fn closed_stays_closed_until_somebody_opens_or_reconnects() {
     let mut rig = Rig::connected();
     rig.open(2, "other");
-    let close = || Input::Close { forget: false };
-    assert_eq!(rig.input(close()), ["#1 disconnect 1000", "1: disconnected", "2: disconnected"]);
+    assert_eq!(rig.input(close(false)), ["#1 disconnect 1000", "1: disconnected", "2: disconnected"]);
     assert_eq!(rig.wait(seconds(1000)), [""; 0]);
     assert_eq!(rig.send("a"), ["1: stored a"]);
     assert!(rig.input(Input::Reconnect { port: PortId(1), reference: None }).contains(&"#2 connect /ws".into()));
     assert!(rig.connect().contains(&"#2 send text:a".into()));
-    rig.input(close());
+    rig.input(close(false));
     let lines = rig.open(3, "third");
     assert_eq!(lines[0], "3: opened connecting head 1 acked 1 pending 0");
     assert!(lines.contains(&"#3 connect /ws".into()), "{lines:?}");
@@ -162,9 +172,9 @@ fn closed_stays_closed_until_somebody_opens_or_reconnects() {
 fn closing_ends_an_attempt_too() {
     let mut rig = Rig::new();
     rig.open(1, "main");
-    assert_eq!(rig.input(Input::Close { forget: false }), ["#1 disconnect 1000", "1: disconnected"]);
+    assert_eq!(rig.input(close(false)), ["#1 disconnect 1000", "1: disconnected"]);
     assert_eq!(rig.input(Input::Connected { attempt: 1, protocol: None }), [""; 0]);
-    assert_eq!(rig.input(Input::Close { forget: false }), ["1: disconnected"], "it is answered");
+    assert_eq!(rig.input(close(false)), ["1: disconnected"], "it is answered");
 }
 
 #[test]
@@ -172,7 +182,7 @@ fn forgetting_begins_an_epoch_under_the_ports_that_stay() {
     let mut rig = Rig::connected();
     rig.frame("a");
     let epoch = Arc::clone(&rig.session.epoch);
-    let lines = rig.input(Input::Close { forget: true });
+    let lines = rig.input(close(true));
     let opened = "1: opened disconnected head 0 acked 0 pending 0";
     assert_eq!(lines, ["#1 disconnect 1000", "1: disconnected", "forgotten", opened]);
     assert_ne!(rig.session.epoch, epoch);
@@ -188,7 +198,7 @@ fn forgetting_begins_an_epoch_under_the_ports_that_stay() {
 #[test]
 fn a_forgotten_session_that_its_ports_leave_is_void() {
     let mut rig = Rig::connected();
-    rig.input(Input::Close { forget: true });
+    rig.input(close(true));
     assert!(!rig.session.is_void());
     rig.detach(1);
     assert!(rig.session.is_void());
@@ -285,7 +295,7 @@ fn a_session_that_nobody_opens_for_thirty_days_is_forgotten() {
     rig.frame("a");
     rig.detach(1);
     let day = seconds(24 * 60 * 60);
-    rig.input(Input::Close { forget: false });
+    rig.input(close(false));
     assert_eq!(rig.wait(30 * day - seconds(1)), [""; 0]);
     assert!(!rig.session.is_void());
     assert_eq!(rig.wait(seconds(1)), ["forgotten"]);
@@ -308,11 +318,11 @@ fn a_port_that_comes_back_ends_the_lingering() {
 fn the_daemon_is_needed_while_anything_is_kept() {
     let mut rig = Rig::connected();
     rig.frame("a");
-    rig.input(Input::Close { forget: false });
+    rig.input(close(false));
     rig.detach(1);
     assert!(rig.session.is_needed());
     rig.open(1, "main");
-    rig.input(Input::Close { forget: false });
+    rig.input(close(false));
     rig.ack(1, 1);
     rig.detach(1);
     assert!(!rig.session.is_needed());
@@ -358,7 +368,7 @@ fn the_status_tells_what_happened() {
 #[test]
 fn opening_what_was_closed_is_connecting_and_not_reconnecting() {
     let mut rig = Rig::connected();
-    rig.input(Input::Close { forget: false });
+    rig.input(close(false));
     assert_eq!(
         rig.open(1, "main"),
         ["1: opened connecting head 0 acked 0 pending 0", "1: connecting", "#2 connect /ws"]
@@ -523,4 +533,99 @@ fn a_server_that_answered_it_before_and_says_nothing_more_is_left() {
     let mut never = beating();
     let lines = never.wait(seconds(200));
     assert!(!lines.iter().any(|line| line.contains("reconnecting")), "it never did, so it is lived with: {lines:?}");
+}
+
+#[test]
+fn what_was_spent_under_other_settings_never_leaves_less_than_an_empty_budget() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.refill = seconds(3600));
+    rig.open(1, "main");
+    for _ in 0..9 {
+        rig.lose(reset());
+        rig.wait(seconds(1));
+        rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    }
+    rig.lose(reset());
+    let mut settings = Box::new(birth().settings);
+    settings.reconnect.refill = seconds(2);
+    rig.input(Input::Configure { settings });
+    let reconnect = || Input::Reconnect { port: PortId(1), reference: None };
+    rig.wait(seconds(1));
+    assert_eq!(rig.input(reconnect()), ["1: error rate-limited"], "ten attempts were made at once");
+    rig.wait(seconds(1));
+    assert_eq!(rig.input(reconnect()), ["1: reconnecting", "#11 connect /ws"], "and hours are not to be waited for");
+}
+
+#[test]
+fn the_loss_of_a_stable_connection_is_no_attempt_that_failed() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.max_attempts = 1);
+    rig.open(1, "main");
+    rig.connect();
+    rig.now.elapsed += seconds(30);
+    assert_eq!(rig.break_and_redial(), ["1: reconnecting (reset)", "1: reconnecting", "#2 connect /ws"]);
+    assert_eq!(rig.lose(reset()), ["1: error (reset)"]);
+}
+
+#[test]
+fn a_parked_session_tries_again_when_it_is_opened_with_other_settings_and_not_with_the_same() {
+    let open_with = |rig: &mut Rig, settings: Settings| {
+        let Input::Open { port, open, url, reference, .. } = opening(1, open("main"), None) else { panic!() };
+        rig.input(Input::Open { port, open, url, settings: Some(Box::new(settings)), reference });
+    };
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.lose(refused(403));
+    let mut settings = birth().settings;
+    open_with(&mut rig, settings.clone());
+    assert_eq!(rig.status()["state"], "error");
+    settings.linger = seconds(1);
+    open_with(&mut rig, settings);
+    assert_eq!(rig.status()["state"], "reconnecting");
+}
+
+#[test]
+fn the_time_of_the_next_attempt_is_told_by_the_clock_as_it_is_set_now() {
+    let mut rig = Rig::with(|birth| birth.settings.reconnect.first = seconds(200));
+    rig.open(1, "main");
+    rig.lose(Reason { code: "dns", ..reset() });
+    rig.now.unix_ms += 3_600_000;
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+    rig.input(Input::NetworkChanged);
+    let expected = rig.now.unix_ms + rig.delay().unwrap().as_millis() as u64;
+    assert_eq!(rig.status()["retry_at"], expected);
+}
+
+#[test]
+fn what_comes_after_it_was_forgotten_is_kept() {
+    let mut rig = Rig::connected();
+    rig.input(close(true));
+    assert_eq!(rig.send("a"), ["1: stored a"]);
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the server");
+    let mut rig = Rig::connected();
+    rig.input(close(true));
+    rig.wait(seconds(1));
+    rig.input(Input::Reconnect { port: PortId(1), reference: None });
+    rig.connect();
+    rig.frame("b");
+    rig.detach(1);
+    assert!(!rig.session.is_void(), "a message waits for the extension");
+    assert_eq!(rig.open_url(2, "ws://localhost:9/"), ["2: error url-differs"]);
+    assert_eq!(deliveries(&rig.open(2, "main")), ["2: replay 1 b"]);
+}
+
+#[test]
+fn that_a_server_answers_no_pings_is_no_sign_of_life() {
+    let mut rig = Rig::with(|birth| {
+        birth.settings.heartbeat.send = Some(r#"{"type":"ping"}"#.into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+        birth.settings.heartbeat.timeout = seconds(20);
+    });
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame(r#"{"type":"pong"}"#);
+    // A ping is out, and its time ends before that of the server's own kind of ping, which is sent meanwhile.
+    rig.send("a");
+    let lines = rig.wait(seconds(45));
+    assert!(lines.contains(&"1: reconnecting (heartbeat)".into()), "{lines:?}");
 }

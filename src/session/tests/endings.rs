@@ -94,7 +94,7 @@ fn a_refused_credential_parks_whatever_way_it_is_said() {
         let mut rig = Rig::connected();
         rig.input(Input::Lost { attempt: 1, reason });
         assert_eq!(rig.session.state(), State::Error);
-        let told = rig.session.report().reason.unwrap();
+        let told = rig.session.report(rig.now).reason.unwrap();
         assert!(!told.retryable);
         assert_eq!(rig.session.poll_timeout(), None);
     }
@@ -113,7 +113,7 @@ fn a_server_that_finds_fault_three_times_in_a_row_is_left_alone() {
             rig.connect();
         }
         assert_eq!(rig.lose(closed(code)), ["1: error (closed)"]);
-        assert!(rig.session.report().reason.unwrap().message.ends_with("said 3 times in a row"));
+        assert!(rig.session.report(rig.now).reason.unwrap().message.ends_with("said 3 times in a row"));
         rig.wait(seconds(1));
         rig.input(Input::Reconnect { port: PortId(1), reference: None });
         rig.connect();
@@ -171,7 +171,9 @@ fn it_is_given_up_after_as_many_attempts_as_the_settings_say() {
     assert_eq!(rig.break_and_redial(), ["1: reconnecting (reset)", "1: reconnecting", "#2 connect /ws"]);
     rig.break_and_redial();
     assert_eq!(rig.lose(reset()), ["1: error (reset)"]);
-    assert!(rig.session.report().reason.unwrap().message.contains("after 3 in a row (`reconnect.max_attempts`)"));
+    assert!(
+        rig.session.report(rig.now).reason.unwrap().message.contains("after 3 in a row (`reconnect.max_attempts`)")
+    );
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_
     let mut rig = Rig::with(|birth| birth.settings.reconnect.refill = seconds(30));
     for attempt in 1..=10 {
         assert!(rig.open(1, "main").contains(&format!("#{attempt} connect /ws")));
-        rig.input(Input::Close { forget: false });
+        rig.input(close(false));
     }
     let lines = rig.open(1, "main");
     assert_eq!(lines, ["1: opened reconnecting head 0 acked 0 pending 0", "1: reconnecting (attempt-budget)"]);
@@ -214,7 +216,7 @@ fn an_extension_that_opens_and_closes_again_and_again_has_no_more_attempts_than_
 }
 
 #[test]
-fn every_reason_of_the_server_module_has_its_row() {
+fn every_ending_has_one_row_that_counts() {
     let rows = ENDINGS.iter().filter_map(|ending| match ending.sign {
         Sign::Code(code) => Some(code),
         _ => None,

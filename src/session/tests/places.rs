@@ -256,3 +256,72 @@ fn other_settings_hold_from_the_next_connection_on() {
     assert_eq!(rig.wait(seconds(5)), ["#2 ping"]);
     assert_eq!(rig.status()["settings"]["heartbeat"]["interval_ms"], 5000);
 }
+
+/// A session that keeps only the newest message for each value of `k`, and is connected.
+fn collapsing(change: impl FnOnce(&mut Birth)) -> Rig {
+    let collapse = Collapse { when: json!({}), key: "/k".into() };
+    with_messages(0, |birth| {
+        birth.settings.inbox.collapse = Some(collapse);
+        change(birth);
+    })
+}
+
+fn keyed(rig: &mut Rig, keys: &[u64]) {
+    for key in keys {
+        rig.frame(&format!(r#"{{"k":{key}}}"#));
+    }
+}
+
+#[test]
+fn a_sleeper_does_not_wake_to_all_that_others_have_read() {
+    let mut rig = collapsing(|_| {});
+    rig.open(2, "sleeper");
+    rig.detach(2);
+    for seq in 1..=10 {
+        keyed(&mut rig, &[7]);
+        rig.ack(1, seq);
+    }
+    assert_eq!(deliveries(&rig.open(2, "sleeper")), [r#"2: replay 10 {"k":7}"#]);
+}
+
+#[test]
+fn what_gave_way_to_a_newer_message_is_never_part_of_a_gap() {
+    let mut rig = collapsing(|birth| birth.settings.inbox.retention = seconds(60));
+    rig.detach(1);
+    keyed(&mut rig, &[1, 2, 1]);
+    rig.wait(seconds(30));
+    keyed(&mut rig, &[2]);
+    rig.wait(seconds(30));
+    assert_eq!(deliveries(&rig.open(1, "main")), ["1: replay gap 3..=3 retention count 1", r#"1: replay 4 {"k":2}"#]);
+    let mut rig = collapsing(|birth| birth.settings.inbox.max_messages = 2);
+    rig.detach(1);
+    keyed(&mut rig, &[1, 1, 1, 1, 2]);
+    assert_eq!(deliveries(&rig.open(1, "main")), [r#"1: replay 4 {"k":1}"#, r#"1: replay 5 {"k":2}"#]);
+}
+
+#[test]
+fn what_gave_way_before_and_behind_an_outage_is_counted_once() {
+    let mut rig = collapsing(|birth| birth.settings.inbox.retention = seconds(60));
+    rig.detach(1);
+    keyed(&mut rig, &[1]);
+    rig.break_and_redial();
+    rig.connect();
+    keyed(&mut rig, &[2, 2, 1]);
+    assert_eq!(rig.status()["inbox"]["messages"], 3, "the mark of the outage, and the newest of each kind");
+    rig.wait(seconds(60));
+    assert_eq!(rig.status()["inbox"]["messages"], 1, "one mark for all of it");
+    assert_eq!(rig.status()["inbox"]["collapsed"], 2);
+}
+
+#[test]
+fn what_gave_way_to_a_newer_message_cannot_be_acknowledged() {
+    let mut rig = collapsing(|_| {});
+    for _ in 0..2 {
+        rig.frame_of(large(2 << 20));
+    }
+    keyed(&mut rig, &[1]);
+    rig.frame_of(large(2 << 20));
+    keyed(&mut rig, &[1]);
+    assert_eq!(deliveries(&rig.ack(1, 1)), ["1: message 2 binary:2097152 bytes"]);
+    assert_eq!(rig.ack(1, 3), ["1: error ack-ahead"], "3 gave way, 4 does not fit into the window");
+}

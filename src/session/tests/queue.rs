@@ -328,7 +328,7 @@ fn for_a_server_that_never_answers_pings_a_message_is_received_when_the_system_h
     assert_eq!(said_to(1, &rig.send("b")), ["stored b"]);
     assert_eq!(rig.status()["outbox"]["messages"], 1);
     let attempt = rig.attempt();
-    assert_eq!(said_to(1, &rig.input(Input::Flushed { attempt })), ["received b"]);
+    assert_eq!(said_to(1, &rig.input(flushed(attempt))), ["received b"]);
     assert_eq!(rig.status()["outbox"]["messages"], 0);
 }
 
@@ -442,4 +442,44 @@ fn the_queue_is_as_long_as_the_settings_say() {
     rig.open(1, "main");
     assert_eq!(rig.send("a"), ["1: stored a"]);
     assert_eq!(rig.send("b"), ["1: refused b (full)"]);
+}
+
+#[test]
+fn a_message_is_not_to_blame_for_its_size_if_a_subscription_is_as_large() {
+    let too_large = || Reason { code: "closed", close_code: Some(1009), ..reset() };
+    let mut rig = Rig::connected();
+    subscribe(&mut rig, "a", Some("\"a long subscription\""));
+    rig.send("short");
+    assert_eq!(rig.lose(too_large()), ["1: reconnecting (closed)"]);
+    rig.next_timer();
+    rig.connect();
+    rig.send("longer than that subscription");
+    let lines = rig.lose(too_large());
+    assert!(lines.contains(&"1: refused longer than that subscription (too-large)".into()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("refused short")), "{lines:?}");
+}
+
+#[test]
+fn subscriptions_take_no_more_room_than_the_queue_has() {
+    let large = format!("\"{}\"", "x".repeat(600));
+    let mut rig = Rig::with(|birth| birth.settings.queue.max_bytes = 1024);
+    rig.open(1, "main");
+    assert_eq!(subscribe(&mut rig, "a", Some("1")), [""; 0]);
+    assert_eq!(subscribe(&mut rig, "b", Some(&large)), [""; 0]);
+    assert_eq!(subscribe(&mut rig, "a", Some(&large)), ["1: error too-many-subscriptions"], "not by growing either");
+    let lines = rig.connect();
+    assert_eq!(lines[1..], ["#1 send 1".to_owned(), format!("#1 send {}", shown_body(&Body::Json(large.into())))]);
+}
+
+#[test]
+fn a_live_subscription_waits_for_room_in_the_queue() {
+    let mut rig = Rig::with(|birth| birth.settings.queue.max_messages = 1);
+    rig.open(1, "main");
+    rig.connect();
+    assert_eq!(subscribe(&mut rig, "a", Some("1")), ["#1 send 1"]);
+    assert_eq!(subscribe(&mut rig, "b", Some("2")), ["1: error queue-full"]);
+    assert_eq!(unsubscribe(&mut rig, "a", "-1"), ["1: error queue-full"]);
+    assert_eq!(rig.status()["outbox"]["subscriptions"], 1, "nothing has changed");
+    rig.pong();
+    assert_eq!(unsubscribe(&mut rig, "a", "-1"), ["#1 send -1"]);
 }

@@ -210,9 +210,10 @@ fn with_ack_auto_a_message_is_acknowledged_when_it_is_written() {
     let Some(Action::ToExtension { event: Event::Message { token, .. }, .. }) = rig.session.poll_action() else {
         panic!()
     };
-    assert_eq!(token, Some(77));
+    let token = token.unwrap();
+    assert_eq!(token.session, 77);
     assert_eq!(rig.status()["consumers"][0]["acked"], 0);
-    assert_eq!(rig.written(1, 1), [""; 0]);
+    assert_eq!(rig.input(Input::Written { token }), [""; 0]);
     assert_eq!(rig.status()["consumers"][0]["acked"], 1);
     assert_eq!(rig.status()["inbox"]["messages"], 0);
 }
@@ -407,10 +408,8 @@ fn what_was_written_before_a_port_opened_anew_acknowledges_nothing_for_its_new_c
     let mut rig = Rig::connected();
     rig.open_as(2, Open { acknowledge: Acknowledge::Auto, ..open("other") });
     rig.frame_of(large(8 << 20));
-    rig.frame("b");
     rig.open(2, "main");
     assert_eq!(rig.written(2, 1), [""; 0]);
-    assert_eq!(rig.written(2, 2), [""; 0], "nor is it an acknowledgement ahead");
     assert_eq!(deliveries(&rig.open(3, "main")), ["3: replay 1 binary:8388608 bytes"]);
 }
 
@@ -459,4 +458,45 @@ fn a_session_has_so_many_consumers_and_no_more() {
     let [refusal] = &rig.open(99, "one more")[..] else { panic!("more than a refusal") };
     assert!(refusal.contains("too-many-consumers"), "{refusal}");
     assert!(rig.open(99, "c7").iter().any(|line| line.contains("opened")), "one that is known comes back");
+}
+
+#[test]
+fn what_gives_way_to_new_limits_makes_room_at_once() {
+    let mut rig = Rig::connected();
+    rig.frame_of(large(2 << 20));
+    assert_eq!(rig.frame_of(large(2 << 20)), [""; 0], "both do not fit into the window");
+    assert_eq!(rig.frame("3"), [""; 0]);
+    let mut settings = Box::new(birth().settings);
+    settings.inbox.max_messages = 2;
+    rig.input(Input::Configure { settings });
+    let lines = rig.lose(reset());
+    assert_eq!(deliveries(&lines), ["1: gap 2..=2 overflow count 1", "1: message 3 3"]);
+}
+
+#[test]
+fn what_was_delivered_before_the_session_was_forgotten_acknowledges_nothing_after_it() {
+    let auto = || Open { acknowledge: Acknowledge::Auto, ..open("main") };
+    let mut rig = Rig::new();
+    rig.open_as(1, auto());
+    rig.connect();
+    rig.frame("old");
+    rig.input(close(true));
+    rig.open_as(1, auto());
+    rig.connect();
+    rig.frame("new");
+    rig.written(1, 1);
+    assert_eq!(rig.status()["consumers"][0]["acked"], 0, "the old one was written");
+    rig.written(1, 1);
+    assert_eq!(rig.status()["consumers"][0]["acked"], 1);
+}
+
+#[test]
+fn what_was_delivered_for_another_consumer_acknowledges_nothing_for_this_one() {
+    let auto = |consumer: &str| Open { acknowledge: Acknowledge::Auto, ..open(consumer) };
+    let mut rig = Rig::connected();
+    rig.open_as(2, auto("other"));
+    rig.frame("a");
+    rig.open_as(2, auto("main"));
+    rig.written(2, 1);
+    assert_eq!(deliveries(&rig.open(3, "main")), ["3: replay 1 a"]);
 }

@@ -4,68 +4,104 @@
 //! port that is not attached is not asked. What must come out is said by a [`Model`] that was written from the protocol
 //! alone: it knows what was pushed, posted and acknowledged, and nothing of how the session keeps it.
 //!
-//! A history is a list of [`Step`]s; one that fails is made as short as it can be and printed. `PROPTEST_CASES` sets how
-//! many are tried.
+//! A history is a list of [`Step`]s; one that fails is made as short as it can be and printed. Two variables of proptest
+//! say more: `PROPTEST_CASES`, how many histories are tried, and `PROPTEST_RNG_SEED`, which; with
+//! `PROPTEST_MAX_SHRINK_ITERS=0` the first failure is the end.
 
 mod model;
+mod steps;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
-use proptest::prelude::*;
-use proptest::test_runner::{RngSeed, TestError, TestRunner};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 
 use super::*;
-use crate::wire::event::message_len;
-use model::{Due, Model, Phase};
+use crate::wire::event::{Hint, message_len};
+use crate::wire::{After, Opened, Token, Window};
+use model::{Attaching, Due, Model, Phase};
+use steps::{BEAT, BEAT_REPLY, COLLAPSES, Content, Named, Opening, Step};
 
-const PORTS: u64 = 3;
+const PORTS: u64 = 4;
 const CONSUMERS: [&str; 3] = ["main", "side", "log"];
 
 /// What large messages are cut from.
 static LARGE: LazyLock<Bytes> = LazyLock::new(|| vec![b'1'; 32 << 20].into());
 
+/// What happened, and how often.
+type Met = BTreeMap<&'static str, usize>;
+
 #[test]
-fn whatever_happens_nothing_is_lost_doubled_or_out_of_order() {
-    let config = ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() };
-    let met = RefCell::new(BTreeMap::<String, usize>::new());
-    let histories = prop::collection::vec(step(), 1..=800);
-    let result = TestRunner::new(config).run(&histories, |history| {
-        for (what, times) in live_through(&history) {
-            *met.borrow_mut().entry(what).or_default() += times;
-        }
-        Ok(())
-    });
-    let history = match result {
-        Ok(()) => return assert_met(&met.into_inner()),
-        Err(TestError::Fail(_, history)) => shortest(history),
-        Err(abort) => panic!("{abort}"),
-    };
-    let script: String = history.iter().map(|step| format!("    {step:?}\n")).collect();
-    let why = std::panic::catch_unwind(|| live_through(&history));
-    assert!(why.is_ok(), "the shortest history that fails as said above:\n{script}");
+fn whatever_happens_to_a_durable_session_nothing_is_lost_doubled_or_out_of_order() {
+    explore(Mode::Durable, &["stored", "told to a later port"]);
 }
 
-/// The history without each step that it does not need in order to fail.
-fn shortest(mut history: Vec<Step>) -> Vec<Step> {
-    let fails = |history: &[Step]| std::panic::catch_unwind(|| live_through(history)).is_err();
-    let mut length = history.len() + 1;
-    while history.len() < length {
-        length = history.len();
-        for index in (0..length).rev() {
-            let step = history.remove(index);
-            if !fails(&history) {
-                history.insert(index, step);
+#[test]
+fn whatever_happens_to_a_memory_session_nothing_is_lost_doubled_or_out_of_order() {
+    explore(Mode::Memory, &["not-durable"]);
+}
+
+fn explore(mode: Mode, special: &[&'static str]) {
+    let config = ProptestConfig::default();
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => 1,
+    };
+    let mut rng = fastrand::Rng::with_seed(2 * seed + mode as u64);
+    let mut met = Met::new();
+    for _ in 0..config.cases {
+        let history = steps::history(&mut rng);
+        match catch_unwind(|| live_through(mode, &history)) {
+            Ok(lived) => {
+                for (what, times) in lived {
+                    *met.entry(what).or_default() += times;
+                }
             }
+            Err(_) if config.max_shrink_iters == 0 => {
+                panic!("a history of {} steps fails as said above", history.len())
+            }
+            Err(_) => fail(mode, history),
         }
     }
-    history
+    say(mode, &met);
+    assert_met(&met, special);
 }
 
-/// Plays a history to its end; returns what the session said in it, and how often.
-fn live_through(history: &[Step]) -> BTreeMap<String, usize> {
-    let mut world = World::new();
+/// Makes the history as short as it can be, and says what it is.
+fn fail(mode: Mode, history: Vec<Step>) -> ! {
+    let history = shortest(mode, history);
+    let script: String = history.iter().map(|step| format!("    {step:?}\n")).collect();
+    assert!(catch_unwind(|| live_through(mode, &history)).is_err());
+    panic!("the shortest history that fails as said above, of a session in {} mode:\n{script}", mode.as_str());
+}
+
+/// The history without what it does not need in order to fail.
+fn shortest(mode: Mode, mut history: Vec<Step>) -> Vec<Step> {
+    let fails = |history: &[Step]| catch_unwind(|| live_through(mode, history)).is_err();
+    let mut size = history.len().div_ceil(2);
+    loop {
+        let before = history.len();
+        let mut end = before;
+        while end > 0 {
+            let start = end.saturating_sub(size);
+            let shorter = [&history[..start], &history[end..]].concat();
+            if fails(&shorter) {
+                history = shorter;
+            }
+            end = start;
+        }
+        match size {
+            1 if history.len() == before => return history,
+            _ => size = size.div_ceil(2),
+        }
+    }
+}
+
+/// Plays a history to its end; returns what happened in it.
+fn live_through(mode: Mode, history: &[Step]) -> Met {
+    let mut world = World::new(mode);
     for step in history {
         world.step(step);
         world.meet("step");
@@ -74,168 +110,22 @@ fn live_through(history: &[Step]) -> BTreeMap<String, usize> {
     world.met
 }
 
+#[expect(clippy::print_stdout, reason = "a proof says how large it is")]
+fn say(mode: Mode, met: &Met) {
+    println!("{} steps of sessions in {} mode", met.get("step").copied().unwrap_or_default(), mode.as_str());
+}
+
 /// Histories in which something never happens would prove nothing about it.
-fn assert_met(met: &BTreeMap<String, usize>) {
-    if met["step"] < 50_000 {
+fn assert_met(met: &Met, special: &[&'static str]) {
+    if met["step"] < 40_000 {
         return;
     }
-    for what in [
-        "message",
-        "replay",
-        "gap Disconnected",
-        "gap Overflow",
-        "gap Overflow of unknown number",
-        "gap Overflow behind what was delivered",
-        "Stored ",
-        "Received ",
-        "Expired ",
-        "Refused full",
-        "Refused unknown-delivery",
-        "told to a later port",
-        "AckAhead",
-        "AckOverdue",
-        "QueueFull",
-        "RateLimited",
-        "Superseded",
-        "UnknownSession",
-        "UrlDiffers",
-        "given up for silence",
-        "never answers pings",
-        "closed for want of ports",
-        "window full of messages",
-        "forgotten",
-    ] {
-        assert!(met.get(what).is_some_and(|times| *times >= 10), "hardly ever met: {what} in {met:#?}");
-    }
+    let missing: Vec<_> =
+        MUST_HAPPEN.iter().chain(special).filter(|what| met.get(**what).is_none_or(|n| *n < 10)).collect();
+    assert!(missing.is_empty(), "hardly ever met: {missing:?} in {met:#?}");
 }
 
-/// One thing that happens. What cannot happen at its time does not.
-#[derive(Debug, Clone)]
-enum Step {
-    Open {
-        port: u64,
-        consumer: usize,
-        auto: bool,
-        text: bool,
-    },
-    OpenElsewhere {
-        port: u64,
-    },
-    Detach {
-        port: u64,
-    },
-    BrowserQuits,
-    /// The browser takes so many messages.
-    Written {
-        port: u64,
-        messages: usize,
-    },
-    /// Of what was delivered and not acknowledged, so many percent.
-    Ack {
-        port: u64,
-        percent: u64,
-    },
-    AckBelow {
-        port: u64,
-    },
-    AckAhead {
-        port: u64,
-    },
-    AckOldEpoch {
-        port: u64,
-    },
-    Send {
-        port: u64,
-        id: bool,
-        ttl_ms: Option<u64>,
-        resend: bool,
-        receipts: bool,
-        bytes: usize,
-    },
-    /// The id of an earlier message, counted from the last.
-    Repeat {
-        port: u64,
-        back: usize,
-    },
-    Persisted {
-        messages: usize,
-    },
-    Connected,
-    Refused {
-        status: Option<u16>,
-    },
-    Dropped,
-    Frames {
-        count: usize,
-        bytes: usize,
-    },
-    /// The server takes so many messages and pings from its socket.
-    ServerReads {
-        things: usize,
-    },
-    /// From now on the server does not answer pings, or does again.
-    ServerIsMute(bool),
-    /// Something that an older attempt reports late.
-    Stale {
-        what: u8,
-    },
-    Wait {
-        ms: u64,
-    },
-    /// Time passes, and the timers are served late.
-    Sleep {
-        ms: u64,
-    },
-    Close {
-        port: u64,
-        forget: bool,
-    },
-    Reconnect {
-        port: u64,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let port = || 1..=PORTS;
-    let ttl = prop_oneof![6 => Just(None), 1 => Just(Some(0)), 3 => (1..20_000u64).prop_map(Some)];
-    let flag = |percent: u32| prop::bool::weighted(f64::from(percent) / 100.0);
-    let sent_bytes = prop_oneof![5 => Just(0usize), 1 => Just(30 << 20)];
-    let frame_bytes = prop_oneof![10 => Just(0usize), 2 => Just(40_000), 1 => Just(1 << 20), 1 => Just(3 << 20)];
-    let frames = prop_oneof![20 => 1..4usize, 4 => 4..40usize, 1 => 300..1100usize];
-    let moment = prop_oneof![4 => 0..50u64, 3 => 50..3_000u64, 2 => 3_000..40_000u64, 1 => 40_000..400_000u64];
-    let sleep = prop_oneof![6 => 0..50_000u64, 1 => 50_000..200_000_000u64];
-    prop_oneof![
-        14 => (port(), 0..CONSUMERS.len(), flag(20), flag(20))
-            .prop_map(|(port, consumer, auto, text)| Step::Open { port, consumer, auto, text }),
-        1 => port().prop_map(|port| Step::OpenElsewhere { port }),
-        4 => port().prop_map(|port| Step::Detach { port }),
-        2 => Just(Step::BrowserQuits),
-        8 => (port(), 1..30usize).prop_map(|(port, messages)| Step::Written { port, messages }),
-        20 => (port(), prop_oneof![1 => 0..=100u64, 1 => Just(100)])
-            .prop_map(|(port, percent)| Step::Ack { port, percent }),
-        1 => port().prop_map(|port| Step::AckBelow { port }),
-        1 => port().prop_map(|port| Step::AckAhead { port }),
-        1 => port().prop_map(|port| Step::AckOldEpoch { port }),
-        24 => (port(), flag(70), ttl, flag(75), flag(85), sent_bytes).prop_map(
-            |(port, id, ttl_ms, resend, receipts, bytes)| Step::Send { port, id, ttl_ms, resend, receipts, bytes }
-        ),
-        3 => (port(), 0..12usize).prop_map(|(port, back)| Step::Repeat { port, back }),
-        10 => (1..8usize).prop_map(|messages| Step::Persisted { messages }),
-        14 => Just(Step::Connected),
-        5 => prop_oneof![
-            6 => Just(None), 1 => Just(Some(401u16)), 1 => Just(Some(403)), 1 => Just(Some(407)), 1 => Just(Some(503))
-        ].prop_map(|status| Step::Refused { status }),
-        5 => Just(Step::Dropped),
-        24 => (frames, frame_bytes).prop_map(|(count, bytes)| Step::Frames { count, bytes: bytes.min(12_000_000 / count) }),
-        20 => (1..20usize).prop_map(|things| Step::ServerReads { things }),
-        2 => flag(40).prop_map(Step::ServerIsMute),
-        3 => (0..5u8).prop_map(|what| Step::Stale { what }),
-        16 => moment.prop_map(|ms| Step::Wait { ms }),
-        3 => sleep.prop_map(|ms| Step::Sleep { ms }),
-        1 => (port(), flag(30)).prop_map(|(port, forget)| Step::Close { port, forget }),
-        3 => port().prop_map(|port| Step::Reconnect { port }),
-    ]
-}
+const MUST_HAPPEN: &[&str] = &["message", "replay"];
 
 /// A connection, as the server has it.
 #[derive(Debug)]
@@ -247,11 +137,15 @@ struct Link {
 
 #[derive(Debug)]
 enum Wire {
-    Message(usize),
+    /// A message; one that was posted, if it says which.
+    Message(Option<usize>),
+    /// The server's own kind of ping.
+    Beat,
     Ping([u8; PING_BYTES]),
 }
 
 struct World {
+    mode: Mode,
     session: Option<Session>,
     model: Model,
     now: Now,
@@ -259,50 +153,58 @@ struct World {
     last_attempt: u64,
     /// What was to be kept safely, in order.
     unpersisted: VecDeque<u64>,
-    /// What is on its way to the browser for ports with `ack: auto`.
-    unwritten: BTreeMap<u64, VecDeque<u64>>,
+    /// What is on its way to the browser and counts when it is there: for which attachment of the port.
+    unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
     mute: bool,
+    ignores_beats: bool,
+    /// The system takes nothing.
+    stuck: bool,
     epochs: Vec<Arc<str>>,
-    /// What the session said, and how often.
-    met: BTreeMap<String, usize>,
+    ids: Vec<String>,
+    met: Met,
     /// Counts everything that must differ from everything else.
     counter: usize,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         Self {
+            mode,
             session: None,
-            model: Model::default(),
-            now: Now { elapsed: seconds(1000), unix_ms: BEGIN },
+            model: Model::new(mode, birth().settings, Url::parse(SERVER).unwrap()),
+            now: Now { elapsed: seconds(1000), unix_ms: 1_700_000_000_000 },
             link: None,
             last_attempt: 0,
             unpersisted: VecDeque::new(),
             unwritten: BTreeMap::new(),
             mute: false,
+            ignores_beats: false,
+            stuck: false,
             epochs: Vec::new(),
-            met: BTreeMap::new(),
+            ids: Vec::new(),
+            met: Met::new(),
             counter: 0,
         }
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Open { port, consumer, auto, text } => self.open(port, CONSUMERS[consumer], auto, text),
+            Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
-            Step::Sleep { ms } => {
-                self.advance(Duration::from_millis(ms));
-                self.timeout();
-            }
+            Step::Stall { ms } => self.advance(Duration::from_millis(ms)),
+            Step::WallClock { ms } => self.now.unix_ms = self.now.unix_ms.saturating_add_signed(ms),
             Step::ServerIsMute(mute) => self.mute = mute,
-            _ if self.session.is_none() => {}
-            Step::OpenElsewhere { port } => {
-                self.model.errors.push((port, Code::UrlDiffers));
-                self.input(opening(port, open("main"), Some("ws://localhost:9/")));
+            Step::ServerIgnoresBeats(ignores) => self.ignores_beats = ignores,
+            Step::SystemIsStuck(stuck) => {
+                self.stuck = stuck;
+                self.flush();
             }
-            Step::Detach { port } => {
-                self.model.detach(port);
-                self.input(Input::Detach { port: PortId(port) });
+            Step::Sleep { ms, told } => {
+                self.advance(Duration::from_millis(ms));
+                if told {
+                    self.distrust("sleep", Input::Woke);
+                }
+                self.timeout();
             }
             Step::BrowserQuits => {
                 self.unwritten.clear();
@@ -310,42 +212,62 @@ impl World {
                     self.step(&Step::Detach { port });
                 }
             }
+            _ if self.session.is_none() => {}
+            Step::OpenElsewhere { port } => {
+                // Once it is forgotten, it may have another server.
+                if !self.model.blank {
+                    self.model.refuse(port, Code::UrlDiffers);
+                    self.input(opening(port, open("main"), Some("ws://localhost:9/")));
+                }
+            }
+            Step::Detach { port } => {
+                self.model.detach(port, self.now);
+                self.input(Input::Detach { port: PortId(port) });
+            }
             Step::Written { port, messages } => {
-                let waiting = self.unwritten.entry(port).or_default();
-                let written: Vec<_> = waiting.drain(..messages.min(waiting.len())).collect();
-                for seq in written {
-                    self.model.written(port, seq);
-                    self.input(Input::Written { port: PortId(port), seq });
+                for _ in 0..messages {
+                    let Some((attachment, token)) = self.unwritten.entry(port).or_default().pop_front() else { return };
+                    self.model.stream.written(port, attachment, token.seq);
+                    self.input(Input::Written { token });
                 }
             }
             Step::Ack { port, percent } => {
-                let (acked, delivered) = self.model.place(port).unwrap_or_default();
-                self.ack(port, acked + (delivered - acked) * percent / 100);
+                let (acked, delivered) = self.model.stream.place(port).unwrap_or_default();
+                self.ack(port, acked + delivered.saturating_sub(acked) * percent / 100);
             }
-            Step::AckBelow { port } => self.ack(port, self.model.place(port).unwrap_or_default().0 / 2),
-            Step::AckAhead { port } => self.ack(port, self.model.place(port).unwrap_or_default().1 + 1),
+            Step::AckBelow { port } => self.ack(port, self.model.stream.place(port).unwrap_or_default().0 / 2),
+            Step::AckAhead { port } => self.ack(port, self.model.stream.place(port).unwrap_or_default().1 + 1),
             Step::AckOldEpoch { port } => {
-                let place = self.model.place(port);
-                self.model.errors.extend(place.is_none().then_some((port, Code::UnknownSession)));
-                let seq = place.unwrap_or_default().1;
-                self.input(Input::Ack { port: PortId(port), seq, epoch: Some("old".into()), reference: None });
+                self.model.ack_of_another_epoch(port);
+                let seq = self.model.stream.place(port).unwrap_or_default().1;
+                let epoch = self.epochs.iter().rev().nth(1).map_or("old", |epoch| epoch).to_owned();
+                self.input(Input::Ack { port: PortId(port), seq, epoch: Some(epoch), reference: None });
             }
             Step::Send { port, id, ttl_ms, resend, receipts, bytes } => {
                 let body = self.body(bytes);
                 let id = id.then(|| format!("id{}", self.counter));
-                let receipts = if receipts { vec![Stage::Stored, Stage::Received] } else { vec![] };
-                self.send(port, Send { body, id, ttl_ms, resend, receipts: Some(receipts) });
+                self.ids.extend(id.clone());
+                self.send(port, Send { body, id, ttl_ms, resend, receipts: receipts.map(Into::into) });
             }
             Step::Repeat { port, back } => {
-                let Some(id) = self.model.earlier_id(back) else { return };
+                let Some(id) = self.ids.iter().nth_back(back).cloned() else { return };
                 let body = self.body(0);
-                let receipts = vec![Stage::Stored, Stage::Received];
-                self.send(port, Send { body, id: Some(id), ttl_ms: None, resend: true, receipts: Some(receipts) });
+                self.send(port, Send { body, id: Some(id), ttl_ms: None, resend: true, receipts: None });
+            }
+            Step::Subscribe { port, key, version, bytes } => {
+                let payload = bytes.map(|bytes| subscription(key, version, bytes));
+                self.model.subscribe(port, key, payload.clone());
+                self.input(Input::Subscribe { port: PortId(port), key: key.into(), payload, reference: None });
+            }
+            Step::Unsubscribe { port, key, payload } => {
+                let payload = payload.then(|| subscription(key, 9, 0));
+                self.model.unsubscribe(port, key, payload.clone());
+                self.input(Input::Unsubscribe { port: PortId(port), key: key.into(), payload, reference: None });
             }
             Step::Persisted { messages } => {
                 for _ in 0..messages.min(self.unpersisted.len()) {
                     let number = self.unpersisted.pop_front().unwrap();
-                    self.model.persisted(number);
+                    self.model.posts.persisted(number, &self.model.stream);
                     self.input(Input::Persisted { number });
                 }
             }
@@ -354,39 +276,46 @@ impl World {
                 self.model.connected(self.now);
                 self.input(Input::Connected { attempt, protocol: None });
             }
-            Step::Refused { status } => {
+            Step::Refused(loss) => {
                 if self.dialling().is_some() {
-                    self.lose(Reason { http_status: status, ..reset() });
+                    self.lose(loss.reason());
                 }
             }
-            Step::Dropped => {
-                if self.model.phase == Phase::Open {
-                    self.lose(reset());
+            Step::Dropped(loss) => {
+                if self.open_attempt().is_some() {
+                    self.lose(loss.reason());
                 }
             }
-            Step::Frames { count, bytes } => {
+            Step::Frames { count, content } => {
+                // What was read before the session stopped reading is still given to it.
+                let count = if self.model.line.paused { count / 4 } else { count };
                 for _ in 0..count {
-                    let Some(attempt) = self.open_attempt() else { return };
-                    let body = self.body(bytes);
-                    self.model.frame(body.clone(), self.now);
-                    self.input(Input::Frame { attempt, body });
+                    self.frame(content);
                 }
+            }
+            Step::Alive => {
+                let Some(attempt) = self.open_attempt() else { return };
+                self.model.line.hears(self.now);
+                self.input(Input::Alive { attempt });
             }
             Step::ServerReads { things } => self.server_reads(things),
             Step::Stale { what } => self.stale(what),
+            Step::NetworkChanged => self.distrust("network-change", Input::NetworkChanged),
+            Step::Configure { settings } => {
+                let settings = steps::settings(settings);
+                self.model.reconfigure(settings.clone(), self.now);
+                self.input(Input::Configure { settings: Box::new(settings) });
+            }
             Step::Close { port, forget } => {
-                if self.model.place(port).is_some() {
-                    self.model.closing = true;
-                    self.input(Input::Close { forget });
+                if self.model.stream.is_attached(port) {
+                    self.model.close(forget, self.now);
+                    self.input(close(forget));
                 }
             }
             Step::Reconnect { port } => {
-                if self.model.place(port).is_some() {
-                    let too_soon = !matches!(self.model.phase, Phase::Dialling | Phase::Open)
-                        && self.now.elapsed < self.model.dialled + seconds(1);
-                    self.model.errors.extend(too_soon.then_some((port, Code::RateLimited)));
+                if self.model.stream.is_attached(port) {
+                    self.model.reconnect(port, self.now);
                     self.input(Input::Reconnect { port: PortId(port), reference: None });
-                    assert!(too_soon || matches!(self.model.phase, Phase::Dialling | Phase::Open));
                 }
             }
         }
@@ -397,11 +326,21 @@ impl World {
         if self.session.is_none() {
             return;
         }
-        self.mute = false;
-        self.advance(seconds(2));
-        for (port, consumer) in (1..).zip(self.model.consumers()) {
-            self.open(port, consumer, false, false);
+        (self.mute, self.ignores_beats, self.stuck) = (false, false, false);
+        self.flush();
+        for port in 1..=PORTS {
+            self.step(&Step::Detach { port });
         }
+        for (port, consumer) in (1..).zip(self.model.stream.consumers()) {
+            self.open(Opening::plain(port, consumer));
+        }
+        if !self.model.stream.is_attached(1) {
+            return;
+        }
+        self.step(&Step::Close { port: 1, forget: false });
+        let settings = birth().settings;
+        self.model.reconfigure(settings.clone(), self.now);
+        self.input(Input::Configure { settings: Box::new(settings) });
         for _ in 0..1000 {
             if self.session.as_ref().is_some_and(|session| session.inbox.kept().0 == 0 && session.outbox.is_empty())
                 && self.model.is_at_rest()
@@ -413,7 +352,7 @@ impl World {
             self.step(&Step::Connected);
             self.step(&Step::ServerReads { things: usize::MAX });
             for port in 1..=PORTS {
-                if self.model.place(port).is_some() {
+                if self.model.stream.reads(port) {
                     self.step(&Step::Ack { port, percent: 100 });
                 }
             }
@@ -422,25 +361,45 @@ impl World {
         panic!("it does not come to rest: {:?}", self.model);
     }
 
-    fn open(&mut self, port: u64, consumer: &'static str, auto: bool, text: bool) {
-        let new = self.session.is_none();
-        if new {
-            self.counter += 1;
+    fn open(&mut self, opening: Opening) {
+        self.counter += 1;
+        if self.session.is_none() {
+            let settings = opening.settings.map_or_else(|| birth().settings, steps::settings);
             let url = Url::parse(SERVER).unwrap();
-            let session = Session::new(Birth { token: 5, url, seed: self.counter as u64, ..birth() }, self.now);
-            assert!(!self.epochs.contains(&session.epoch), "an epoch is used again");
-            self.epochs.push(Arc::clone(&session.epoch));
+            self.model = Model::new(self.mode, settings.clone(), url.clone());
+            let birth = Birth { number: 5, url, seed: self.counter as u64, settings, mode: self.mode, ..birth() };
+            let session = Session::new(birth, self.now);
+            self.begin_epoch(&session.epoch);
             self.session = Some(session);
-            self.model = Model::default();
             self.unpersisted.clear();
             self.unwritten.clear();
             self.last_attempt = 0;
         }
-        self.model.open(port, consumer, auto, text);
+        let Opening { port, consumer, observe, auto, text, .. } = opening;
+        let head = self.model.stream.head();
+        let epoch = self.epochs.last().unwrap().to_string();
+        let after = match opening.after {
+            Named::No => None,
+            Named::Behind(percent) => Some(After { epoch, seq: head * percent / 100 }),
+            Named::AboveHead => Some(After { epoch, seq: head + 1 }),
+            Named::OtherEpoch => Some(After { epoch: "other".into(), seq: 7 }),
+        };
+        let named = after.as_ref().map(|after| (after.epoch != "other").then_some(after.seq));
+        let url = opening.query.map(|query| Url::parse(&format!("{SERVER}?{query}")).unwrap());
+        let protocols = opening.protocol.map(|protocol| vec![protocol.to_owned()]);
+        let settings = opening.settings.map(steps::settings);
+        let attaching =
+            Attaching { port, attachment: self.counter as u64, consumer, observe, auto, text, after: named };
+        self.model.open(attaching, settings.as_ref(), url.as_ref(), protocols.as_ref(), self.now);
         let acknowledge = if auto { Acknowledge::Auto } else { Acknowledge::Manual };
-        let open = Open { acknowledge, as_text: text, ..open(consumer) };
-        self.input(opening(port, open, None));
-        assert!(self.model.opened.is_none(), "`open` was not answered");
+        let open = Open { observe, acknowledge, as_text: text, after, protocols, ..open(consumer) };
+        let settings = settings.map(Box::new);
+        self.input(Input::Open { port: PortId(port), open: Box::new(open), url, settings, reference: None });
+    }
+
+    fn begin_epoch(&mut self, epoch: &Arc<str>) {
+        assert!(!self.epochs.contains(epoch), "an epoch is used again");
+        self.epochs.push(Arc::clone(epoch));
     }
 
     fn ack(&mut self, port: u64, seq: u64) {
@@ -455,16 +414,45 @@ impl World {
 
     fn lose(&mut self, reason: Reason) {
         let Some(link) = self.link.take() else { return };
-        self.model.lost(reason.http_status, self.now);
+        self.model.lost(&reason, self.now);
         self.input(Input::Lost { attempt: link.attempt, reason });
+    }
+
+    fn distrust(&mut self, suspicion: &'static str, input: Input) {
+        if self.session.is_some() {
+            self.model.distrust(suspicion, self.now);
+            self.input(input);
+        }
+    }
+
+    fn frame(&mut self, content: Content) {
+        let Some(attempt) = self.open_attempt() else { return };
+        let body = match content {
+            Content::Small => self.body(0),
+            Content::Bytes(bytes) => self.body(bytes),
+            Content::Pong => Body::Json(BEAT_REPLY.into()),
+            Content::Progress { which, key } => {
+                self.counter += 1;
+                let progress = format!(r#"{{"type":"progress","task":{key},"n":{}}}"#, self.counter);
+                Body::Json(if which == 0 { progress } else { format!(r#"{{"data":{progress}}}"#) }.into())
+            }
+        };
+        self.model.frame(body.clone(), content, self.now);
+        self.input(Input::Frame { attempt, body });
     }
 
     fn server_reads(&mut self, things: usize) {
         for _ in 0..things {
+            // What it answers is not read then.
+            if self.model.line.paused {
+                return;
+            }
             let Some(attempt) = self.open_attempt() else { return };
             let Some(thing) = self.link.as_mut().and_then(|link| link.wire.pop_front()) else { return };
             match thing {
-                Wire::Message(post) => self.model.server_has(post),
+                Wire::Message(post) => self.model.posts.server_has(post),
+                Wire::Beat if self.ignores_beats => {}
+                Wire::Beat => self.frame(Content::Pong),
                 Wire::Ping(_) if self.mute => {}
                 Wire::Ping(payload) => {
                     self.model.pong(payload, self.now);
@@ -485,7 +473,8 @@ impl World {
             _ => Input::Lost { attempt, reason: reset() },
         });
         assert_eq!(actions, 0, "an older attempt had its say");
-        assert_eq!(before, format!("{:?}", self.session.as_ref().unwrap().connection));
+        let after = self.session.as_ref().map(|session| format!("{:?}", session.connection));
+        assert!(after.is_none_or(|after| before == after), "an older attempt changed something");
     }
 
     fn wait(&mut self, time: Duration) {
@@ -495,6 +484,9 @@ impl World {
             self.timeout();
         }
         self.advance(end - self.now.elapsed);
+        if self.session.is_some() {
+            self.model.check_timeout(self.now);
+        }
     }
 
     fn advance(&mut self, time: Duration) {
@@ -503,25 +495,38 @@ impl World {
     }
 
     fn timeout(&mut self) {
-        let Some(session) = &mut self.session else { return };
-        self.model.timeout(self.now);
-        session.handle_timeout(self.now);
-        self.take_actions();
-        self.model.check_timeout(self.now);
-        let next = self.session.as_ref().and_then(Session::poll_timeout);
-        assert!(next.is_none_or(|(at, _)| at > self.now.elapsed), "it would be woken at once again: {next:?}");
+        // Once more if a connection ended, and with it the settings that held.
+        for _ in 0..2 {
+            let Some(session) = &mut self.session else { return };
+            self.model.timeout(self.now);
+            session.handle_timeout(self.now);
+            self.take_actions();
+            let Some(session) = &self.session else { return };
+            if session.poll_timeout().is_none_or(|(at, _)| at > self.now.elapsed) {
+                return self.model.check_timeout(self.now);
+            }
+        }
+        panic!("it wants to be woken at once, again and again");
+    }
+
+    /// The system takes what was sent, if it takes anything.
+    fn flush(&mut self) {
+        if let Some(attempt) = self.open_attempt().filter(|_| !self.stuck) {
+            self.model.flushed();
+            self.input(flushed(attempt));
+        }
     }
 
     fn dialling(&self) -> Option<u64> {
-        self.link.as_ref().filter(|_| self.model.phase == Phase::Dialling).map(|link| link.attempt)
+        self.link.as_ref().filter(|_| self.model.line.phase == Phase::Dialling).map(|link| link.attempt)
     }
 
     fn open_attempt(&self) -> Option<u64> {
-        self.link.as_ref().filter(|_| self.model.phase == Phase::Open).map(|link| link.attempt)
+        self.link.as_ref().filter(|_| self.model.line.phase == Phase::Open).map(|link| link.attempt)
     }
 
-    fn meet(&mut self, what: &str) {
-        *self.met.entry(what.to_owned()).or_default() += 1;
+    fn meet(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
     }
 
     /// Content that no other message has.
@@ -542,72 +547,96 @@ impl World {
     }
 
     fn take_actions(&mut self) -> usize {
-        let mut actions = 0;
-        let mut forgotten = false;
-        self.model.answers_pings(self.session.as_ref().and_then(answers_pings), self.now);
-        let mut sent = None;
-        while let Some(action) = self.session.as_mut().and_then(Session::poll_action).or_else(|| {
-            // The system takes what is sent at once.
-            let attempt = sent.take()?;
-            let session = self.session.as_mut()?;
-            session.handle(Input::Flushed { attempt }, self.now);
-            session.poll_action()
-        }) {
-            assert!(!forgotten, "{action:?} after everything was forgotten");
-            actions += 1;
+        let Some(session) = &mut self.session else { return 0 };
+        let actions: Vec<_> = std::iter::from_fn(|| session.poll_action()).collect();
+        let (count, mut forgotten) = (actions.len(), false);
+        let sent = actions.iter().any(|action| matches!(action, Action::ToServer { .. }));
+        if sent {
+            self.model.line.writes();
+        }
+        self.model.answers_pings(answers_pings(session), self.now);
+        for action in actions {
             match action {
-                Action::ToExtension { port, event } => self.event(port.0, event),
+                Action::ToExtension { port, event } => {
+                    assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");
+                    let opened = matches!(event, Event::Opened(_));
+                    assert!(!forgotten || opened, "{event:?} after everything was forgotten");
+                    self.event(port.0, event);
+                }
                 Action::ToServer { attempt, body } => {
-                    sent = Some(attempt);
                     let link = self.link.as_mut().filter(|link| link.attempt == attempt).expect("a connection");
-                    link.wire.push_back(Wire::Message(self.model.goes_to_server(&body, self.now)));
+                    link.wire.push_back(self.model.goes_to_server(&body, self.now));
                 }
                 Action::Ping { attempt, payload } => {
                     let link = self.link.as_mut().filter(|link| link.attempt == attempt).expect("a connection");
                     link.wire.push_back(Wire::Ping(payload));
-                    self.model.ping(payload, self.now);
+                    self.model.pings(payload, self.now);
+                }
+                Action::Pause { attempt } => {
+                    assert_eq!(self.open_attempt(), Some(attempt));
+                    self.model.line.paused = true;
+                    self.meet("paused");
+                }
+                Action::Resume { attempt } => {
+                    assert_eq!(self.open_attempt(), Some(attempt));
+                    self.model.line.resumed(self.now);
+                    self.meet("resumed");
                 }
                 Action::Persist { number, body } => {
-                    self.model.persist(number, &body);
+                    assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
+                    self.model.posts.persist(number, &body);
                     self.unpersisted.push_back(number);
                 }
-                Action::Connect { attempt, .. } => {
+                Action::Connect { attempt, url, protocols, max_message } => {
                     assert!(self.link.is_none(), "a second connection is opened");
                     assert!(attempt > self.last_attempt, "the number of an attempt is used again");
+                    assert_eq!((&url, &protocols), (&self.model.url, &self.model.protocols));
+                    assert_eq!(max_message, self.model.settings.inbox.max_message_bytes);
                     self.last_attempt = attempt;
                     self.link = Some(Link { attempt, wire: VecDeque::new() });
-                    self.model.dial(self.now);
+                    self.model.dials(self.now);
                 }
-                Action::Disconnect { attempt, reason, .. } => {
-                    match reason {
-                        "no answer to a ping" => self.meet("given up for silence"),
-                        "no port came back" => self.meet("closed for want of ports"),
-                        _ => {}
-                    }
+                Action::Disconnect { attempt, .. } => {
                     let link = self.link.take().expect("there is something to disconnect");
                     assert_eq!(link.attempt, attempt);
-                    self.model.disconnected(self.now);
+                    let why = self.model.disconnected(self.now);
+                    self.meet(why);
                 }
-                Action::Pause { .. } | Action::Resume { .. } => panic!("nobody asked for that"),
+                Action::Finish { .. } => panic!("that is for direct mode"),
                 Action::Forgotten => {
+                    self.model.forget(self.now);
+                    let epoch = Arc::clone(&self.session.as_ref().unwrap().epoch);
+                    self.begin_epoch(&epoch);
                     self.meet("forgotten");
                     forgotten = true;
                 }
             }
         }
+        for what in self.model.met() {
+            *self.met.entry(what).or_default() += 1;
+        }
         let session = self.session.as_ref().unwrap();
-        self.model.check(session, self.now, actions);
-        if self.model.is_a_window_full_of_messages() {
+        self.model.check(session, self.link.as_ref(), self.now, count);
+        if session.is_void() {
+            self.session = None;
+            return count;
+        }
+        if self.model.stream.is_a_window_full_of_messages() {
             self.meet("window full of messages");
         }
-        if self.model.written_is_received {
+        if self.model.line.written_is_received {
             self.meet("never answers pings");
         }
         if forgotten {
-            self.session = None;
-            self.model = Model::default();
+            // What was set goes with it.
+            let settings = birth().settings;
+            self.model.reconfigure(settings.clone(), self.now);
+            self.input(Input::Configure { settings: Box::new(settings) });
         }
-        actions
+        if sent {
+            self.flush();
+        }
+        count
     }
 
     fn event(&mut self, port: u64, event: Event) {
@@ -617,52 +646,75 @@ impl World {
                 self.model.answered(port, &opened);
             }
             Event::Message { seq, at, ref body, replay, token, .. } => {
-                let bytes = message_len("s", seq, at, body);
-                if body.len() < 1000 {
+                let (attachment, bytes) = self.model.stream.delivered(port, seq, at, body, replay);
+                if body.len() < 1000 && self.counter.is_multiple_of(16) {
                     let mut text = bytes::BytesMut::new();
                     event.write(&mut text);
                     let mark = if replay { ",\"replay\":true".len() } else { 0 };
-                    assert_eq!(text.len() - mark, bytes);
+                    assert_eq!(text.len() - mark, bytes, "bytes are those of the `message`");
                 }
                 self.meet(if replay { "replay" } else { "message" });
-                let auto = self.model.message(port, seq, at, body, replay, bytes);
-                assert_eq!(token, auto.then_some(5));
-                if auto {
-                    self.unwritten.entry(port).or_default().push_back(seq);
-                }
+                self.is_on_its_way(port, seq, token, attachment);
             }
             Event::Gap { seq, gap, replay, token, .. } => {
-                self.meet(&format!("gap {:?}", gap.reason));
-                if gap.reason == GapReason::Overflow && gap.count.is_none() {
-                    self.meet("gap Overflow of unknown number");
-                }
-                if gap.reason == GapReason::Overflow && self.model.first_dropped() < Some(gap.from) {
-                    self.meet("gap Overflow behind what was delivered");
-                }
-                let auto = self.model.gap(port, seq, gap, replay);
-                assert_eq!(token, auto.then_some(5));
-                if auto {
-                    self.unwritten.entry(port).or_default().push_back(seq);
-                }
+                self.meet_gap(seq, &gap);
+                let attachment = self.model.stream.gap(port, seq, gap, replay);
+                self.is_on_its_way(port, seq, token, attachment);
             }
             Event::Receipt { stage, ids, reason, .. } => {
-                self.meet(&format!("{stage:?} {}", reason.unwrap_or_default()));
+                self.meet(match (stage, reason) {
+                    (Stage::Stored, None) => "stored",
+                    (Stage::Received, None) => "received",
+                    (Stage::Expired, None) => "expired",
+                    (Stage::Refused, Some("full")) => "refused full",
+                    (Stage::Refused, Some("unknown-delivery")) => "refused unknown-delivery",
+                    (Stage::Refused, Some("too-large")) => "refused too-large",
+                    other => panic!("there is no such receipt: {other:?}"),
+                });
                 for id in ids {
-                    if self.model.receipt(port, &id, Due { stage, reason }) {
+                    if self.model.posts.receipt(port, &id, Due { stage, reason }, &self.model.stream) {
                         self.meet("told to a later port");
                     }
                 }
             }
-            Event::State { state, .. } => self.model.state_told(port, state.state),
+            Event::State { state, .. } => self.model.state_told(port, *state),
             Event::Error(problem) => {
-                self.meet(&format!("{:?}", problem.code));
+                self.meet(problem.code.as_str());
                 self.model.error(port, problem.code, self.now);
             }
-            Event::Welcome { .. } | Event::Status { .. } | Event::Sent { .. } | Event::Closed { .. } => {
-                panic!("a session does not say {event:?}")
-            }
+            _ => panic!("a session does not say {event:?}"),
         }
     }
+
+    /// What counts when it is written carries the driver's number of the session.
+    fn is_on_its_way(&mut self, port: u64, seq: u64, token: Option<Token>, attachment: Option<u64>) {
+        assert_eq!(token.map(|token| (token.session, token.seq)), attachment.map(|_| (5, seq)));
+        self.unwritten.entry(port).or_default().extend(attachment.zip(token));
+    }
+
+    fn meet_gap(&mut self, seq: u64, gap: &Gap) {
+        self.meet(match (gap.reason, gap.count) {
+            (GapReason::Disconnected, _) => "gap disconnected",
+            (GapReason::Overflow, Some(_)) => "gap overflow",
+            (GapReason::Overflow, None) => "gap overflow of unknown number",
+            (GapReason::Retention, Some(_)) => "gap retention",
+            (GapReason::Retention, None) if gap.at_most.is_some() => "gap retention for one that was away",
+            (GapReason::Retention, None) => "gap retention of unknown number",
+            (GapReason::TooLarge, _) => "gap too-large",
+            (GapReason::Epoch, _) => "gap epoch",
+            (GapReason::ObserverLag, Some(_)) => "gap observer-lag",
+            (GapReason::ObserverLag, None) => "gap observer-lag of unknown number",
+        });
+        if self.model.stream.has_dropped_before(gap.from, seq) {
+            self.meet("gap behind what was delivered");
+        }
+    }
+}
+
+/// What a subscription sends, or in version 9 its end.
+fn subscription(key: &str, version: u8, bytes: usize) -> Body {
+    let (padding, version) = ("x".repeat(bytes), i32::from(version));
+    Body::Json(format!(r#"{{"key":"{key}","version":{version},"padding":"{padding}"}}"#).into())
 }
 
 fn answers_pings(session: &Session) -> Option<bool> {

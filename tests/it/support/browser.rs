@@ -79,6 +79,29 @@ impl Browser {
         }
     }
 
+    /// The text of the next message, of as many frames as it has.
+    pub(crate) fn next_text(&mut self) -> String {
+        let mut whole = String::new();
+        let mut of = Value::Null;
+        for index in 0.. {
+            let frame = self.next_bytes().expect("the port is open");
+            assert!(frame.len() <= 1024 * 1024);
+            let text = String::from_utf8(frame).unwrap();
+            if !text.starts_with(r#"{"type":"chunk""#) {
+                assert_eq!(index, 0, "between the chunks of a message stands nothing else");
+                return text;
+            }
+            let chunk: Value = serde_json::from_str(&text).unwrap();
+            assert!(chunk["index"] == index && (index == 0 || chunk["of"] == of), "{chunk:.100}");
+            whole.push_str(chunk["data"].as_str().unwrap());
+            of = chunk["of"].clone();
+            if chunk["count"] == index + 1 {
+                break;
+            }
+        }
+        whole
+    }
+
     /// The next message.
     pub(crate) fn next(&mut self) -> Value {
         let frame = self.next_bytes().expect("the port is open");

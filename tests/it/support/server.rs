@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, accept_hdr_with_config};
 
@@ -50,12 +51,20 @@ impl Server {
     }
 
     /// Takes the next client.
-    #[expect(clippy::result_large_err, reason = "the type of the callback is tungstenite's")]
     pub(crate) fn accept(&self) -> Connection {
+        self.accept_with(None)
+    }
+
+    /// Takes the next client and chooses a sub-protocol.
+    #[expect(clippy::result_large_err, reason = "the type of the callback is tungstenite's")]
+    pub(crate) fn accept_with(&self, protocol: Option<&'static str>) -> Connection {
         let mut asked = None;
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let callback = |request: &Request, response: Response| {
+        let callback = |request: &Request, mut response: Response| {
             asked = Some(request.clone());
+            if let Some(protocol) = protocol {
+                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+            }
             Ok(response)
         };
         let socket = accept_hdr_with_config(self.accept_tcp(), callback, Some(config)).unwrap();

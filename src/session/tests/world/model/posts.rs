@@ -1,0 +1,353 @@
+//! The stream to the server: order, stages, endings, subscriptions.
+
+use super::*;
+
+/// What a message is to be reported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Due {
+    pub(in super::super) stage: Stage,
+    pub(in super::super) reason: Option<&'static str>,
+}
+
+/// A message to the server.
+#[derive(Debug)]
+struct Post {
+    number: Option<u64>,
+    body: Body,
+    id: Option<String>,
+    port: u64,
+    consumer: &'static str,
+    wants: Vec<Stage>,
+    resend: bool,
+    expires: Option<Duration>,
+    /// A subscription, or its end: it belongs to the connection.
+    passing: bool,
+    reached: Option<Due>,
+    ended: bool,
+}
+
+/// An ending that was not yet told.
+#[derive(Debug)]
+struct Owed {
+    due: Due,
+    /// The port that it is for, while that is there at the moment of the ending.
+    port: Option<u64>,
+    consumer: &'static str,
+}
+
+#[derive(Debug, Default)]
+pub(in super::super) struct Posts {
+    posts: Vec<Post>,
+    /// Posts that have not ended; the first `written` are on the connection.
+    queue: VecDeque<usize>,
+    bytes: usize,
+    pub(super) written: usize,
+    last_number: u64,
+    server_has: BTreeSet<usize>,
+    subscriptions: Vec<(&'static str, Body)>,
+    /// What comes first on the new connection.
+    first: VecDeque<Body>,
+    /// Receipts that must come with this input.
+    due: Vec<(u64, String, Due)>,
+    owed: BTreeMap<String, Owed>,
+    /// What happened in this input.
+    pub(super) met: Vec<&'static str>,
+}
+
+impl Posts {
+    pub(super) fn forget(&mut self) {
+        assert_eq!(self.due, [], "receipts that were not given");
+        // Numbers go on.
+        *self = Self { last_number: self.last_number, ..Self::default() };
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn is_blank(&self) -> bool {
+        self.queue.is_empty() && self.subscriptions.is_empty() && self.owed.is_empty()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.owed.is_empty() && self.queue.is_empty() && self.posts.iter().all(|post| post.ended)
+    }
+
+    /// A port that reads posts a message. Says what it is told, if that is an error.
+    pub(super) fn post(
+        &mut self,
+        port: u64,
+        consumer: &'static str,
+        send: &Send,
+        mode: Mode,
+        settings: &settings::Queue,
+        now: Now,
+    ) -> Option<Code> {
+        let wants = send.receipts.clone();
+        if mode == Mode::Memory && wants.as_ref().is_some_and(|wants| wants.contains(&Stage::Stored)) {
+            return Some(Code::NotDurable);
+        }
+        let earlier = self.posts.iter_mut().find(|post| post.id.is_some() && post.id == send.id);
+        if let (Some(post), Some(id)) = (earlier, &send.id) {
+            (post.port, post.consumer) = (port, consumer);
+            self.due.extend(post.reached.map(|reached| (port, id.clone(), reached)));
+            self.met.push("repeated");
+            return None;
+        }
+        if self.is_full(send.body.len(), settings) {
+            let Some(id) = &send.id else { return Some(Code::QueueFull) };
+            self.due.push((port, id.clone(), Due { stage: Stage::Refused, reason: Some("full") }));
+            return None;
+        }
+        let ttl = send.ttl_ms.map(Duration::from_millis).or(settings.ttl);
+        self.enqueue(Post {
+            number: None,
+            body: send.body.clone(),
+            id: send.id.clone(),
+            port,
+            consumer,
+            wants: wants.unwrap_or_else(|| vec![Stage::Stored, Stage::Received]),
+            resend: send.resend,
+            expires: ttl.map(|ttl| now.elapsed + ttl),
+            passing: false,
+            reached: None,
+            ended: false,
+        });
+        None
+    }
+
+    /// The queue takes anything while it is empty.
+    fn is_full(&self, more: usize, settings: &settings::Queue) -> bool {
+        let full = self.queue.len() >= settings.max_messages || self.bytes + more > settings.max_bytes;
+        full && !self.queue.is_empty()
+    }
+
+    fn enqueue(&mut self, post: Post) {
+        self.bytes += post.body.len();
+        self.queue.push_back(self.posts.len());
+        self.posts.push(post);
+    }
+
+    /// A live subscription, or the end of one, joins the queue in posting order.
+    fn pass(&mut self, port: u64, consumer: &'static str, body: Body) {
+        self.enqueue(Post {
+            number: None,
+            body,
+            id: None,
+            port,
+            consumer,
+            wants: vec![],
+            resend: false,
+            expires: None,
+            passing: true,
+            reached: None,
+            ended: false,
+        });
+    }
+
+    /// Subscriptions are remembered until unsubscribed. Says what the port is told, if that is an error.
+    pub(super) fn subscribe(
+        &mut self,
+        port: u64,
+        consumer: &'static str,
+        key: &'static str,
+        body: Option<Body>,
+        settings: &settings::Queue,
+        connected: bool,
+    ) -> Option<Code> {
+        let Some(body) = body else { return Some(Code::NoTemplate) };
+        let place = self.subscriptions.iter().position(|(known, _)| *known == key);
+        if place.is_some_and(|place| same(&self.subscriptions[place].1, &body)) {
+            return None;
+        }
+        let others = self.subscriptions.iter().filter(|(known, _)| *known != key);
+        if others.map(|(_, body)| body.len()).sum::<usize>() + body.len() > settings.max_bytes {
+            return Some(Code::TooManySubscriptions);
+        }
+        if connected && self.is_full(body.len(), settings) {
+            return Some(Code::QueueFull);
+        }
+        match place {
+            Some(place) => self.subscriptions[place].1 = body.clone(),
+            None => self.subscriptions.push((key, body.clone())),
+        }
+        if connected {
+            self.pass(port, consumer, body);
+        }
+        None
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        port: u64,
+        consumer: &'static str,
+        key: &'static str,
+        body: Option<Body>,
+        settings: &settings::Queue,
+        connected: bool,
+    ) -> Option<Code> {
+        let Some(body) = body else { return Some(Code::NoTemplate) };
+        let place = self.subscriptions.iter().position(|(known, _)| *known == key)?;
+        if connected && self.is_full(body.len(), settings) {
+            return Some(Code::QueueFull);
+        }
+        self.subscriptions.remove(place);
+        if connected {
+            self.pass(port, consumer, body);
+        }
+        None
+    }
+
+    pub(in super::super) fn persist(&mut self, number: u64, body: &Body) {
+        let post = self.posts.last_mut().filter(|post| post.number.is_none()).expect("a message was just posted");
+        assert!(same(&post.body, body));
+        assert!(number > self.last_number, "the number {number} is used again");
+        self.last_number = number;
+        post.number = Some(number);
+    }
+
+    pub(in super::super) fn persisted(&mut self, number: u64, stream: &Stream) {
+        // What was forgotten meanwhile is nobody's.
+        let Some(post) = self.posts.iter_mut().find(|post| post.number == Some(number) && !post.ended) else { return };
+        let stored = Due { stage: Stage::Stored, reason: None };
+        post.reached = Some(stored);
+        if let Some(id) = post.id.clone()
+            && post.wants.contains(&Stage::Stored)
+            && stream.is_attached(post.port)
+        {
+            self.due.push((post.port, id, stored));
+        }
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.first = self.subscriptions.iter().map(|(_, body)| body.clone()).collect();
+    }
+
+    /// Authentication accepted → subscriptions → unconfirmed → queued. Gives the message that goes.
+    pub(super) fn goes(&mut self, body: &Body, now: Now) -> Option<usize> {
+        if let Some(first) = self.first.pop_front() {
+            assert!(same(&first, body), "the subscriptions come first, in the order first made");
+            self.met.push("subscribed again");
+            return None;
+        }
+        let index = *self.queue.get(self.written).expect("a message that waits");
+        let post = &self.posts[index];
+        assert!(same(&post.body, body), "messages leave in order");
+        assert!(post.expires.is_none_or(|expires| expires >= now.elapsed), "what has expired is not sent");
+        self.met.extend(post.passing.then_some("subscribed live"));
+        self.met.extend(self.server_has.contains(&index).then_some("doubled"));
+        self.written += 1;
+        Some(index)
+    }
+
+    pub(super) fn last_written(&self) -> Option<usize> {
+        self.written.checked_sub(1).map(|index| self.queue[index])
+    }
+
+    pub(in super::super) fn server_has(&mut self, post: Option<usize>) {
+        self.server_has.extend(post);
+    }
+
+    /// A ping behind this message is answered: the server's peer has everything before it.
+    pub(super) fn confirmed(&mut self, behind: Option<usize>, stream: &Stream) {
+        let mut written = self.queue.range(..self.written);
+        let unread = written.find(|post| Some(**post) <= behind && !self.server_has.contains(*post));
+        assert_eq!(unread, None, "a ping overtook a message");
+        self.received(behind, stream);
+    }
+
+    pub(super) fn received(&mut self, up_to: Option<usize>, stream: &Stream) {
+        while self.written > 0 && self.queue.front().copied() <= up_to {
+            let index = self.queue.pop_front().unwrap();
+            self.written -= 1;
+            self.end(index, Stage::Received, None, stream);
+        }
+    }
+
+    pub(super) fn expire(&mut self, stream: &Stream, now: Now) {
+        for index in self.queue.split_off(self.written) {
+            if self.posts[index].expires.is_some_and(|expires| expires <= now.elapsed) {
+                self.end(index, Stage::Expired, None, stream);
+            } else {
+                self.queue.push_back(index);
+            }
+        }
+    }
+
+    pub(super) fn check_expiry(&self, now: Now) {
+        let waits = |index: &usize| self.posts[*index].expires.is_some_and(|expires| expires <= now.elapsed);
+        assert!(!self.queue.range(self.written..).any(waits), "a message waits for longer than its `ttl_ms`");
+    }
+
+    /// The server said that a message was too large: the largest that it has not confirmed must be it, unless a
+    /// subscription is as large. Says whether there is one.
+    pub(super) fn refuse_largest(&mut self, stream: &Stream) -> bool {
+        let largest = self.subscriptions.iter().map(|(_, body)| body.len()).max().unwrap_or_default();
+        let size = |at: usize| self.posts[self.queue[at]].body.len();
+        let Some(at) = (0..self.written).rev().max_by_key(|at| size(*at)) else { return false };
+        if size(at) <= largest {
+            return false;
+        }
+        let index = self.queue.remove(at).unwrap();
+        self.written -= 1;
+        self.end(index, Stage::Refused, Some("too-large"), stream);
+        true
+    }
+
+    pub(super) fn connection_lost(&mut self, stream: &Stream) {
+        let behind = self.queue.split_off(self.written);
+        for index in std::mem::take(&mut self.queue) {
+            if self.posts[index].resend {
+                self.queue.push_back(index);
+            } else {
+                self.end(index, Stage::Refused, Some("unknown-delivery"), stream);
+            }
+        }
+        self.queue.extend(behind);
+        self.written = 0;
+        self.first.clear();
+    }
+
+    fn end(&mut self, index: usize, stage: Stage, reason: Option<&'static str>, stream: &Stream) {
+        let post = &mut self.posts[index];
+        assert!(!post.ended);
+        self.bytes -= post.body.len();
+        post.ended = true;
+        post.reached = Some(Due { stage, reason });
+        if let Some(id) = post.id.clone().filter(|_| stage > Stage::Acknowledged || post.wants.contains(&stage)) {
+            let port = Some(post.port).filter(|port| stream.is_attached(*port));
+            self.owed.insert(id, Owed { due: Due { stage, reason }, port, consumer: post.consumer });
+        }
+    }
+
+    /// A receipt came; says whether it is one for a port that came later.
+    pub(in super::super) fn receipt(&mut self, port: u64, id: &str, told: Due, stream: &Stream) -> bool {
+        if let Some(index) = self.due.iter().position(|due| *due == (port, id.to_owned(), told)) {
+            self.due.remove(index);
+            return false;
+        }
+        let owed = self.owed.remove(id).unwrap_or_else(|| panic!("port {port} is told {told:?} of {id}"));
+        assert_eq!(owed.due, told);
+        let reads = || stream.consumer_of(port) == Some(owed.consumer);
+        assert!(owed.port.map_or_else(reads, |expected| expected == port), "told to port {port}: {owed:?}");
+        owed.port.is_none()
+    }
+
+    /// What holds after every input.
+    pub(super) fn check(&mut self, session: &Session, mode: Mode, connected: bool, stream: &Stream) {
+        assert_eq!(self.due, [], "receipts that were not given");
+        for (id, owed) in &mut self.owed {
+            assert_eq!(owed.port.take(), None, "the ending of {id} was not told");
+            assert_eq!(stream.reader_of(owed.consumer), None, "the ending of {id} was not told: {owed:?}");
+        }
+        assert_eq!(session.outbox.kept(), (self.queue.len(), self.bytes), "what is kept for the server");
+        assert!(self.first.is_empty(), "a subscription was not sent");
+        assert!(!connected || self.written == self.queue.len(), "something waits though there is a connection");
+        let last = self.posts.last().filter(|post| !post.passing);
+        assert!(mode == Mode::Memory || last.is_none_or(|post| post.number.is_some()), "a message is not kept safely");
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.posts.len()
+    }
+}
