@@ -14,7 +14,7 @@
 //! each port · *daemon*: one for each user, outlives hosts · *link*: the local socket between host and daemon ·
 //! *session*: the durable conversation of one extension with one server; survives ports, hosts and connections ·
 //! *server*: any WebSocket server · *connection*: one WebSocket, numbered by attempt · *consumer*: a reader of a session
-//! with its own place in it · *frame*: a length and as many bytes · *payload*: what the server and the extension say to
+//! with its own place in it · *observer*: one without a place, who only sees what comes · *frame*: a length and as many bytes · *payload*: what the server and the extension say to
 //! each other, opaque to us.
 //!
 //! # Follow a message
@@ -23,8 +23,9 @@
 //!
 //! 1. [`host`] (`src/host.rs`): bytes from standard input to the link
 //! 2. `src/daemon/port.rs`: bytes from the link to frames, frames to requests
-//! 3. [`daemon`] (`src/daemon/mod.rs`): requests to inputs of a session, actions to what they ask for
-//! 4. [`session`] (`src/session/mod.rs`): what is to be done, decided without doing anything
+//! 3. `src/daemon/core.rs`: requests to inputs of a session, actions to what they ask for
+//! 4. [`session`] (`src/session/mod.rs`, and what it says to read next): what is to be done, decided without doing
+//!    anything
 //! 5. [`server`] (`src/server/mod.rs`): messages to the WebSocket
 //!
 //! and comes back the same way. What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for

@@ -51,7 +51,10 @@ impl Rotating {
             // Not there yet, most often.
             let _ = std::fs::rename(aside(number), aside(number + 1));
         }
-        std::fs::rename(&self.path, aside(1))?;
+        if std::fs::rename(&self.path, aside(1)).is_err() {
+            // What cannot be set aside makes room all the same: the end of a log says more than its beginning.
+            self.file.set_len(0)?;
+        }
         *self = Self::open(self.path.clone())?;
         Ok(())
     }
@@ -188,5 +191,22 @@ mod tests {
         }
         names.sort();
         assert_eq!(names, ["daemon.1.log", "daemon.2.log", "daemon.3.log", "daemon.log"]);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_set_aside_goes_on_within_its_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 1..=KEPT {
+            // No file takes the place of a directory that is not empty.
+            std::fs::create_dir_all(directory.path().join(format!("daemon.{number}.log/x"))).unwrap();
+        }
+        let path = directory.path().join("daemon.log");
+        let mut log = Rotating::open(path.clone()).unwrap();
+        for _ in 0..50 {
+            log.write_all(&[b'x'; 100_000]).unwrap();
+        }
+        log.write_all(b"the last words").unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert!(text.len() as u64 <= MAX_BYTES && text.ends_with(b"the last words"), "{} bytes", text.len());
     }
 }

@@ -210,6 +210,9 @@ struct Origin {
     sessions: BTreeMap<String, Vec<Session>>,
 }
 
+/// The largest configuration file, in bytes: it is read by the thread that serves everybody.
+const MAX_FILE: u64 = 1024 * 1024;
+
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -249,7 +252,12 @@ impl Config {
     fn add(&mut self, path: &Path, open: fn(&Path) -> io::Result<std::fs::File>) -> Result<(), ConfigError> {
         let shown = || path.display().to_string();
         let mut text = Vec::new();
-        match open(path).and_then(|mut file| file.read_to_end(&mut text)) {
+        match open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text)) {
+            Ok(_) if text.len() as u64 > MAX_FILE => {
+                let line = text.split(|byte| *byte == b'\n').count();
+                let message = format!("the file is larger than {MAX_FILE} bytes");
+                return Err(ConfigError::Invalid { path: shown(), line, message });
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(ConfigError::Unreadable { path: shown(), source }),
@@ -303,8 +311,8 @@ impl Config {
         let table = format!("[origins.{}]", table.display_repr());
         if !rules.is_some_and(|rules| rules.allow.iter().any(|pattern| pattern.matches(url))) {
             return Err(format!(
-                "{server} is not on this machine and not allowed for {origin}; to allow it, add to {}, below {table}: \
-                 allow = [\"{server}/*\"]",
+                "{server} is not on this machine and not allowed for {origin}; to allow it, add to {} (to the list, if there \
+                 is one), below {table}: allow = [\"{server}/*\"]",
                 file.display()
             ));
         }

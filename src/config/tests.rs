@@ -320,9 +320,18 @@ fn the_machine_s_file_is_where_only_an_administrator_may_write() {
 }
 
 #[test]
+fn a_file_that_is_far_too_large_is_not_read_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Paths::new(&[(HOME_VARIABLE, directory.path())].into_iter().collect()).unwrap();
+    std::fs::write(paths.config_file(), "# \n".repeat(1 << 20)).unwrap();
+    let error = Config::load(&paths).unwrap_err().to_string();
+    assert!(error.ends_with("the file is larger than 1048576 bytes"), "{error}");
+}
+
+#[test]
 fn a_refusal_names_the_file_and_the_line_to_add_and_the_line_works() {
     let refusal = verdict("", "wss://example.org/ws").unwrap_err();
-    let (_, advice) = refusal.split_once("add to /c.toml, below ").unwrap();
+    let (_, advice) = refusal.split_once("add to /c.toml (to the list, if there is one), below ").unwrap();
     assert_eq!(verdict(&advice.replacen(": ", "\n", 1), "wss://example.org/ws"), Ok(()));
 }
 

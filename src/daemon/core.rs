@@ -163,7 +163,10 @@ impl Core {
         };
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = url.as_ref().unwrap_or_else(|| slot.session.url());
-        let settings = given.as_ref().map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        // A server elsewhere has other defaults than one on this machine; a session that was forgotten may go there.
+        let moves = is_loopback(target) != is_loopback(slot.session.url());
+        let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
+        let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
         let mut before = None;
         if slot.session.admits(port, &open, url.as_ref()) {
             if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {
@@ -203,24 +206,31 @@ impl Core {
         origin: &Arc<str>,
         open: &Open,
     ) -> Result<(SessionId, Option<Url>), Problem> {
-        let url = match open.url.as_deref() {
-            Some(text) => Some(self.checked_url(origin, text)?),
-            None => {
-                self.reload_config();
-                None
-            }
-        };
+        let unusable = self.reload_config();
         let identity = Identity {
             origin: Arc::clone(origin),
             profile: open.profile.clone(),
             mode: open.mode,
             name: open.session.clone(),
         };
-        if let Some(&id) = self.identities.get(&identity) {
+        let known = self.identities.get(&identity).copied();
+        let blank = known.is_none_or(|id| self.sessions.get(&id).is_none_or(|slot| slot.session.is_blank()));
+        let url = match open.url.as_deref() {
+            Some(text) => {
+                Some(server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?)
+            }
+            None if !blank => None,
+            None => self.config.session_url(origin, &open.session),
+        };
+        if let Some(url) = &url {
+            self.check_allowed(origin, url, unusable)?;
+        }
+        if let Some(id) = known.filter(|_| !blank || url.is_some()) {
             return Ok((id, url));
         }
-        let Some(url) = url.or_else(|| self.config.session_url(origin, &open.session)) else {
-            let message = format!("session `{}` is not known yet; open it with the `url` of its server", open.session);
+        let Some(url) = url else {
+            let message =
+                format!("session `{}` is not known (any more); open it with the `url` of its server", open.session);
             return Err(Problem::new(Code::UrlMissing, message));
         };
         if !self.has_room_for_session(origin) {
@@ -288,15 +298,10 @@ impl Core {
         Settings::effective(files.chain([given]), self.config.limits(), place)
     }
 
-    fn checked_url(&mut self, origin: &str, text: &str) -> Result<Url, Problem> {
-        let url = server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
-        let unusable = self.reload_config();
-        let refusal = match self.config.permits(origin, &url, self.paths.config_file()) {
-            Ok(()) => return Ok(url),
-            Err(refusal) => refusal,
-        };
-        // Perhaps it is allowed by what cannot be read.
-        Err(match unusable {
+    /// Whether `origin` may reach the server of `url`, by the configuration that was read just now, or is `unusable`.
+    fn check_allowed(&self, origin: &str, url: &Url, unusable: Option<ConfigError>) -> Result<(), Problem> {
+        self.config.permits(origin, url, self.paths.config_file()).map_err(|refusal| match unusable {
+            // Perhaps it is allowed by what cannot be read.
             Some(error) => {
                 Problem::new(Code::ConfigInvalid, format!("the configuration cannot be used: {}", chain(&error)))
             }
@@ -331,7 +336,7 @@ impl Core {
         let now = self.clock.now();
         if let Some(slot) = self.sessions.get_mut(&id) {
             slot.session.handle(input, now);
-            self.carry_out(id);
+            self.carry_out(id, now);
         }
     }
 
@@ -347,7 +352,7 @@ impl Core {
             if let Some(slot) = self.sessions.get_mut(&id) {
                 slot.deadline = None;
                 slot.session.handle_timeout(now);
-                self.carry_out(id);
+                self.carry_out(id, now);
             }
         }
     }
@@ -366,8 +371,8 @@ impl Core {
         }
     }
 
-    /// Takes all actions of a session.
-    fn carry_out(&mut self, id: SessionId) {
+    /// Takes all actions of a session, in the same moment as the input that led to them.
+    fn carry_out(&mut self, id: SessionId, now: Now) {
         let mut forgotten = false;
         let mut answers = VecDeque::new();
         loop {
@@ -410,11 +415,11 @@ impl Core {
             if let Some((attempt, target)) = dial
                 && let Err(message) = self.connect(id, attempt, target)
             {
+                info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
                 answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
             }
             let Some(answer) = answers.pop_front() else { break };
-            let now = self.clock.now();
             if let Some(slot) = self.sessions.get_mut(&id) {
                 slot.session.handle(answer, now);
             }
@@ -442,6 +447,10 @@ impl Core {
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
         self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        // The session hears of them only when it has been served, but they count for this connection.
+        let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
+        let target = server::Target { max_message, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connection = Some((attempt, Rc::clone(&outgoing)));

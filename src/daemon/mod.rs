@@ -100,7 +100,11 @@ impl Lock {
 ///
 /// # Errors
 /// If it cannot start; the reason is told to the `starter` as well.
-pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'static str>) -> Result<(), DaemonError> {
+pub fn run(
+    paths: &Paths,
+    starter: Starter,
+    shutdown: impl Future<Output = &'static str> + 'static,
+) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,7 +125,10 @@ pub fn run(paths: &Paths, starter: Starter, shutdown: impl Future<Output = &'sta
     info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
     starter.ready();
     let core = Core::new(paths.clone());
-    let end = LocalSet::new().block_on(&runtime, serve(Rc::clone(&core), listener, shutdown));
+    // As a task, because what is blocked on is polled whenever any task is, and this has much to look at.
+    let end = LocalSet::new()
+        .block_on(&runtime, async { tokio::task::spawn_local(serve(core, listener, shutdown)).await })
+        .expect("nobody cancels it, and if it panics so does this");
     info!(reason = end, "daemon ended");
     // First the name, then the lock: whoever gets the lock finds no socket of ours.
     endpoint::remove(paths);

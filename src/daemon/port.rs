@@ -242,10 +242,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, q
 }
 
 fn handle_frame(core: &mut Core, id: PortId, origin: &Arc<str>, frame: &Bytes) {
-    let mut session = None;
     let mut reference = None;
     let handled = Envelope::read(frame).map_err(Problem::from).and_then(|envelope| {
-        session = envelope.session_name();
         reference = envelope.reference()?;
         let request = envelope.request(frame)?;
         handle_request(core, id, origin, request, reference.clone())
@@ -253,7 +251,9 @@ fn handle_frame(core: &mut Core, id: PortId, origin: &Arc<str>, frame: &Bytes) {
     let Err(problem) = handled else { return };
     debug!(port = id.0, code = problem.code.as_str(), "request refused");
     let mut problem = problem.answering(reference);
-    problem.session = problem.session.or(session);
+    // Read again, because next to no message needs it.
+    let session = || Envelope::read(frame).ok()?.session_name();
+    problem.session = problem.session.or_else(session);
     if let Some(port) = core.ports.get(&id) {
         port.send(problem.into());
     }

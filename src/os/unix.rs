@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -249,7 +249,9 @@ pub fn time_asleep() -> Duration {
     boot_time().saturating_sub(START.get_or_init(Instant::now).elapsed())
 }
 
-/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that.
+/// Calls `tell` whenever something happens to the machine, from a thread that does nothing but wait for that. Only Linux
+/// tells of the clock; elsewhere that the machine slept is seen when the next timer is due, or an address changes, which
+/// waking up most often brings with it.
 ///
 /// # Errors
 /// If the system does not let us watch.
@@ -292,6 +294,8 @@ pub fn watch_machine(tell: impl Fn(Change) + Send + 'static) -> io::Result<()> {
 /// What is readable when an address may have come or gone.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn watch_network() -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+
     use nix::sys::socket::{NetlinkAddr, SockProtocol, bind};
     /// `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of rtnetlink(7).
     const ADDRESSES: u32 = 0x10 | 0x100;

@@ -1,7 +1,7 @@
 //! One WebSocket connection to a server, from the first packet to the last.
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
-//! ended. How it is made is `dial`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
+//! ended. How it is made is `dial`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
 //! by `hint`. Decides nothing: whether to try again is the session's.
 
 mod dial;
@@ -9,6 +9,7 @@ mod hint;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

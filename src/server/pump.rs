@@ -129,7 +129,7 @@ impl<'a> Pump<'a> {
             match ready!(Pin::new(&mut *socket).poll_next(cx)) {
                 Some(Ok(Message::Close(frame))) => return Poll::Ready(Some(self.closed(frame, socket, cx))),
                 Some(Ok(message)) if !self.outgoing.is_closing() => report(match message {
-                    Message::Text(text) => Happened::Frame(Body::from_text_frame(text.into())),
+                    Message::Text(text) => Happened::Frame(Body::from_text_frame(text)),
                     Message::Binary(bytes) => Happened::Frame(Body::Binary(bytes)),
                     Message::Pong(payload) => payload.as_ref().try_into().map_or(Happened::Alive, Happened::Pong),
                     Message::Ping(_) | Message::Close(_) | Message::Frame(_) => Happened::Alive,

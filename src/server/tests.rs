@@ -155,7 +155,7 @@ fn bodies(happened: &[Happened]) -> Vec<Body> {
 }
 
 fn text(text: &'static str) -> Body {
-    Body::from_text_frame(text.into())
+    Body::from_text_frame(text)
 }
 
 /// Everything in a reason but its words, which must have these parts.

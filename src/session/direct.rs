@@ -169,7 +169,9 @@ impl Direct {
                 server_of(&self.url),
                 self.name
             );
-            self.tell_problem(Problem::new(Code::QueueFull, message), reference);
+            // Elsewhere there is room again later; here the session is over.
+            let problem = Problem { retryable: false, ..Problem::new(Code::QueueFull, message) };
+            self.tell_problem(problem, reference);
             let reason = "too much waits to be sent";
             self.actions.push_back(Action::Disconnect { attempt: ATTEMPT, code: GOING_AWAY, reason });
             return self.enter(Phase::Closing, now);

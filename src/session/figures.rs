@@ -75,8 +75,8 @@ impl Session {
         })
     }
 
-    /// 0 to 100: connected 100, on the way 40, otherwise 0; 20 less each for a round trip over a second, a window that
-    /// is full for too long, and a ping that waits for its answer longer than it should.
+    /// 0 to 100: connected 100, on the way 40, otherwise 0; 20 less each for a round trip over a second, a server that does
+    /// not answer pings, and a window that is full for too long.
     fn health(&self) -> u32 {
         let live = match &self.connection {
             Connection::Open(live) => live,

@@ -18,7 +18,10 @@ pub(super) fn matches(pattern: &Value, json: &[u8]) -> bool {
     wanted.iter().all(|(name, pattern)| found.get(name).is_some_and(|value| matches(pattern, value.get().as_bytes())))
 }
 
-/// The JSON text at `pointer` (RFC 6901) in a JSON text.
+/// The longest text at a place, in bytes: it is remembered for longer than the message, and is to be a name.
+const MAX_FOUND: usize = 256;
+
+/// The JSON text at `pointer` (RFC 6901) in a JSON text, unless it is longer than [`MAX_FOUND`].
 pub(super) fn at<'a>(pointer: &str, json: &'a [u8]) -> Option<&'a str> {
     let mut found = std::str::from_utf8(json).ok()?;
     for token in pointer.split('/').skip(1) {
@@ -29,7 +32,7 @@ pub(super) fn at<'a>(pointer: &str, json: &'a [u8]) -> Option<&'a str> {
             _ => return None,
         };
     }
-    Some(found)
+    Some(found).filter(|found| found.len() <= MAX_FOUND)
 }
 
 #[cfg(test)]
@@ -76,5 +79,8 @@ mod tests {
             assert_eq!(at(pointer, message), expected, "{pointer}");
         }
         assert_eq!(at("", b"7"), Some("7"));
+        let long = format!(r#"{{"id":"{}","n":1}}"#, "x".repeat(MAX_FOUND - 1));
+        assert_eq!((at("/id", long.as_bytes()), at("", long.as_bytes())), (None, None));
+        assert_eq!(at("/n", long.as_bytes()), Some("1"));
     }
 }

@@ -157,7 +157,8 @@ pub const TABLE: &[Setting] = &[
     Setting {
         path: "inbox.collapse.key",
         kind: Kind::Pointer(MAX_POINTER),
-        meaning: "Where in such a message its key is: the newest of each key is kept.",
+        meaning: "Where in such a message its key is: the newest of each key is kept. A key has at most 256 bytes of \
+                  JSON.",
     },
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];

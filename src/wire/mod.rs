@@ -78,9 +78,14 @@ pub enum Body {
 impl Body {
     /// The body of a text frame from a server: JSON if it can be carried as JSON.
     #[must_use]
-    pub fn from_text_frame(text: Bytes) -> Self {
-        let json = std::str::from_utf8(&text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-        if json && !nested_deeper_than(&text, MAX_NESTING) { Self::Json(text) } else { Self::Text(text) }
+    pub fn from_text_frame(text: impl AsRef<str> + Into<Bytes>) -> Self {
+        let shown = text.as_ref();
+        let json = serde_json::from_str::<IgnoredAny>(shown).is_ok();
+        if json && !nested_deeper_than(shown.as_bytes(), MAX_NESTING) {
+            Self::Json(text.into())
+        } else {
+            Self::Text(text.into())
+        }
     }
 
     /// The bytes, whatever they are.
@@ -231,25 +236,25 @@ mod tests {
     #[test]
     fn text_that_is_json_is_carried_as_json_and_any_other_as_text() {
         for json in ["{}", " [1, 2] ", "null", "1e999", r#"{"a":1,"a":2}"#, r#""\ud83d""#, "12345678901234567890"] {
-            assert_eq!(Body::from_text_frame(json.into()), Body::Json(json.into()));
+            assert_eq!(Body::from_text_frame(json), Body::Json(json.into()));
         }
         for text in ["", "hello", "{", "{} {}", "01", "'a'", "\u{feff}{}", "NaN", "\"\u{1}\""] {
-            assert_eq!(Body::from_text_frame(text.into()), Body::Text(text.into()));
+            assert_eq!(Body::from_text_frame(text), Body::Text(text.into()));
         }
     }
 
     #[test]
     fn json_nested_beyond_the_limit_is_carried_as_text() {
-        let nested = |depth: usize| Bytes::from("[".repeat(depth) + &"]".repeat(depth));
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(matches!(Body::from_text_frame(nested(MAX_NESTING)), Body::Json(_)));
         assert!(matches!(Body::from_text_frame(nested(MAX_NESTING + 1)), Body::Text(_)));
-        let brackets_in_a_string = Bytes::from(format!("\"\\\"{}\"", "[".repeat(2 * MAX_NESTING)));
+        let brackets_in_a_string = format!("\"\\\"{}\"", "[".repeat(2 * MAX_NESTING));
         assert!(matches!(Body::from_text_frame(brackets_in_a_string), Body::Json(_)));
-        let wide = Bytes::from(format!("[{}1]", "[],{},".repeat(MAX_NESTING)));
+        let wide = format!("[{}1]", "[],{},".repeat(MAX_NESTING));
         assert!(matches!(Body::from_text_frame(wide), Body::Json(_)));
         let behind_strings = |depth: usize| {
             let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-            Bytes::from(format!(r#"["\"]]\\","{close}",{open}{close}]"#))
+            format!(r#"["\"]]\\","{close}",{open}{close}]"#)
         };
         assert!(matches!(Body::from_text_frame(behind_strings(MAX_NESTING - 1)), Body::Json(_)));
         assert!(matches!(Body::from_text_frame(behind_strings(MAX_NESTING)), Body::Text(_)));

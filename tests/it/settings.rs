@@ -224,7 +224,47 @@ fn a_session_that_is_forgotten_begins_an_epoch_under_every_port() {
         assert_ne!(again["epoch"], opened["epoch"]);
         assert_eq!((&again["head"], &again["state"]), (&json!(0), &json!("disconnected")));
     }
+    other.post(json!({"type": "open", "consumer": "other"}));
+    assert_eq!(other.wait_for_type("error")["code"], "url-missing", "its server is forgotten too");
     other.open_with(json!({"consumer": "other", "url": other_server.url()}), || drop(other_server.accept().drain()));
+}
+
+#[test]
+fn a_forgotten_session_that_goes_to_another_server_has_the_defaults_for_that_one() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    write_config(&machine, &format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n"));
+    let mut port = machine.port();
+    port.open_with(json!({"url": server.url()}), || drop(server.accept().drain()));
+    assert_eq!(effective(&mut port)["reconnect"]["herd_window_ms"], 0, "nobody storms a server on this machine");
+    port.post(json!({"type": "close", "forget": true}));
+    port.post(json!({"type": "open", "url": "wss://0.0.0.0:1/", "ref": "again"}));
+    port.wait_for("the answer", |message| message["ref"] == "again");
+    assert_eq!(effective(&mut port)["reconnect"]["herd_window_ms"], 30_000);
+}
+
+#[test]
+fn a_server_that_only_the_section_of_a_session_names_must_be_allowed_too() {
+    let machine = Sandbox::new();
+    let section = format!("[origins.\"{ORIGIN}\".sessions.default]\nurl = \"wss://0.0.0.0:1/\"\n");
+    write_config(&machine, &section);
+    let mut port = machine.port();
+    let refusal = port.refusal(br#"{"type":"open"}"#);
+    assert_eq!(refusal["code"], "server-not-allowed", "{refusal}");
+    write_config(&machine, &format!("[origins.\"{ORIGIN}\"]\nallow = [\"wss://0.0.0.0:1/*\"]\n{section}"));
+    port.post(json!({"type": "open"}));
+    port.wait_for_type("opened");
+}
+
+#[test]
+fn a_limit_in_a_changed_file_holds_for_the_connection_that_finds_it() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let mut connection = None;
+    port.open_with(json!({"url": server.url()}), || connection = Some(server.accept()));
+    write_config(&machine, "[limits]\ninbox.max_message_bytes = { max = 10 }\n");
+    drop(connection);
+    server.accept().send(Message::text("01234567890"));
+    port.wait_for("a gap for the message", |message| message["type"] == "gap" && message["reason"] == "too-large");
 }
 
 #[test]
