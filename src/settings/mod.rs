@@ -49,7 +49,7 @@ pub struct Reconnect {
     pub multiplier: f64,
     /// Upper bound of any delay; not below `first`.
     pub max: Duration,
-    /// Failures in a row after which nothing is tried any more; 0: for ever.
+    /// Attempts in a row without a stable connection after which nothing is tried any more; 0: for ever.
     pub max_attempts: u32,
     /// A connection that lasted this long makes the next delay a first one again.
     pub stable: Duration,

@@ -70,7 +70,8 @@ pub const TABLE: &[Setting] = &[
         "reconnect.max_attempts",
         0,
         1_000_000,
-        "After so many failures in a row nothing more is tried by itself; 0: never.",
+        "After so many attempts in a row of which none led to a connection that lasted `stable_ms`, nothing more is tried by \
+         itself; 0: never.",
     ),
     whole(
         "reconnect.stable_ms",

@@ -344,12 +344,12 @@ impl Model {
         }
     }
 
-    pub(super) fn pings(&mut self, payload: [u8; PING_BYTES], now: Now) {
-        self.line.pings(payload, self.posts.last_written(), now);
+    pub(super) fn pings(&mut self, ping: SentPing, now: Now) {
+        self.line.pings(ping, self.posts.last_written(), now);
     }
 
-    pub(super) fn pong(&mut self, payload: [u8; PING_BYTES], now: Now) {
-        if let Some(behind) = self.line.pong(payload, now) {
+    pub(super) fn pong(&mut self, pong: SentPing, now: Now) {
+        if let Some(behind) = self.line.pong(pong, now) {
             self.posts.confirmed(behind, &self.stream);
         }
     }

@@ -67,6 +67,11 @@ pub(super) enum Step {
     Refused(Loss),
     /// The connection ends.
     Dropped(Loss),
+    /// The connection ends so again and again, as soon as it is made again.
+    Flaps {
+        loss: Loss,
+        times: usize,
+    },
     Frames {
         count: usize,
         content: Content,
@@ -253,13 +258,14 @@ const STEPS: &[(u32, Make)] = &[
         port: port(rng),
         key: pick(rng, &KEYS),
         version: rng.u8(0..2),
-        bytes: pick(rng, &[None, Some(0), Some(0), Some(0), Some(0), Some(0), Some(700)]),
+        bytes: pick(rng, &[None, Some(0), Some(0), Some(0), Some(0), Some(700)]),
     }),
     (3, |rng| Step::Unsubscribe { port: port(rng), key: pick(rng, &KEYS), payload: rng.u8(0..8) > 0 }),
     (10, |rng| Step::Persisted { messages: rng.usize(1..8) }),
     (16, |_| Step::Connected),
     (5, |rng| Step::Refused(Loss { end: refusal(rng), hint: hint(rng) })),
     (5, |rng| Step::Dropped(Loss { end: drop(rng), hint: hint(rng) })),
+    (2, |rng| Step::Flaps { loss: Loss { end: drop(rng), hint: None }, times: rng.usize(2..6) }),
     (24, frames),
     (1, |_| Step::Alive),
     (20, |rng| Step::ServerReads { things: rng.usize(1..20) }),
@@ -337,11 +343,11 @@ fn send(rng: &mut Rng) -> Step {
 }
 
 fn frames(rng: &mut Rng) -> Step {
-    let count = match rng.u32(0..200) {
-        0 => rng.usize(300..1100),
-        1..40 => rng.usize(4..30),
-        _ => rng.usize(1..4),
-    };
+    if one_in(rng, 150) {
+        // More than a window holds.
+        return Step::Frames { count: rng.usize(1000..1100), content: Content::Small };
+    }
+    let count = if one_in(rng, 5) { rng.usize(4..30) } else { rng.usize(1..4) };
     let content = match rng.u8(0..20) {
         0..10 => Content::Small,
         10 => Content::Bytes(300),
@@ -387,8 +393,8 @@ fn drop(rng: &mut Rng) -> End {
     match rng.u8(0..16) {
         0..4 => End::Code("reset"),
         4..6 => End::Code(pick(rng, &["protocol", "message-too-large", "write-timeout", "network"])),
-        6..9 => End::Close(pick(rng, &[1002, 1003, 1007, 1008, 1010])),
-        9 | 10 => End::Close(1009),
+        6..10 => End::Close(pick(rng, &[1002, 1003, 1007, 1008, 1010])),
+        10 => End::Close(1009),
         11 => End::Close(pick(rng, &[3000, 3003, 4401, 4403])),
         _ => End::Close(pick(rng, &[1000, 1001, 1005, 1011, 1012, 1013, 1014, 3001, 4000, 4999])),
     }

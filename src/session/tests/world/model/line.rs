@@ -18,7 +18,8 @@ pub(in super::super) enum Phase {
 
 #[derive(Debug)]
 struct Ping {
-    payload: [u8; PING_BYTES],
+    /// None until the session has sent it.
+    sent_as: Option<SentPing>,
     sent: Duration,
     /// The last message before it.
     behind: Option<usize>,
@@ -50,6 +51,8 @@ pub(in super::super) struct Line {
     full_at: Duration,
     /// Between these the next attempt must have been set, with this input.
     bounds: Option<Bounds>,
+    /// Nothing but growing delays leads beyond this.
+    first_latest: Duration,
     until: Duration,
     /// The code of why it waits or is parked.
     why: &'static str,
@@ -221,10 +224,14 @@ impl Line {
             _ if free_at > latest => ["waits for the budget"; 2],
             (Some(_), _) => ["waits as the server said, early", "waits as the server said, late"],
             (None, Verdict::Soon) => ["waits for the network, early", "waits for the network, late"],
-            _ if window > settings.first => ["waits in the herd's window, early", "waits in the herd's window, late"],
+            // Without the window it would be early.
+            _ if self.failures == 1 && window > 2 * settings.first => {
+                ["waits in the herd's window, early", "waits in the herd's window, late"]
+            }
             _ => ["waits, early", "waits, late"],
         };
         self.bounds = Some(Bounds { earliest: earliest.max(free_at), latest: latest.max(free_at), halves });
+        self.first_latest = free_at.max(earliest + settings.first.max(window));
     }
 
     /// The end of a connection, whoever ended it.
@@ -315,6 +322,8 @@ impl Line {
                         assert!(*until <= latest + slack, "an attempt too late: {until:?}, not {latest:?}");
                         self.until = *until;
                         self.met.push(halves[usize::from(*until > (earliest + latest) / 2)]);
+                        let grown = *until > self.first_latest && halves[0] == "waits, early";
+                        self.met.extend(grown.then_some("waits longer than at first"));
                     }
                     None => assert_eq!(*until, self.until, "the time of an attempt changes without a reason"),
                 }
@@ -326,7 +335,7 @@ impl Line {
         assert!(self.phase != Phase::Open || self.is_asked(), "a connection that is doubted is asked");
     }
 
-    pub(super) fn wait_left(&self, now: Now) -> Duration {
+    pub(in super::super) fn wait_left(&self, now: Now) -> Duration {
         self.until.saturating_sub(now.elapsed)
     }
 }
@@ -377,32 +386,36 @@ impl Line {
             Phase::Open if self.written_is_received => self.hopeless = Some(suspicion),
             // Pongs of older pings are no proof. The fresh one must be sent with this input.
             Phase::Open => {
-                let (sent, payload) = (now.elapsed, [0; PING_BYTES]);
-                self.ping = Some(Ping { payload, sent, behind: None, suspicion: Some(suspicion) });
+                let sent = now.elapsed;
+                self.ping = Some(Ping { sent_as: None, sent, behind: None, suspicion: Some(suspicion) });
             }
             Phase::Waiting if self.network && suspicion == "network-change" => self.try_network(settings, now),
             _ => {}
         }
     }
 
-    pub(super) fn pings(&mut self, payload: [u8; PING_BYTES], behind: Option<usize>, now: Now) {
-        let fresh = [0; PING_BYTES];
+    pub(super) fn pings(&mut self, ping: SentPing, behind: Option<usize>, now: Now) {
         let suspicion = match &self.ping {
-            Some(ping) if ping.payload == fresh && ping.suspicion.is_some() => ping.suspicion,
+            Some(Ping { sent_as: None, suspicion, .. }) => *suspicion,
             Some(ping) => panic!("a second ping is out: {ping:?}"),
             None => None,
         };
-        self.ping = Some(Ping { payload, sent: now.elapsed, behind, suspicion });
+        self.ping = Some(Ping { sent_as: Some(ping), sent: now.elapsed, behind, suspicion });
     }
 
     fn is_asked(&self) -> bool {
-        self.ping.as_ref().is_none_or(|ping| ping.payload != [0; PING_BYTES])
+        self.ping.as_ref().is_none_or(|ping| ping.sent_as.is_some())
     }
 
     /// A pong; if it proves anything, gives the last message before its ping.
-    pub(super) fn pong(&mut self, payload: [u8; PING_BYTES], now: Now) -> Option<Option<usize>> {
+    pub(super) fn pong(&mut self, pong: SentPing, now: Now) -> Option<Option<usize>> {
         self.heard = now.elapsed;
-        let ping = self.ping.take_if(|ping| ping.payload == payload)?;
+        // Of two that claim the same either will do, but not as a proof.
+        let answers = |ping: &mut Ping| match ping.sent_as {
+            Some(sent) if ping.suspicion.is_some() => sent == pong,
+            sent => sent.is_some_and(|sent| sent.payload == pong.payload),
+        };
+        let ping = self.ping.take_if(answers)?;
         (self.ever_ponged, self.written_is_received) = (true, false);
         Some(ping.behind)
     }
