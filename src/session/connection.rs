@@ -13,6 +13,9 @@ const PROOF: Duration = Duration::from_secs(5);
 /// The longest time before an attempt that a change of the network allows.
 const CANARY: Duration = Duration::from_secs(1);
 
+/// The longest first message of a connection that is looked into.
+const MAX_GREETING: usize = 64 * 1024;
+
 /// State of the connection.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -49,6 +52,8 @@ pub(super) struct Live {
     beat: Option<Beat>,
     /// Nothing is read from the server for now.
     paused: bool,
+    /// Its first message has come.
+    greeted: bool,
 }
 
 /// A ping without an answer yet. There is one at a time: its pong proves all before it.
@@ -153,6 +158,7 @@ impl Session {
             latency: None,
             beat,
             paused: false,
+            greeted: false,
         };
         self.set_connection(Connection::Open(Box::new(live)), now);
         if let Some(since) = self.outage_since.take() {
@@ -373,6 +379,9 @@ impl Session {
     pub(super) fn handle_frame(&mut self, attempt: u64, body: Body, now: Now) {
         let Some(live) = self.live(attempt) else { return };
         live.heard = now.elapsed;
+        if !std::mem::replace(&mut live.greeted, true) {
+            self.learn_from_greeting(&body);
+        }
         self.figures.messages_received += 1;
         self.figures.bytes_received += body.len() as u64;
         if self.is_answer_to_beat(&body, now) {
@@ -380,6 +389,18 @@ impl Session {
         }
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
         self.deliver_newest(now);
+    }
+
+    /// A server that knows how many it serves may say in the first message of a connection over which window they are to
+    /// return when they lose it. It is a message like any other all the same.
+    fn learn_from_greeting(&mut self, body: &Body) {
+        let Body::Json(json) = body else { return };
+        if json.len() > MAX_GREETING {
+            return;
+        }
+        if let Some(ms) = pattern::at("/reconnect_window_ms", json).and_then(|text| text.parse().ok()) {
+            self.retry.learn_window(Some(ms));
+        }
     }
 
     pub(super) fn handle_pong(&mut self, attempt: u64, payload: [u8; PING_BYTES], now: Now) {

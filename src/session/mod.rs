@@ -592,6 +592,7 @@ impl Session {
         self.protocols.clear();
         self.epoch = new_epoch(&mut self.rng);
         self.outage_since = None;
+        self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;
         self.actions.push_back(Action::Forgotten);

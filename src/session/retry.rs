@@ -146,6 +146,8 @@ pub(super) struct Retry {
     attempts: u32,
     /// When the budget of attempts will be full again: each attempt moves it by one refill.
     full_at: Duration,
+    /// The window that the server asked for while it was there, because it may not be able to when it goes.
+    learnt_window: Option<Duration>,
 }
 
 /// What comes after a failure.
@@ -189,7 +191,7 @@ impl Retry {
         let window = match (hint.and_then(|hint| hint.window_ms), verdict) {
             (Some(window), _) => milliseconds(window),
             (None, Verdict::Soon) => Duration::ZERO,
-            (None, _) => settings.herd_window,
+            (None, _) => self.learnt_window.unwrap_or(settings.herd_window),
         };
         let wanted = hint.map_or(Duration::ZERO, |hint| milliseconds(hint.after_ms));
         let bound = (settings.first.max(window).as_secs_f64() * growth).min(settings.max.as_secs_f64());
@@ -201,6 +203,11 @@ impl Retry {
         if lifetime >= settings.stable {
             self.start_anew();
         }
+    }
+
+    /// The server says over which window those who lose it are to return, or somebody forgets that it did.
+    pub(super) fn learn_window(&mut self, ms: Option<u64>) {
+        self.learnt_window = ms.map(|ms| Duration::from_millis(ms).min(MAX_HINT));
     }
 
     /// Somebody changed something, or asked: what was counted counts no more. The budget does.

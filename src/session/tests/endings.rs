@@ -83,6 +83,42 @@ fn a_hint_of_the_server_is_obeyed_with_a_spread_of_its_own_or_the_window() {
 }
 
 #[test]
+fn a_server_may_say_in_its_greeting_over_which_window_its_clients_are_to_return() {
+    let greeted = |greeting: &str, then: fn(&mut Rig)| -> Vec<Duration> {
+        let drawn = (0..300).map(|seed| {
+            let mut rig = Rig::with(|birth| {
+                birth.settings = Settings::default();
+                birth.seed = seed;
+            });
+            rig.open(1, "main");
+            rig.connect();
+            assert_eq!(deliveries(&rig.frame(greeting)), [format!("1: message 1 {greeting}")]);
+            then(&mut rig);
+            rig.lose(closed(1012));
+            rig.delay().unwrap()
+        });
+        drawn.collect()
+    };
+    let longest = |drawn: Vec<Duration>| drawn.into_iter().max().unwrap();
+    let welcome = r#"{"type":"welcome","reconnect_window_ms":200000}"#;
+    let high = longest(greeted(welcome, |_| {}));
+    assert!(high <= seconds(200) && high > seconds(180), "{high:?}");
+    let later = longest(greeted(r#"{"type":"welcome"}"#, |rig| {
+        rig.frame(r#"{"reconnect_window_ms":200000}"#);
+    }));
+    assert!(later <= seconds(30), "only the first message is looked into: {later:?}");
+    let forgotten = longest(greeted(welcome, |rig| {
+        rig.input(Input::Close { forget: true, code: None, reason: None });
+        rig.open(1, "main");
+        rig.connect();
+    }));
+    assert!(forgotten <= seconds(30), "{forgotten:?}");
+    for nonsense in [r#"{"reconnect_window_ms":-1}"#, r#"{"reconnect_window_ms":"long"}"#, "[1]", "7"] {
+        assert!(longest(greeted(nonsense, |_| {})) <= seconds(30), "{nonsense}");
+    }
+}
+
+#[test]
 fn a_wrong_hint_costs_no_more_than_an_hour_and_another_for_its_window() {
     assert_spread(delays(&hinted(u64::MAX, None, refused(503)), false, |_| {}), 3600, 3630);
     assert_spread(delays(&hinted(u64::MAX, Some(u64::MAX), refused(503)), false, |_| {}), 3600, 7200);
