@@ -388,7 +388,7 @@ impl Session {
             return;
         }
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
-        self.deliver_newest(now);
+        self.show_newest();
     }
 
     /// A server that knows how many it serves may say in the first message of a connection over which window they are to

@@ -246,10 +246,15 @@ impl Session {
         inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
     }
 
-    /// What has just been appended, to those who only watch, and all that can go out now.
-    pub(super) fn deliver_newest(&mut self, now: Now) {
+    /// What has just been appended, to those who only watch.
+    pub(super) fn show_newest(&mut self) {
         let Self { inbox, actions, name, number, .. } = self;
         inbox.show(|delivery| actions.push_back(delivery.action(name, *number)));
+    }
+
+    /// The same, and to everybody else before anything that follows.
+    pub(super) fn deliver_newest(&mut self, now: Now) {
+        self.show_newest();
         self.deliver(now);
     }
 

@@ -4,7 +4,8 @@
 //! what a port gets next; does not know ports' features, connections or time beyond what it is told.
 //!
 //! Invariants: numbers only grow; the kept entries are in order of their numbers, and all above `floor`; a reader has
-//! `acked ≤ delivered ≤ head`, and what is in flight to it lies between those two, unless `open` named another place.
+//! `acked ≤ delivered ≤ head`, and what is in flight to it lies between those two, unless `open` named another place. What
+//! gave way to a newer message leaves a hole among the entries, but none at the front, nor right behind a gap there.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -106,6 +106,7 @@ fn live_through(mode: Mode, history: &[Step]) -> Met {
         world.step(step);
         world.meet("step");
     }
+    world.check_figures();
     world.come_to_rest();
     world.met
 }
@@ -443,6 +444,21 @@ impl World {
             self.wait(seconds(2));
         }
         panic!("it does not come to rest: {:?}", self.model);
+    }
+
+    /// What `status` shows is so.
+    fn check_figures(&self) {
+        let Some(session) = &self.session else { return };
+        let status = session.status(self.now);
+        assert_eq!(status["epoch"], **self.epochs.last().unwrap());
+        assert_eq!(status["inbox"]["head"], self.model.stream.head());
+        let figures = |consumer: &serde_json::Value| {
+            let name = consumer["consumer"].as_str().unwrap().to_owned();
+            (name, (consumer["acked"].as_u64().unwrap(), consumer["attached"].as_bool().unwrap()))
+        };
+        let consumers: BTreeMap<_, _> = status["consumers"].as_array().unwrap().iter().map(figures).collect();
+        assert_eq!(consumers, self.model.stream.places());
+        assert_eq!(status["observers"], self.model.stream.observers());
     }
 
     fn open(&mut self, opening: Opening) {

@@ -162,6 +162,17 @@ impl Stream {
         self.consumers.keys().copied().collect()
     }
 
+    /// Place of each consumer that counts, and whether a port reads for it.
+    pub(in super::super) fn places(&self) -> BTreeMap<String, (u64, bool)> {
+        let counts = self.consumers.iter().filter(|(_, consumer)| consumer.presence != Presence::Dropped);
+        let place = |consumer: &Consumer| (consumer.acked, consumer.presence == Presence::Here);
+        counts.map(|(name, consumer)| ((*name).to_owned(), place(consumer))).collect()
+    }
+
+    pub(in super::super) fn observers(&self) -> usize {
+        self.observers.len()
+    }
+
     /// Place of the consumer for which `port` reads, and the highest number that the port has.
     pub(in super::super) fn place(&self, port: u64) -> Option<(u64, u64)> {
         self.readers.get(&port).map(|reader| (self.consumers[reader.consumer].acked, reader.delivered))
