@@ -1,0 +1,634 @@
+//! Drives a session as the daemon does, and plays everybody around it: the browser, the server, the disk, the clock.
+
+use super::*;
+
+/// A connection, as the server has it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) attempt: u64,
+    /// What was sent and the server has not taken from its socket.
+    wire: VecDeque<Wire>,
+}
+
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// A message; one that was posted, if it says which.
+    Message(Option<usize>),
+    /// The server's own kind of ping.
+    Beat,
+    Ping(SentPing),
+}
+
+/// A ping of the session's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SentPing {
+    pub(super) payload: [u8; PING_BYTES],
+    /// Which it is of all.
+    number: usize,
+}
+
+pub(super) struct World {
+    mode: Mode,
+    session: Option<Session>,
+    model: Model,
+    now: Now,
+    link: Option<Link>,
+    last_attempt: u64,
+    /// What was to be kept safely, in order.
+    unpersisted: VecDeque<u64>,
+    /// What is on its way to the browser and counts when it is there: for which attachment of the port.
+    unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
+    mute: bool,
+    ignores_beats: bool,
+    /// The system takes nothing.
+    stuck: bool,
+    epochs: Vec<Arc<str>>,
+    ids: Vec<String>,
+    pub(super) met: Met,
+    /// Counts everything that must differ from everything else.
+    counter: usize,
+}
+
+impl World {
+    pub(super) fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            session: None,
+            model: Model::new(mode, birth().settings, Url::parse(SERVER).unwrap()),
+            now: Now { elapsed: seconds(1000), unix_ms: 1_700_000_000_000 },
+            link: None,
+            last_attempt: 0,
+            unpersisted: VecDeque::new(),
+            unwritten: BTreeMap::new(),
+            mute: false,
+            ignores_beats: false,
+            stuck: false,
+            epochs: Vec::new(),
+            ids: Vec::new(),
+            met: Met::new(),
+            counter: 0,
+        }
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Open(opening) => self.open(opening),
+            Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
+            Step::Stall { ms } => self.advance(Duration::from_millis(ms)),
+            Step::WallClock { ms } => self.now.unix_ms = self.now.unix_ms.saturating_add_signed(ms),
+            Step::ServerIsMute(mute) => self.mute = mute,
+            Step::ServerIgnoresBeats(ignores) => self.ignores_beats = ignores,
+            Step::SystemIsStuck(stuck) => {
+                self.stuck = stuck;
+                self.flush();
+            }
+            Step::Sleep { ms, told } => {
+                self.advance(Duration::from_millis(ms));
+                if told {
+                    self.distrust("sleep", Input::Woke);
+                }
+                self.timeout();
+            }
+            Step::BrowserQuits => {
+                self.unwritten.clear();
+                for port in 1..=PORTS {
+                    self.step(&Step::Detach { port });
+                }
+            }
+            _ if self.session.is_none() => {}
+            Step::OpenElsewhere { port } => {
+                // Once it is forgotten, it may have another server.
+                if !self.model.blank {
+                    self.model.refuse(port, Code::UrlDiffers);
+                    self.input(opening(port, open("main"), Some("ws://localhost:9/")));
+                }
+            }
+            Step::Detach { port } => {
+                self.model.detach(port, self.now);
+                self.input(Input::Detach { port: PortId(port) });
+            }
+            Step::Written { port, messages } => {
+                for _ in 0..messages {
+                    let Some((attachment, token)) = self.unwritten.entry(port).or_default().pop_front() else { return };
+                    self.model.stream.written(port, attachment, token.seq);
+                    self.input(Input::Written { token });
+                }
+            }
+            Step::Ack { port, percent } => {
+                let (acked, delivered) = self.model.stream.place(port).unwrap_or_default();
+                self.ack(port, acked + delivered.saturating_sub(acked) * percent / 100);
+            }
+            Step::AckBelow { port } => self.ack(port, self.model.stream.place(port).unwrap_or_default().0 / 2),
+            Step::AckAhead { port } => self.ack(port, self.model.stream.place(port).unwrap_or_default().1 + 1),
+            Step::AckOldEpoch { port } => {
+                self.model.ack_of_another_epoch(port);
+                let seq = self.model.stream.place(port).unwrap_or_default().1;
+                let epoch = self.epochs.iter().rev().nth(1).map_or("old", |epoch| epoch).to_owned();
+                self.input(Input::Ack { port: PortId(port), seq, epoch: Some(epoch), reference: None });
+            }
+            Step::Send { port, id, ttl_ms, resend, receipts, bytes } => {
+                let body = self.body(bytes);
+                let id = id.then(|| format!("id{}", self.counter));
+                self.ids.extend(id.clone());
+                self.send(port, Send { body, id, ttl_ms, resend, receipts: receipts.map(Into::into) });
+            }
+            Step::Repeat { port, back } => {
+                let Some(id) = self.ids.iter().nth_back(back).cloned() else { return };
+                let body = self.body(0);
+                self.send(port, Send { body, id: Some(id), ttl_ms: None, resend: true, receipts: None });
+            }
+            Step::Subscribe { port, key, version, bytes } => {
+                let payload = bytes.map(|bytes| subscription(key, version, bytes));
+                self.model.subscribe(port, key, payload.clone());
+                self.input(Input::Subscribe { port: PortId(port), key: key.into(), payload, reference: None });
+            }
+            Step::Unsubscribe { port, key, payload } => {
+                let payload = payload.then(|| subscription(key, 9, 0));
+                self.model.unsubscribe(port, key, payload.clone());
+                self.input(Input::Unsubscribe { port: PortId(port), key: key.into(), payload, reference: None });
+            }
+            Step::Persisted { messages } => {
+                for _ in 0..messages.min(self.unpersisted.len()) {
+                    let number = self.unpersisted.pop_front().unwrap();
+                    self.model.posts.persisted(number, &self.model.stream);
+                    self.input(Input::Persisted { number });
+                }
+            }
+            Step::Connected => {
+                let Some(attempt) = self.dialling() else { return };
+                self.model.connected(self.now);
+                self.input(Input::Connected { attempt, protocol: None });
+            }
+            Step::Refused(loss) => {
+                if self.dialling().is_some() {
+                    self.lose(loss.reason());
+                }
+            }
+            Step::Dropped(loss) => {
+                if self.open_attempt().is_some() {
+                    self.lose(loss.reason());
+                }
+            }
+            Step::Flaps { loss, times } => {
+                for _ in 0..times {
+                    self.step(&Step::Dropped(loss));
+                    if self.model.line.phase == Phase::Waiting {
+                        self.wait(self.model.line.wait_left(self.now));
+                    }
+                    self.step(&Step::Connected);
+                }
+            }
+            Step::Frames { count, content } => {
+                // What was read before the session stopped reading is still given to it.
+                let count = if self.model.line.paused { count / 4 } else { count };
+                for _ in 0..count {
+                    self.frame(content);
+                }
+            }
+            Step::Alive => {
+                let Some(attempt) = self.open_attempt() else { return };
+                self.model.line.hears(self.now);
+                self.input(Input::Alive { attempt });
+            }
+            Step::ServerReads { things } => self.server_reads(things),
+            Step::Stale { what } => self.stale(what),
+            Step::NetworkChanged => self.distrust("network-change", Input::NetworkChanged),
+            Step::Configure { settings } => {
+                let settings = steps::settings(settings);
+                self.model.reconfigure(settings.clone(), self.now);
+                self.input(Input::Configure { settings: Box::new(settings) });
+            }
+            Step::Close { port, forget } => {
+                if self.model.stream.is_attached(port) {
+                    self.model.close(forget, self.now);
+                    self.input(close(forget));
+                }
+            }
+            Step::Reconnect { port } => {
+                if self.model.stream.is_attached(port) {
+                    self.model.reconnect(port, self.now);
+                    self.input(Input::Reconnect { port: PortId(port), reference: None });
+                }
+            }
+        }
+    }
+
+    /// Everybody does what is expected, until nothing is left to be done.
+    pub(super) fn come_to_rest(&mut self) {
+        if self.session.is_none() {
+            return;
+        }
+        (self.mute, self.ignores_beats, self.stuck) = (false, false, false);
+        self.flush();
+        for port in 1..=PORTS {
+            self.step(&Step::Detach { port });
+        }
+        for (port, consumer) in (1..).zip(self.model.stream.consumers()) {
+            self.open(Opening::plain(port, consumer));
+        }
+        if !self.model.stream.is_attached(1) {
+            return;
+        }
+        self.step(&Step::Close { port: 1, forget: false });
+        let settings = birth().settings;
+        self.model.reconfigure(settings.clone(), self.now);
+        self.input(Input::Configure { settings: Box::new(settings) });
+        for _ in 0..1000 {
+            if self.session.as_ref().is_some_and(|session| session.inbox.kept().0 == 0 && session.outbox.is_empty())
+                && self.model.is_at_rest()
+            {
+                return;
+            }
+            self.step(&Step::Persisted { messages: usize::MAX });
+            self.step(&Step::Reconnect { port: 1 });
+            self.step(&Step::Connected);
+            self.step(&Step::ServerReads { things: usize::MAX });
+            for port in 1..=PORTS {
+                if self.model.stream.reads(port) {
+                    self.step(&Step::Ack { port, percent: 100 });
+                }
+            }
+            self.wait(seconds(2));
+        }
+        panic!("it does not come to rest: {:?}", self.model);
+    }
+
+    /// What `status` shows is so.
+    pub(super) fn check_figures(&self) {
+        let Some(session) = &self.session else { return };
+        let status = session.status(self.now);
+        assert_eq!(status["epoch"], **self.epochs.last().unwrap());
+        assert_eq!(status["inbox"]["head"], self.model.stream.head());
+        let figures = |consumer: &serde_json::Value| {
+            let name = consumer["consumer"].as_str().unwrap().to_owned();
+            (name, (consumer["acked"].as_u64().unwrap(), consumer["attached"].as_bool().unwrap()))
+        };
+        let consumers: BTreeMap<_, _> = status["consumers"].as_array().unwrap().iter().map(figures).collect();
+        assert_eq!(consumers, self.model.stream.places());
+        assert_eq!(status["observers"], self.model.stream.observers());
+    }
+
+    fn open(&mut self, opening: Opening) {
+        self.counter += 1;
+        if self.session.is_none() {
+            let settings = opening.settings.map_or_else(|| birth().settings, steps::settings);
+            let url = Url::parse(SERVER).unwrap();
+            self.model = Model::new(self.mode, settings.clone(), url.clone());
+            let birth = Birth { number: 5, url, seed: self.counter as u64, settings, mode: self.mode, ..birth() };
+            let session = Session::new(birth, self.now);
+            self.begin_epoch(&session.epoch);
+            self.session = Some(session);
+            self.unpersisted.clear();
+            self.unwritten.clear();
+            self.last_attempt = 0;
+        }
+        let Opening { port, consumer, observe, auto, text, .. } = opening;
+        let head = self.model.stream.head();
+        let epoch = self.epochs.last().unwrap().to_string();
+        let after = match opening.after {
+            Named::No => None,
+            Named::Behind(percent) => Some(After { epoch, seq: head * percent / 100 }),
+            Named::AboveHead => Some(After { epoch, seq: head + 1 }),
+            Named::OtherEpoch => Some(After { epoch: "other".into(), seq: 7 }),
+        };
+        let named = after.as_ref().map(|after| (after.epoch != "other").then_some(after.seq));
+        let url = opening.query.map(|query| Url::parse(&format!("{SERVER}?{query}")).unwrap());
+        let protocols = opening.protocol.map(|protocol| vec![protocol.to_owned()]);
+        let settings = opening.settings.map(steps::settings);
+        let attaching =
+            Attaching { port, attachment: self.counter as u64, consumer, observe, auto, text, after: named };
+        self.model.open(attaching, settings.as_ref(), url.as_ref(), protocols.as_ref(), self.now);
+        let acknowledge = if auto { Acknowledge::Auto } else { Acknowledge::Manual };
+        let open = Open { observe, acknowledge, as_text: text, after, protocols, ..open(consumer) };
+        let settings = settings.map(Box::new);
+        self.input(Input::Open { port: PortId(port), open: Box::new(open), url, settings, reference: None });
+    }
+
+    fn begin_epoch(&mut self, epoch: &Arc<str>) {
+        assert!(!self.epochs.contains(epoch), "an epoch is used again");
+        self.epochs.push(Arc::clone(epoch));
+    }
+
+    fn ack(&mut self, port: u64, seq: u64) {
+        self.model.ack(port, seq);
+        self.input(Input::Ack { port: PortId(port), seq, epoch: None, reference: None });
+    }
+
+    fn send(&mut self, port: u64, send: Send) {
+        self.model.post(port, &send, self.now);
+        self.input(Input::Send { port: PortId(port), send, reference: None });
+    }
+
+    fn lose(&mut self, reason: Reason) {
+        let Some(link) = self.link.take() else { return };
+        self.model.lost(&reason, self.now);
+        self.input(Input::Lost { attempt: link.attempt, reason });
+    }
+
+    fn distrust(&mut self, suspicion: &'static str, input: Input) {
+        if self.session.is_some() {
+            self.model.distrust(suspicion, self.now);
+            self.input(input);
+        }
+    }
+
+    fn frame(&mut self, content: Content) {
+        let Some(attempt) = self.open_attempt() else { return };
+        let body = match content {
+            Content::Small => self.body(0),
+            Content::Bytes(bytes) => self.body(bytes),
+            Content::Pong => Body::Json(BEAT_REPLY.into()),
+            Content::Progress { which, key } => {
+                self.counter += 1;
+                let progress = format!(r#"{{"type":"progress","task":{key},"n":{}}}"#, self.counter);
+                Body::Json(if which == 0 { progress } else { format!(r#"{{"data":{progress}}}"#) }.into())
+            }
+        };
+        self.model.frame(body.clone(), content, self.now);
+        self.input(Input::Frame { attempt, body });
+    }
+
+    fn server_reads(&mut self, things: usize) {
+        for _ in 0..things {
+            // What it answers is not read then.
+            if self.model.line.paused {
+                return;
+            }
+            let Some(attempt) = self.open_attempt() else { return };
+            let Some(thing) = self.link.as_mut().and_then(|link| link.wire.pop_front()) else { return };
+            match thing {
+                Wire::Message(post) => self.model.posts.server_has(post),
+                Wire::Beat if self.ignores_beats => {}
+                Wire::Beat => self.frame(Content::Pong),
+                Wire::Ping(_) if self.mute => {}
+                Wire::Ping(ping) => {
+                    self.model.pong(ping, self.now);
+                    self.input(Input::Pong { attempt, payload: ping.payload });
+                }
+            }
+        }
+    }
+
+    fn stale(&mut self, what: u8) {
+        let attempt = self.last_attempt - u64::from(self.link.is_some());
+        let before = format!("{:?}", self.session.as_ref().unwrap().connection);
+        let actions = self.input(match what {
+            0 => Input::Connected { attempt, protocol: None },
+            1 => Input::Frame { attempt, body: Body::Json("0".into()) },
+            2 => Input::Pong { attempt, payload: [0; PING_BYTES] },
+            3 => Input::Alive { attempt },
+            _ => Input::Lost { attempt, reason: reset() },
+        });
+        assert_eq!(actions, 0, "an older attempt had its say");
+        let after = self.session.as_ref().map(|session| format!("{:?}", session.connection));
+        assert!(after.is_none_or(|after| before == after), "an older attempt changed something");
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now.elapsed + time;
+        while let Some((at, _)) = self.session.as_ref().and_then(Session::poll_timeout).filter(|(at, _)| *at <= end) {
+            self.advance(at.saturating_sub(self.now.elapsed));
+            self.timeout();
+        }
+        self.advance(end - self.now.elapsed);
+        if self.session.is_some() {
+            self.model.check_timeout(self.now);
+        }
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.now.elapsed += time;
+        self.now.unix_ms += time.as_millis() as u64;
+    }
+
+    fn timeout(&mut self) {
+        // Once more if a connection ended, and with it the settings that held.
+        for _ in 0..2 {
+            let Some(session) = &mut self.session else { return };
+            self.model.timeout(self.now);
+            session.handle_timeout(self.now);
+            self.take_actions();
+            let Some(session) = &self.session else { return };
+            if session.poll_timeout().is_none_or(|(at, _)| at > self.now.elapsed) {
+                return self.model.check_timeout(self.now);
+            }
+        }
+        panic!("it wants to be woken at once, again and again");
+    }
+
+    /// The system takes what was sent, if it takes anything.
+    fn flush(&mut self) {
+        if let Some(attempt) = self.open_attempt().filter(|_| !self.stuck) {
+            self.model.flushed();
+            self.input(flushed(attempt));
+        }
+    }
+
+    fn dialling(&self) -> Option<u64> {
+        self.link.as_ref().filter(|_| self.model.line.phase == Phase::Dialling).map(|link| link.attempt)
+    }
+
+    fn open_attempt(&self) -> Option<u64> {
+        self.link.as_ref().filter(|_| self.model.line.phase == Phase::Open).map(|link| link.attempt)
+    }
+
+    pub(super) fn meet(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
+    }
+
+    /// Content that no other message has.
+    fn body(&mut self, bytes: usize) -> Body {
+        self.counter += 1;
+        match self.counter % 3 {
+            _ if bytes > 0 => Body::Binary(LARGE.slice(self.counter % 1000..self.counter % 1000 + bytes)),
+            0 => Body::Text(format!("text \"{}\"", self.counter).into()),
+            _ => Body::Json(self.counter.to_string().into()),
+        }
+    }
+
+    /// Gives an input to the session and checks what it wants done; returns how much that is.
+    fn input(&mut self, input: Input) -> usize {
+        let Some(session) = &mut self.session else { return 0 };
+        session.handle(input, self.now);
+        self.take_actions()
+    }
+
+    fn take_actions(&mut self) -> usize {
+        let Some(session) = &mut self.session else { return 0 };
+        let actions: Vec<_> = std::iter::from_fn(|| session.poll_action()).collect();
+        let (count, mut forgotten) = (actions.len(), false);
+        let sent = actions.iter().any(|action| matches!(action, Action::ToServer { .. }));
+        if sent {
+            self.model.line.writes();
+        }
+        self.model.answers_pings(answers_pings(session), self.now);
+        for action in actions {
+            match action {
+                Action::ToExtension { port, event } => {
+                    assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");
+                    let opened = matches!(event, Event::Opened(_));
+                    assert!(!forgotten || opened, "{event:?} after everything was forgotten");
+                    self.event(port.0, event);
+                }
+                Action::ToServer { attempt, body } => {
+                    let link = self.link.as_mut().filter(|link| link.attempt == attempt).expect("a connection");
+                    link.wire.push_back(self.model.goes_to_server(&body, self.now));
+                }
+                Action::Ping { attempt, payload } => {
+                    self.counter += 1;
+                    let ping = SentPing { payload, number: self.counter };
+                    let link = self.link.as_mut().filter(|link| link.attempt == attempt).expect("a connection");
+                    link.wire.push_back(Wire::Ping(ping));
+                    self.model.pings(ping, self.now);
+                }
+                Action::Pause { attempt } => {
+                    assert_eq!(self.open_attempt(), Some(attempt));
+                    self.model.line.paused = true;
+                    self.meet("paused");
+                }
+                Action::Resume { attempt } => {
+                    assert_eq!(self.open_attempt(), Some(attempt));
+                    self.model.line.resumed(self.now);
+                    self.meet("resumed");
+                }
+                Action::Persist { number, body } => {
+                    assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
+                    self.model.posts.persist(number, &body);
+                    self.unpersisted.push_back(number);
+                }
+                Action::Connect { attempt, url, protocols, max_message } => {
+                    assert!(self.link.is_none(), "a second connection is opened");
+                    assert!(attempt > self.last_attempt, "the number of an attempt is used again");
+                    assert_eq!((&url, &protocols), (&self.model.url, &self.model.protocols));
+                    assert_eq!(max_message, self.model.settings.inbox.max_message_bytes);
+                    self.last_attempt = attempt;
+                    self.link = Some(Link { attempt, wire: VecDeque::new() });
+                    self.model.dials(self.now);
+                }
+                Action::Disconnect { attempt, .. } => {
+                    let link = self.link.take().expect("there is something to disconnect");
+                    assert_eq!(link.attempt, attempt);
+                    let why = self.model.disconnected(self.now);
+                    self.meet(why);
+                }
+                Action::Finish { .. } => panic!("that is for direct mode"),
+                Action::Forgotten => {
+                    self.model.forget(self.now);
+                    let epoch = Arc::clone(&self.session.as_ref().unwrap().epoch);
+                    self.begin_epoch(&epoch);
+                    self.meet("forgotten");
+                    forgotten = true;
+                }
+            }
+        }
+        for what in self.model.met() {
+            *self.met.entry(what).or_default() += 1;
+        }
+        let session = self.session.as_ref().unwrap();
+        self.model.check(session, self.link.as_ref(), self.now, count);
+        if session.is_void() {
+            self.session = None;
+            return count;
+        }
+        if self.model.stream.is_a_window_full_of_messages() {
+            self.meet("window full of messages");
+        }
+        if self.model.line.written_is_received {
+            self.meet("never answers pings");
+        }
+        if forgotten {
+            // What was set goes with it.
+            let settings = birth().settings;
+            self.model.reconfigure(settings.clone(), self.now);
+            self.input(Input::Configure { settings: Box::new(settings) });
+        }
+        if sent {
+            self.flush();
+        }
+        count
+    }
+
+    fn event(&mut self, port: u64, event: Event) {
+        match event {
+            Event::Opened(opened) => {
+                assert_eq!(opened.epoch, *self.epochs.last().unwrap());
+                self.model.answered(port, &opened);
+            }
+            Event::Message { seq, at, ref body, replay, token, .. } => {
+                let (attachment, bytes) = self.model.stream.delivered(port, seq, at, body, replay);
+                if body.len() < 1000 && self.counter.is_multiple_of(16) {
+                    let mut text = bytes::BytesMut::new();
+                    event.write(&mut text);
+                    let mark = if replay { ",\"replay\":true".len() } else { 0 };
+                    assert_eq!(text.len() - mark, bytes, "bytes are those of the `message`");
+                }
+                self.meet(if replay { "replay" } else { "message" });
+                self.is_on_its_way(port, seq, token, attachment);
+            }
+            Event::Gap { seq, gap, replay, token, .. } => {
+                self.meet_gap(seq, &gap);
+                let attachment = self.model.stream.gap(port, seq, gap, replay);
+                self.is_on_its_way(port, seq, token, attachment);
+            }
+            Event::Receipt { stage, ids, reason, .. } => {
+                self.meet(match (stage, reason) {
+                    (Stage::Stored, None) => "stored",
+                    (Stage::Received, None) => "received",
+                    (Stage::Expired, None) => "expired",
+                    (Stage::Refused, Some("full")) => "refused full",
+                    (Stage::Refused, Some("unknown-delivery")) => "refused unknown-delivery",
+                    (Stage::Refused, Some("too-large")) => "refused too-large",
+                    other => panic!("there is no such receipt: {other:?}"),
+                });
+                for id in ids {
+                    if self.model.posts.receipt(port, &id, Due { stage, reason }, &self.model.stream) {
+                        self.meet("told to a later port");
+                    }
+                }
+            }
+            Event::State { state, .. } => self.model.state_told(port, *state),
+            Event::Error(problem) => {
+                self.meet(problem.code.as_str());
+                self.model.error(port, problem.code, self.now);
+            }
+            _ => panic!("a session does not say {event:?}"),
+        }
+    }
+
+    /// What counts when it is written carries the driver's number of the session.
+    fn is_on_its_way(&mut self, port: u64, seq: u64, token: Option<Token>, attachment: Option<u64>) {
+        assert_eq!(token.map(|token| (token.session, token.seq)), attachment.map(|_| (5, seq)));
+        self.unwritten.entry(port).or_default().extend(attachment.zip(token));
+    }
+
+    fn meet_gap(&mut self, seq: u64, gap: &Gap) {
+        self.meet(match (gap.reason, gap.count) {
+            (GapReason::Disconnected, _) => "gap disconnected",
+            (GapReason::Overflow, Some(_)) => "gap overflow",
+            (GapReason::Overflow, None) => "gap overflow of unknown number",
+            (GapReason::Retention, Some(_)) => "gap retention",
+            (GapReason::Retention, None) if gap.at_most.is_some() => "gap retention for one that was away",
+            (GapReason::Retention, None) => "gap retention of unknown number",
+            (GapReason::TooLarge, _) => "gap too-large",
+            (GapReason::Epoch, _) => "gap epoch",
+            (GapReason::ObserverLag, Some(_)) => "gap observer-lag",
+            (GapReason::ObserverLag, None) => "gap observer-lag of unknown number",
+        });
+        if self.model.stream.has_dropped_before(gap.from, seq) {
+            self.meet("gap behind what was delivered");
+        }
+    }
+}
+
+/// What a subscription sends, or in version 9 its end.
+fn subscription(key: &str, version: u8, bytes: usize) -> Body {
+    let (padding, version) = ("x".repeat(bytes), i32::from(version));
+    Body::Json(format!(r#"{{"key":"{key}","version":{version},"padding":"{padding}"}}"#).into())
+}
+
+fn answers_pings(session: &Session) -> Option<bool> {
+    match &session.connection {
+        Connection::Open(live) => live.answers,
+        _ => None,
+    }
+}
