@@ -160,8 +160,15 @@ export default [
     name: "no herd window",
     breaks: "When the server went away for everybody, the first delay is drawn from `herd_window_ms`.",
     file: "src/session/retry.rs",
-    original: "(None, _) => settings.herd_window,",
-    replacement: "(None, _) => Duration::ZERO,",
+    original: "self.learnt_window.unwrap_or(settings.herd_window)",
+    replacement: "self.learnt_window.unwrap_or(Duration::ZERO)",
+  },
+  {
+    name: "the greeting of any message",
+    breaks: "Only the first message of a connection says over which window those who lose the server return.",
+    file: "src/session/connection.rs",
+    original: "if !std::mem::replace(&mut live.greeted, true) {",
+    replacement: "if !std::mem::replace(&mut live.greeted, false) {",
   },
   {
     name: "any connection is stable",

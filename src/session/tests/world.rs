@@ -192,6 +192,8 @@ const MUST_HAPPEN: &[&str] = &[
     "waits for the network, late",
     "waits in the herd's window, early",
     "waits in the herd's window, late",
+    "waits in the window that was asked for, early",
+    "waits in the window that was asked for, late",
     "waits as the server said, early",
     "waits as the server said, late",
     "waits for the budget",

@@ -154,10 +154,13 @@ impl World {
                     self.input(Input::Persisted { number });
                 }
             }
-            Step::Connected => {
+            Step::Connected { window_ms } => {
                 let Some(attempt) = self.dialling() else { return };
                 self.model.connected(self.now);
                 self.input(Input::Connected { attempt, protocol: None });
+                if let Some(window_ms) = window_ms {
+                    self.frame(Content::Greeting { window_ms });
+                }
             }
             Step::Refused(loss) => {
                 if self.dialling().is_some() {
@@ -175,7 +178,7 @@ impl World {
                     if self.model.line.phase == Phase::Waiting {
                         self.wait(self.model.line.wait_left(self.now));
                     }
-                    self.step(&Step::Connected);
+                    self.step(&Step::Connected { window_ms: None });
                 }
             }
             Step::Frames { count, content } => {
@@ -241,7 +244,7 @@ impl World {
             }
             self.step(&Step::Persisted { messages: usize::MAX });
             self.step(&Step::Reconnect { port: 1 });
-            self.step(&Step::Connected);
+            self.step(&Step::Connected { window_ms: None });
             self.step(&Step::ServerReads { things: usize::MAX });
             for port in 1..=PORTS {
                 if self.model.stream.reads(port) {
@@ -338,6 +341,10 @@ impl World {
             Content::Small => self.body(0),
             Content::Bytes(bytes) => self.body(bytes),
             Content::Pong => Body::Json(BEAT_REPLY.into()),
+            Content::Greeting { window_ms } => {
+                self.counter += 1;
+                Body::Json(format!(r#"{{"reconnect_window_ms":{window_ms},"n":{}}}"#, self.counter).into())
+            }
             Content::Progress { which, key } => {
                 self.counter += 1;
                 let progress = format!(r#"{{"type":"progress","task":{key},"n":{}}}"#, self.counter);

@@ -313,6 +313,7 @@ impl Model {
     /// A message of the server; `key` is what it is collapsed by, if it is.
     pub(super) fn frame(&mut self, body: Body, content: Content, now: Now) {
         self.line.hears(now);
+        self.line.first_message(content);
         if content == Content::Pong && self.settings.heartbeat.reply.is_some() {
             return self.line.replied();
         }

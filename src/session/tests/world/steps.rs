@@ -62,7 +62,10 @@ pub(super) enum Step {
     Persisted {
         messages: usize,
     },
-    Connected,
+    /// The attempt succeeds, and perhaps the server says at once over which window those who lose it are to return.
+    Connected {
+        window_ms: Option<u64>,
+    },
     /// The attempt fails.
     Refused(Loss),
     /// The connection ends.
@@ -194,6 +197,10 @@ pub(super) enum Content {
     },
     /// The answer to a ping message, though perhaps nobody asked.
     Pong,
+    /// Names a window for those who lose the server; it counts if it is the first message.
+    Greeting {
+        window_ms: u64,
+    },
 }
 
 /// The server's own kind of ping message, and the answer to it.
@@ -233,7 +240,7 @@ pub(super) fn history(rng: &mut Rng) -> Vec<Step> {
             }
             at -= weight;
         }
-        Step::Connected
+        Step::Connected { window_ms: None }
     };
     std::iter::repeat_with(|| one(rng)).take(length).collect()
 }
@@ -262,7 +269,7 @@ const STEPS: &[(u32, Make)] = &[
     }),
     (3, |rng| Step::Unsubscribe { port: port(rng), key: pick(rng, &KEYS), payload: rng.u8(0..8) > 0 }),
     (10, |rng| Step::Persisted { messages: rng.usize(1..8) }),
-    (16, |_| Step::Connected),
+    (16, |rng| Step::Connected { window_ms: one_in(rng, 6).then(|| pick(rng, &[0, 7_000, 900_000, u64::MAX])) }),
     (5, |rng| Step::Refused(Loss { end: refusal(rng), hint: hint(rng) })),
     (5, |rng| Step::Dropped(Loss { end: drop(rng), hint: hint(rng) })),
     (2, |rng| Step::Flaps { loss: Loss { end: drop(rng), hint: None }, times: rng.usize(2..6) }),
@@ -355,6 +362,7 @@ fn frames(rng: &mut Rng) -> Step {
         12 => Content::Bytes(1 << 20),
         13 => Content::Bytes(3 << 20),
         14 => Content::Pong,
+        15 => Content::Greeting { window_ms: 9_000 },
         _ => Content::Progress { which: rng.usize(0..2), key: rng.u8(0..3) },
     };
     Step::Frames { count, content }

@@ -58,6 +58,9 @@ pub(in super::super) struct Line {
     why: &'static str,
     /// Only the network may be to blame for the wait.
     network: bool,
+    /// The window that the server asked for in the first message of a connection.
+    asked_window: Option<Duration>,
+    greeted: bool,
     failures: u32,
     faults: u32,
     /// Attempts since a connection was stable, or somebody asked.
@@ -171,7 +174,7 @@ impl Line {
     }
 
     pub(super) fn connected(&mut self, now: Now) {
-        let Self { phase, fresh, dialled, full_at, failures, faults, attempts, .. } = *self;
+        let Self { phase, fresh, dialled, full_at, asked_window, failures, faults, attempts, .. } = *self;
         assert_eq!(phase, Phase::Dialling);
         let (ever_ponged, ever_replied) = (self.ever_ponged, self.ever_replied);
         let spent = std::mem::take(&mut self.spent);
@@ -181,6 +184,7 @@ impl Line {
             dialled,
             spent,
             full_at,
+            asked_window,
             failures,
             faults,
             attempts,
@@ -212,8 +216,10 @@ impl Line {
         }
         // What looks like everybody's loss begins with the window; one that looks like ours alone does not.
         let hint = reason.hint;
-        let herd = if verdict == Verdict::Soon { Duration::ZERO } else { settings.herd_window };
-        let hinted = |ms: u64| Duration::from_millis(ms.min(LONGEST_HINT));
+        let herd = match verdict {
+            Verdict::Soon => Duration::ZERO,
+            _ => self.asked_window.unwrap_or(settings.herd_window),
+        };
         let window = hint.and_then(|hint| hint.window_ms).map_or(herd, hinted);
         let grown = (settings.first.max(window).as_secs_f64() * growth).min(settings.max.as_secs_f64());
         let earliest = now.elapsed + hint.map_or(Duration::ZERO, |hint| hinted(hint.after_ms));
@@ -224,9 +230,13 @@ impl Line {
             _ if free_at > latest => ["waits for the budget"; 2],
             (Some(_), _) => ["waits as the server said, early", "waits as the server said, late"],
             (None, Verdict::Soon) => ["waits for the network, early", "waits for the network, late"],
-            // Without the window it would be early.
-            _ if self.failures == 1 && window > 2 * settings.first => {
+            // Without that very window it would be early.
+            _ if self.failures > 1 || window <= 2 * settings.first => ["waits, early", "waits, late"],
+            _ if self.asked_window.is_none() => {
                 ["waits in the herd's window, early", "waits in the herd's window, late"]
+            }
+            _ if window > 2 * settings.herd_window => {
+                ["waits in the window that was asked for, early", "waits in the window that was asked for, late"]
             }
             _ => ["waits, early", "waits, late"],
         };
@@ -251,7 +261,7 @@ impl Line {
     }
 
     pub(super) fn forget(&mut self) {
-        self.outage_since = None;
+        (self.outage_since, self.asked_window) = (None, None);
         (self.ever_ponged, self.ever_replied) = (false, false);
     }
 
@@ -344,6 +354,16 @@ impl Line {
 impl Line {
     pub(in super::super) fn hears(&mut self, now: Now) {
         self.heard = now.elapsed;
+    }
+
+    /// The server may greet with the window over which those who lose it are to return.
+    pub(super) fn first_message(&mut self, content: Content) {
+        if let Content::Greeting { window_ms } = content
+            && !self.greeted
+        {
+            self.asked_window = Some(hinted(window_ms));
+        }
+        self.greeted = true;
     }
 
     /// The server answered its own kind of ping, or says so.
@@ -463,6 +483,11 @@ impl Line {
         let ping = self.unanswered.as_ref()?;
         ping.suspicion.or_else(|| (self.ever_ponged && ignored(ping.sent)).then_some("heartbeat"))
     }
+}
+
+/// An hour of a wrong hint can be lived with.
+fn hinted(ms: u64) -> Duration {
+    Duration::from_millis(ms.min(LONGEST_HINT))
 }
 
 impl Ping {
