@@ -163,7 +163,8 @@ impl Session {
         self.set_connection(Connection::Open(Box::new(live)), now);
         if let Some(since) = self.outage_since.take() {
             self.inbox.push_outage(since, now.unix_ms, now.elapsed);
-            self.deliver_newest(now);
+            self.show_newest();
+            self.deliver(now);
         }
         for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
             self.write(attempt, body);
@@ -182,7 +183,7 @@ impl Session {
         if self.is_connected() {
             if reason.code == "message-too-large" {
                 self.inbox.push_too_large(now.unix_ms, now.elapsed);
-                self.deliver_newest(now);
+                self.show_newest();
             }
             if reason.close_code == Some(1009) {
                 self.refuse_largest();

@@ -252,12 +252,6 @@ impl Session {
         inbox.show(|delivery| actions.push_back(delivery.action(name, *number)));
     }
 
-    /// The same, and to everybody else before anything that follows.
-    pub(super) fn deliver_newest(&mut self, now: Now) {
-        self.show_newest();
-        self.deliver(now);
-    }
-
     pub(super) fn send_receipts(&mut self) {
         let Self { ports, inbox, outbox, .. } = self;
         for receipt in outbox.take_receipts(|port| ports.contains(&port), |consumer| inbox.reader_of(consumer)) {

@@ -194,7 +194,7 @@ fn a_message_over_the_limit_is_a_gap_before_that_of_the_outage() {
     let mut rig = Rig::connected();
     rig.frame("a");
     let too_large = Reason { code: "message-too-large", ..reset() };
-    assert_eq!(rig.lose(too_large), ["1: gap 2..=2 too-large count 1", "1: reconnecting (message-too-large)"]);
+    assert_eq!(rig.lose(too_large), ["1: reconnecting (message-too-large)", "1: gap 2..=2 too-large count 1"]);
     rig.next_timer();
     let lines = rig.connect();
     assert!(lines[1].starts_with("1: gap 3..=3 disconnected"), "{lines:?}");
