@@ -160,7 +160,7 @@ export default [
     name: "no herd window",
     breaks: "When the server went away for everybody, the first delay is drawn from `herd_window_ms`.",
     file: "src/session/retry.rs",
-    original: "(None, _) => settings.herd_window,",
+    original: "(None, _) => self.learnt_window.unwrap_or(settings.herd_window),",
     replacement: "(None, _) => Duration::ZERO,",
   },
   {
