@@ -24,7 +24,7 @@ use tower_service::Service;
 use url::Url;
 
 use super::upgrade::{Upgraded, upgrade};
-use super::{Target, Timeouts, reason};
+use super::{Target, Timeouts};
 use crate::wire::Reason;
 
 /// How long the first address of a server may take before another is tried beside it (RFC 8305).
@@ -52,7 +52,7 @@ async fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Reason> {
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/")
         .parse()
-        .map_err(|error| reason("network", format!("{host}:{port} cannot be connected to: {error}")))?;
+        .map_err(|error| Reason::new("network", format!("{host}:{port} cannot be connected to: {error}")))?;
     let stream = connector.call(uri).await.map_err(|error| {
         let cause = root_cause(&error);
         let code = match cause.downcast_ref::<io::Error>() {
@@ -60,7 +60,7 @@ async fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Reason> {
             Some(error) => io_code(error),
             None => "network",
         };
-        reason(code, format!("cannot connect to {host}:{port}: {}", explain(&error)))
+        Reason::new(code, format!("cannot connect to {host}:{port}: {}", explain(&error)))
     })?;
     Ok(TokioIo::into_inner(stream))
 }
@@ -71,7 +71,7 @@ async fn encrypt(
     limit: Duration,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Reason> {
     let host = url.host_str().unwrap_or_default();
-    let failed = |what: String| reason("tls", format!("no encrypted connection to {host}: {what}"));
+    let failed = |what: String| Reason::new("tls", format!("no encrypted connection to {host}: {what}"));
     let name =
         ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
     let encrypting = async {

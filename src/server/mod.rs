@@ -212,11 +212,6 @@ fn close_message(code: u16, reason: &str) -> Message {
     Message::Close((code != NO_CLOSE_CODE).then_some(frame))
 }
 
-/// A reason that is tried again by default.
-fn reason(code: &'static str, message: String) -> Reason {
-    Reason { code, message, close_code: None, http_status: None, retryable: true, hint: None }
-}
-
 /// Connects and carries messages until the connection ends.
 pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Happened)) -> End {
     let ended = |reason, close| End { reason: (!outgoing.is_closing()).then_some(reason).flatten(), close };
@@ -240,7 +235,10 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
         }
         Over::TimedOut => {
             let limit = target.timeouts.write.as_secs_f32();
-            ended(Some(reason("write-timeout", format!("{server} took nothing for {limit} s"))), Closed::abnormal())
+            ended(
+                Some(Reason::new("write-timeout", format!("{server} took nothing for {limit} s"))),
+                Closed::abnormal(),
+            )
         }
         Over::Failed(error) => {
             if let Some(code) = farewell(&error) {
@@ -254,26 +252,30 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
 fn closed(server: &str, close: &Closed) -> Reason {
     let said = if close.reason.is_empty() { String::new() } else { format!(": {}", close.reason) };
     let message = format!("{server} closed the connection with {}{said}", close.code);
-    Reason { close_code: Some(close.code), hint: hint::of_close_reason(&close.reason), ..reason("closed", message) }
+    Reason {
+        close_code: Some(close.code),
+        hint: hint::of_close_reason(&close.reason),
+        ..Reason::new("closed", message)
+    }
 }
 
 fn failure(server: &str, error: &WsError) -> Reason {
     match error {
-        WsError::Io(error) => reason(dial::io_code(error), format!("the connection to {server} broke: {error}")),
+        WsError::Io(error) => Reason::new(dial::io_code(error), format!("the connection to {server} broke: {error}")),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            reason("reset", format!("{server} ended the connection without closing it"))
+            Reason::new("reset", format!("{server} ended the connection without closing it"))
         }
         WsError::Protocol(ProtocolError::InvalidCloseSequence) => {
             let what = "its close frame is malformed or has a code that must not be sent";
-            reason("protocol", format!("{server} broke the WebSocket protocol: {what}"))
+            Reason::new("protocol", format!("{server} broke the WebSocket protocol: {what}"))
         }
-        WsError::Protocol(error) => reason("protocol", format!("{server} broke the WebSocket protocol: {error}")),
+        WsError::Protocol(error) => Reason::new("protocol", format!("{server} broke the WebSocket protocol: {error}")),
         WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let message = format!("{server} sent a message of {size} bytes or more; the limit is {max_size}");
-            reason("message-too-large", message)
+            Reason::new("message-too-large", message)
         }
-        WsError::Utf8(_) => reason("protocol", format!("{server} sent text that is not UTF-8")),
-        other => reason("protocol", format!("{server} broke the WebSocket protocol: {other}")),
+        WsError::Utf8(_) => Reason::new("protocol", format!("{server} sent text that is not UTF-8")),
+        other => Reason::new("protocol", format!("{server} broke the WebSocket protocol: {other}")),
     }
 }
 

@@ -25,7 +25,7 @@ use url::Url;
 
 use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
-use super::{Target, hint, reason};
+use super::{Target, hint};
 use crate::wire::Reason;
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
@@ -57,15 +57,16 @@ pub(super) async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> R
     let (request, key) = request(target)?;
     let mut stream = Watched::new(transport);
     let asking = async {
-        let broken =
-            |error: io::Error| reason(io_code(&error), format!("{server} broke off the WebSocket upgrade: {error}"));
+        let broken = |error: io::Error| {
+            Reason::new(io_code(&error), format!("{server} broke off the WebSocket upgrade: {error}"))
+        };
         stream.write_all(&request).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
         let mut read = BytesMut::with_capacity(4096);
         loop {
             if stream.read_buf(&mut read).await.map_err(broken)? == 0 {
                 let message = format!("{server} ended the connection instead of answering the WebSocket upgrade");
-                return Err(reason("reset", message));
+                return Err(Reason::new("reset", message));
             }
             if let Some((answer, length)) = Answer::read(&read).map_err(|what| no_upgrade(&server, what))? {
                 return Ok((answer, read.split_off(length)));
@@ -75,7 +76,7 @@ pub(super) async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> R
     let limit = target.timeouts.upgrade;
     let (answer, rest) = timeout(limit, asking).await.unwrap_or_else(|_| {
         let message = format!("{server} did not answer the WebSocket upgrade within {} s", limit.as_secs_f32());
-        Err(reason("upgrade-timeout", message))
+        Err(Reason::new("upgrade-timeout", message))
     })?;
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
         return Err(answer.refusal(target));
@@ -94,7 +95,7 @@ pub(super) async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> R
 /// The request, and the key to which the server's answer must fit.
 fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
     let server = target.url.origin().ascii_serialization();
-    let unaskable = |what: String| Reason { retryable: false, ..reason("upgrade", what) };
+    let unaskable = |what: String| Reason { retryable: false, ..Reason::new("upgrade", what) };
     let mut request = target
         .url
         .as_str()
@@ -115,7 +116,7 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
 }
 
 fn no_upgrade(server: &str, what: impl std::fmt::Display) -> Reason {
-    reason("upgrade", format!("{server} did not upgrade to a WebSocket: {what}"))
+    Reason::new("upgrade", format!("{server} did not upgrade to a WebSocket: {what}"))
 }
 
 impl Answer {
@@ -160,7 +161,7 @@ impl Answer {
             message += &format!("; it points to {elsewhere}, which is not followed");
         }
         let hint = hint::of_header(&self.headers, SystemTime::now());
-        Reason { http_status: Some(status), hint, ..reason("http-status", message) }
+        Reason { http_status: Some(status), hint, ..Reason::new("http-status", message) }
     }
 
     /// Where a redirect leads, without what may be secret.
@@ -221,7 +222,7 @@ impl Answer {
             }
             (Some(_), _) => format!("chose a sub-protocol that is none of those offered ({offered})"),
         };
-        Err(reason("upgrade", format!("{} {what}", target.url.origin().ascii_serialization())))
+        Err(Reason::new("upgrade", format!("{} {what}", target.url.origin().ascii_serialization())))
     }
 }
 

@@ -280,11 +280,14 @@ impl Session {
     }
 
     fn tell_state(&mut self, now: Now) {
-        let report = self.report(now);
+        let event = self.state_event(now);
         for &port in &self.ports {
-            let event = Event::State { session: Arc::clone(&self.name), state: Box::new(report.clone()) };
-            self.actions.push_back(Action::ToExtension { port, event });
+            self.actions.push_back(Action::ToExtension { port, event: event.clone() });
         }
+    }
+
+    pub(super) fn state_event(&self, now: Now) -> Event {
+        Event::State { session: Arc::clone(&self.name), state: Box::new(self.report(now)) }
     }
 
     /// When the connection has something to do.

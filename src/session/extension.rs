@@ -73,8 +73,7 @@ impl Session {
             self.retry.start_anew();
             self.dial(now);
         } else {
-            let state = Box::new(self.report(now));
-            let event = Event::State { session: Arc::clone(&self.name), state };
+            let event = self.state_event(now);
             self.actions.push_back(Action::ToExtension { port, event });
         }
         if !open.observe {

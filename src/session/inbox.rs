@@ -267,7 +267,7 @@ impl Inbox {
     pub(super) fn push_outage(&mut self, since: u64, until: u64, now: Duration) {
         self.push(until, now, |seq| {
             let (since, until) = (Some(since.min(until)), Some(until));
-            Kept::Gap(Gap { from: seq, reason: GapReason::Disconnected, count: None, at_most: None, since, until })
+            Kept::Gap(Gap { since, until, ..Gap::of(seq, GapReason::Disconnected, None) })
         });
     }
 
