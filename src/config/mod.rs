@@ -147,6 +147,12 @@ impl Paths {
         self.data.join("launch.lock")
     }
 
+    /// The file that keeps what sessions must not lose; beside it lie those that its library needs.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.data.join("spool.db")
+    }
+
     /// Where the daemon listens.
     #[must_use]
     pub fn socket(&self) -> &Path {

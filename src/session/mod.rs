@@ -25,6 +25,7 @@ mod figures;
 mod inbox;
 mod outbox;
 mod pattern;
+pub mod record;
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -162,7 +162,7 @@ pub struct Window {
 }
 
 /// What a `gap` says is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The lowest number that it covers.
     pub from: u64,
@@ -179,7 +179,7 @@ pub struct Gap {
 }
 
 /// Why something is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
     /// The connection was lost: what the server sent meanwhile is unknown.
@@ -194,6 +194,10 @@ pub enum GapReason {
     Epoch,
     /// This observer took messages too slowly.
     ObserverLag,
+    /// The file that it was kept in was damaged.
+    Damage,
+    /// The daemon ended without warning before it was kept, if it ever came.
+    Crash,
 }
 
 /// How a WebSocket ended, as a browser's own would say it (`CloseEvent`).
@@ -229,6 +233,39 @@ pub enum Stage {
     Expired,
     /// It will not be sent.
     Refused,
+}
+
+/// Why a message to the server will not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The queue has no room.
+    Full,
+    /// It may have arrived, and must not be sent again.
+    UnknownDelivery,
+    /// It is too large for the server.
+    TooLarge,
+    /// Each connection that carried it ended.
+    EndsConnections,
+    /// It cannot be kept safely: the disk is full or does not work.
+    Disk,
+    /// The file that it was kept in was damaged.
+    Damage,
+}
+
+impl Refusal {
+    /// The word that is sent.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::UnknownDelivery => "unknown-delivery",
+            Self::TooLarge => "too-large",
+            Self::EndsConnections => "ends-connections",
+            Self::Disk => "disk",
+            Self::Damage => "damage",
+        }
+    }
 }
 
 /// The state of a session's connection.

@@ -20,7 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("session", &["settings", "wire"]),
     // The two things that a session asks for. Neither knows the other, or the daemon.
     ("server", &["wire", "config", "log", "os"]),
-    ("spool", &["wire", "config", "log", "os"]),
+    ("spool", &["session::record", "wire", "config", "log", "os"]),
     // The two processes.
     ("host", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
     ("daemon", &["session", "server", "spool", "settings", "wire", "config", "log", "os"]),

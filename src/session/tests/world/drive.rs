@@ -620,6 +620,8 @@ impl World {
             (GapReason::Epoch, _) => "gap epoch",
             (GapReason::ObserverLag, Some(_)) => "gap observer-lag",
             (GapReason::ObserverLag, None) => "gap observer-lag of unknown number",
+            (GapReason::Damage, _) => "gap damage",
+            (GapReason::Crash, _) => "gap crash",
         });
         if self.model.stream.has_dropped_before(gap.from, seq) {
             self.meet("gap behind what was delivered");

@@ -518,6 +518,7 @@ impl Stream {
                 return reader.count(seq, replay, ENTRY_BYTES);
             }
             GapReason::Overflow | GapReason::Retention => self.check_dropped(port, seq, &gap),
+            GapReason::Damage | GapReason::Crash => panic!("nothing was damaged, and the daemon lives"),
         }
         if let Some(observer) = self.observers.get_mut(&port) {
             return Some(observer.see(gap.from, seq, replay, ENTRY_BYTES));
