@@ -28,7 +28,8 @@
 //!    anything
 //! 5. [`server`] (`src/server/mod.rs`): messages to the WebSocket
 //!
-//! and comes back the same way. What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for
+//! and comes back the same way. When a newer version is installed, its daemon takes over from the older one, and ports do
+//! not notice: [`wire::link`] tells how. What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for
 //! people.
 //!
 //! This library exists for the program and its tests; it promises no stable interface.

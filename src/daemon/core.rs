@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use url::Url;
@@ -109,6 +109,10 @@ pub(super) struct Core {
     /// Ask again whether the daemon is needed.
     pub(super) need_changed: Rc<Notify>,
     pub(super) stop: Rc<Notify>,
+    /// Another daemon takes over when this one ends.
+    pub(super) moving: bool,
+    /// The daemon takes leave of its hosts.
+    pub(super) leaving: watch::Sender<bool>,
     pub(super) connections: JoinSet<()>,
 }
 
@@ -129,6 +133,8 @@ impl Core {
                 earlier: Rc::default(),
                 need_changed: Rc::default(),
                 stop: Rc::default(),
+                moving: false,
+                leaving: watch::Sender::default(),
                 connections: JoinSet::new(),
             })
         })
@@ -501,13 +507,43 @@ impl Core {
         }
     }
 
-    pub(super) fn disconnect_all(&mut self) {
+    /// Closes all connections, behind what was sent before; whoever takes them sees how they end.
+    pub(super) fn disconnect_all(&mut self) -> JoinSet<()> {
         for slot in self.sessions.values_mut() {
             if let Some((_, outgoing)) = slot.connection.take() {
-                outgoing.close(1001, "the daemon ends");
+                outgoing.finish(1001, "the daemon ends");
             }
         }
-        self.ports.clear();
+        std::mem::take(&mut self.connections)
+    }
+
+    /// Ends all ports, and forgets the sessions: whatever happens from here on changes nothing of what was kept.
+    pub(super) fn end_ports(&mut self) -> Vec<Port> {
+        let direct = |slot: &Slot| slot.identity.mode == Mode::Direct && !slot.session.is_void();
+        let unfinished: Vec<_> = self.sessions.iter().filter(|(_, slot)| direct(slot)).map(|(id, _)| *id).collect();
+        for id in unfinished {
+            // A server that took too long to answer; a plain WebSocket ends with its daemon.
+            self.input(id, Input::Over { attempt: 0, close: Closed::abnormal() });
+        }
+        let ports = std::mem::take(&mut self.ports);
+        for (id, port) in &ports {
+            port.end(self.moving.then(|| self.reopenings(*id, port)));
+        }
+        self.sessions.clear();
+        ports.into_values().collect()
+    }
+
+    /// What `port` would have to open elsewhere to go on where it is.
+    fn reopenings(&self, id: PortId, port: &Port) -> Vec<Open> {
+        let slots = port.sessions.values().filter_map(|session| self.sessions.get(session));
+        let reopenings = slots.filter_map(|slot| {
+            let Identity { origin, profile, name, .. } = &slot.identity;
+            let open = slot.session.reopening(id)?;
+            let configured = self.config.session_url(origin, name);
+            let url = open.url.filter(|url| configured.is_none_or(|configured| configured.as_str() != url));
+            Some(Open { profile: profile.clone(), url, ..open })
+        });
+        reopenings.collect()
     }
 
     pub(super) fn is_attached(&self, id: SessionId, port: PortId) -> bool {

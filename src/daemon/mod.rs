@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long the closing handshakes may take when the daemon ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long one that ends may take for all that: it hears hosts out, says goodbye, keeps everything and sees hosts off.
+const ENDING: Duration = Duration::from_secs(8);
+
 /// How long to wait before a lock that is held is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -110,7 +113,7 @@ pub fn run(
         .build()
         .map_err(|source| DaemonError::Io { tried: "start", path: "the runtime".into(), source })?;
     // A host that found nobody may have met a daemon that is just saying goodbye.
-    let patience = if starter.is_waiting() { 4 * GOODBYE } else { Duration::ZERO };
+    let patience = if starter.is_waiting() { ENDING } else { Duration::ZERO };
     let started = Lock::take(paths, patience).and_then(|lock| {
         let _context = runtime.enter();
         Ok((lock, endpoint::bind(paths)?))
@@ -146,19 +149,21 @@ async fn serve(
     let stop = Rc::clone(&core.borrow().stop);
     let end = tokio::select! {
         reason = shutdown => reason,
-        () = stop.notified() => "asked to stop",
+        () = stop.notified() => if core.borrow().moving { "a newer version takes over" } else { "asked to stop" },
         () = unneeded(&core) => "nobody needs it",
         never = accept_links(&core, &listener) => never,
         never = run_timers(&core) => never,
         never = watch_machine(&core) => never,
     };
     drop(listener);
-    let mut goodbyes = {
-        let mut core = core.borrow_mut();
-        core.disconnect_all();
-        std::mem::take(&mut core.connections)
-    };
+    // In this order: what extensions asked for is done, what servers had to say has come, all of it is kept, and then the
+    // hosts are told that it is.
+    port::hear_out(&core).await;
+    let mut goodbyes = core.borrow_mut().disconnect_all();
     let _ = tokio::time::timeout(GOODBYE, async { while goodbyes.join_next().await.is_some() {} }).await;
+    // (Sessions live in memory: there is nothing to wait for here.)
+    let ports = core.borrow_mut().end_ports();
+    port::see_off(&ports).await;
     end
 }
 
