@@ -1,0 +1,3 @@
+//! What the disk has, and what the next daemon makes of it.
+
+use super::*;
