@@ -206,8 +206,9 @@ impl Session {
         } else if !journal.room {
             journal.reserved.max(head + HOARD)
         } else if head + journal.block / 2 > journal.reserved {
-            journal.block = (journal.block * 2).min(LARGEST_BLOCK);
-            head + journal.block
+            let block = journal.block;
+            journal.block = (block * 2).min(LARGEST_BLOCK);
+            head + block
         } else {
             journal.reserved
         };

@@ -127,7 +127,31 @@ impl Rig {
         Some(Input::Saved { ticket })
     }
 
-    /// The same, heard of.
+    /// The daemon is killed, and what was on its way to the disk with it; the next one goes on with what is there.
+    fn crash(&mut self) {
+        let record = self.shelf.record().expect("the session is kept");
+        let url = Url::parse(&record.sheet.url).unwrap();
+        let birth = Birth { url, settings: self.session.settings.clone(), seed: 2, ..birth() };
+        self.session = Session::restore(birth, record, self.now);
+        (self.ping, self.unsaved) = (None, None);
+        self.unwritten.clear();
+    }
+
+    /// The daemon ends as it should, and another one goes on.
+    fn stop_and_go_on(&mut self) {
+        self.input(Input::Stop);
+        assert!(self.session.is_saved(), "there is nothing left to do");
+        self.crash();
+    }
+
+    /// The daemon that goes on connects.
+    fn reconnect(&mut self) -> Vec<String> {
+        let mut lines = self.next_timer();
+        lines.extend(self.connect());
+        lines
+    }
+
+    /// What is to go to the disk is there, and the session hears of it.
     fn save(&mut self) -> Vec<String> {
         let saved = self.commit().expect("something is on its way to the disk");
         self.input(saved)
@@ -262,7 +286,9 @@ impl Rig {
 
 fn birth() -> Birth {
     let place = Place { memory: false, loopback: true };
-    let settings = Settings::effective([], &Limits::default(), place);
+    let mut settings = Settings::effective([], &Limits::default(), place);
+    // As in memory mode, so that it does not take long to fill.
+    settings.inbox.max_bytes = 16 << 20;
     Birth { number: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
 }
 

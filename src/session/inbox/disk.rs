@@ -142,6 +142,12 @@ impl Inbox {
         self.last_came
     }
 
+    /// Bytes of messages that are in memory.
+    #[cfg(test)]
+    pub(in super::super) fn resident(&self) -> usize {
+        self.resident
+    }
+
     /// Whether something is not on the disk that should be some time; asked once.
     pub(in super::super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -16,6 +16,8 @@ pub(super) struct Shelf {
     pub(super) posts: BTreeMap<u64, (Post, Body)>,
     outcomes: BTreeMap<String, Outcome>,
     subscriptions: BTreeMap<String, Subscription>,
+    /// Something was lost that was here.
+    damaged: bool,
 }
 
 impl Shelf {
@@ -56,11 +58,17 @@ impl Shelf {
         self.check();
     }
 
+    /// A message cannot be read any more.
+    pub(super) fn damage(&mut self, seq: u64) {
+        self.arrivals.remove(&seq);
+        self.damaged = true;
+    }
+
     /// What must hold of what lies on the disk, whenever that is looked at.
     fn check(&self) {
         let Some(sheet) = &self.sheet else { return };
         let kept = self.arrivals.keys().filter(|seq| **seq > sheet.floor).count();
-        assert_eq!(kept as u64, sheet.arrivals, "rows of the stream: {sheet:?}");
+        assert!(kept as u64 == sheet.arrivals || self.damaged, "{kept} rows of the stream: {sheet:?}");
         assert!(self.arrivals.keys().all(|seq| *seq <= sheet.head), "a row above the head");
         assert_eq!(self.posts.len() as u64, sheet.posts, "rows of the queue: {sheet:?}");
         assert!(sheet.floor <= sheet.head && sheet.head <= sheet.reserved, "{sheet:?}");
