@@ -71,6 +71,7 @@ impl Session {
             },
             "consumers": consumers,
             "observers": self.inbox.observers(),
+            "saved": self.is_saved(),
             "settings": self.settings.to_json(),
         })
     }
