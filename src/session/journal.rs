@@ -272,12 +272,24 @@ impl Session {
 
     pub(super) fn handle_room(&mut self, room: bool) {
         let Some(journal) = &mut self.journal else { return };
-        journal.room = room;
+        if std::mem::replace(&mut journal.room, room) == room {
+            return;
+        }
         // Either way something is to be done now: numbers are hoarded, or what had to wait is written.
         (journal.hurry, journal.retry) = (true, None);
         self.inbox.set_room(room);
         self.outbox.set_room(room);
         self.sheet_changed = true;
+        if !room {
+            for port in self.ports.clone() {
+                self.tell_disk_full(port);
+            }
+        }
+    }
+
+    /// Whether messages can be stored, if they are to be at all.
+    pub(super) fn can_store(&self) -> Option<bool> {
+        self.journal.as_ref().map(|journal| journal.room)
     }
 
     /// Reads from the disk what a port waits for.

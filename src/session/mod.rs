@@ -526,7 +526,7 @@ impl Conversation for Session {
     }
 
     fn is_saved(&self) -> bool {
-        self.journal.as_ref().is_none_or(Journal::is_done)
+        self.blank || self.journal.as_ref().is_none_or(Journal::is_done)
     }
 
     fn is_blank(&self) -> bool {

@@ -80,6 +80,13 @@ impl Disk {
         &self.page
     }
 
+    /// Nobody reads anything up to this number again: if the page has no more than that, it is of no use.
+    pub(super) fn close_page(&mut self, read_by_all: u64) {
+        if self.page.back().is_some_and(|(last, _)| *last <= read_by_all) {
+            self.page = VecDeque::new();
+        }
+    }
+
     /// The message that is to be read first: those who wait take turns.
     pub(super) fn more_urgent(&self, one: Option<Wanted>, other: Wanted) -> Option<Wanted> {
         let turn = |wanted: &Wanted| (wanted.attachment <= self.served, wanted.attachment);

@@ -334,7 +334,8 @@ fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_with_the_rest() {
     let mut rig = Rig::connected();
     rig.frame("a");
     rig.wait(IDLE);
-    rig.input(Input::Room(false));
+    assert_eq!(rig.input(Input::Room(false)), ["1: error disk-full"]);
+    assert_eq!(rig.status()["can_store"], false);
     assert_eq!(rig.send("x"), ["1: refused x (disk)"]);
     assert_eq!(rig.send_as(1, Send { id: None, ..send("y") }), ["1: error disk-full"]);
     assert_eq!(deliveries(&rig.frame("b")), ["1: message 2 b"]);
