@@ -132,8 +132,6 @@ pub struct Post {
     pub resend: bool,
     /// When it has waited too long.
     pub expires_at: Option<u64>,
-    /// How many connections it is suspected to have ended.
-    pub losses: u32,
 }
 
 /// What became of a message to the server that had an id.
