@@ -81,7 +81,6 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
         wanted: vec![Stage::Stored, Stage::Received],
         resend: true,
         expires_at: Some(99),
-        losses: 1,
     };
     let outcome = |ordinal, id: &str, unreported| Outcome {
         ordinal,
