@@ -528,7 +528,7 @@ impl Conversation for Session {
     }
 
     fn is_saved(&self) -> bool {
-        self.blank || self.journal.as_ref().is_none_or(Journal::is_done)
+        self.blank || self.journal.as_ref().is_none_or(|journal| self.is_done(journal))
     }
 
     fn is_blank(&self) -> bool {

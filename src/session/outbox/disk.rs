@@ -127,6 +127,12 @@ impl Outbox {
             && self.queue.front().is_some_and(|item| item.number <= self.disk.promised)
     }
 
+    /// Whether a message is not on the disk that is to be kept.
+    pub(in super::super) fn has_unsaved(&self) -> bool {
+        let last = self.queue.iter().rev().find(|item| !item.passing);
+        last.is_some_and(|item| item.number > self.disk.saved)
+    }
+
     /// Whether something is not on the disk that should be some time; asked once.
     pub(in super::super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
