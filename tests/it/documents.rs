@@ -158,7 +158,7 @@ fn the_readme_names_tests_that_there_are() {
 
 /// The text of each Rust file below a directory.
 fn rust_sources(directory: &str) -> impl Iterator<Item = String> {
-    let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
     let mut files = Vec::new();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
