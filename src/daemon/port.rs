@@ -18,7 +18,7 @@ use interprocess::local_socket::tokio::Stream;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::core::{Core, SessionId};
 use super::{endpoint, launch};
@@ -113,14 +113,21 @@ impl Port {
         self.queue.send(event);
     }
 
-    /// Sends what is left, and closes the link. If the port moves to another daemon, it is one that has these sessions open.
-    pub(super) fn end(&self, moves: Option<Vec<Open>>) {
-        *self.queue.last_word.borrow_mut() = moves.and_then(|opens| {
-            let opens = opens.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>().ok()?;
-            let resumption = Resumption { batch: self.queue.batch.get(), opens };
-            let port = serde_json::to_vec(&resumption).ok()?.into();
-            Some(Control::Moved { taken: self.requests.taken.get(), port })
-        });
+    /// The last word to the host will be that the port moves to another daemon, where this is what it has open.
+    pub(super) fn moves_with(&self, opens: &[Open]) {
+        let opens = opens.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>();
+        let said = opens.and_then(|opens| serde_json::to_vec(&Resumption { batch: self.queue.batch.get(), opens }));
+        match said {
+            Ok(said) => {
+                let moved = Control::Moved { taken: self.requests.taken.get(), port: said.into() };
+                self.queue.last_word.replace(Some(moved));
+            }
+            Err(error) => error!(%error, "a port cannot be described, and ends"),
+        }
+    }
+
+    /// Sends what is left, and closes the link.
+    pub(super) fn end(&self) {
         self.queue.ending.set(true);
         self.queue.filled.notify_one();
     }
@@ -305,14 +312,12 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, q
         }
         let more = queue.encode(&mut encoder, &mut out);
         if out.is_empty() && !more {
-            match queue.last_word.take() {
-                Some(last) => last.put(&mut out),
-                None if queue.ending.get() => return "the daemon ends".into(),
-                None => {
-                    queue.filled.notified().await;
-                    continue;
-                }
+            if !queue.ending.get() {
+                queue.filled.notified().await;
+                continue;
             }
+            let Some(last) = queue.last_word.take() else { return "the daemon ends".into() };
+            last.put(&mut out);
         }
         while out.has_remaining() {
             match writer.write_buf(&mut out).await {

@@ -129,6 +129,14 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until what was made, renamed or removed in a directory is so on the disk.
+///
+/// # Errors
+/// If the directory cannot be opened, or the disk fails.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Opens a file for appending that only the owner may read, and makes it if need be.
 ///
 /// # Errors
@@ -222,6 +230,15 @@ pub fn owner_only(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_
 #[must_use]
 pub fn is_own(user: &User) -> bool {
     *user == self::user()
+}
+
+/// Ends a process without a warning: it can do nothing more.
+///
+/// # Errors
+/// If there is none, or it is not ours.
+pub fn kill(process: u32) -> io::Result<()> {
+    let process = i32::try_from(process).map_err(io::Error::other)?;
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGKILL)?)
 }
 
 /// The user of the process at the other end of a local socket.

@@ -11,7 +11,7 @@ use crate::support::browser::Browser;
 use crate::support::link::{Caller, OtherDaemon, hand_over, hold_launches, listen, say};
 use crate::support::sandbox::{ORIGIN, Sandbox, signal};
 use crate::support::server::{Connection, Server};
-use crate::support::until;
+use crate::support::{at_best_within, until};
 
 /// This program's version.
 const OWN: &str = env!("CARGO_PKG_VERSION");
@@ -84,6 +84,28 @@ fn ports_stay_up_and_go_on_with_their_sessions_as_they_opened_them() {
     assert!(machine.log("host").contains("another daemon goes on with the port"));
 }
 
+#[test]
+fn a_handover_takes_less_than_a_second_and_may_come_again() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let mut connection = open(&mut port, &server, "default");
+    for round in 0..2 {
+        // A host that is only waited for in vain is waited for longer.
+        at_best_within(Duration::from_millis(900), || {
+            port.post(json!({"type": "send", "payload": round}));
+            assert_eq!(connection.next(), Message::text(round.to_string()));
+            let (took, next) = std::thread::scope(|scope| {
+                let next = scope.spawn(|| server.accept());
+                scope.spawn(|| while connection.socket.read().is_ok() {});
+                (replace_daemon(&machine), next.join().unwrap())
+            });
+            connection = next;
+            wait_until_reopened(&mut port, "default");
+            took
+        });
+    }
+}
+
 /// Numbers that come on a connection until it is closed, and with which code.
 fn numbers_until_close(mut connection: Connection) -> (Vec<u64>, u16) {
     let mut numbers = Vec::new();
@@ -151,29 +173,112 @@ fn what_is_posted_meanwhile_reaches_the_server_in_order_and_nothing_is_missing()
 }
 
 #[test]
-fn what_the_server_sent_comes_once_and_in_order() {
+fn what_the_server_sent_comes_once_and_in_order_and_the_outage_stands_at_its_place() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
-    let mut connection = open(&mut port, &server, "default");
-    for number in 0..500 {
+    port.post(json!({"type": "open", "url": server.url(), "ref": "posted"}));
+    let mut connection = server.accept();
+    let epoch = port.wait_for_type("opened")["epoch"].clone();
+    wait_until_connected(&mut port, "default");
+    for number in 1..=500 {
         connection.send(Message::text(number.to_string()));
     }
-    // All of it is delivered, some of it read, and nothing acknowledged.
-    let mut texts: Vec<String> = Vec::new();
-    let text_of = |message: &Value| message["text"].as_str().map(ToOwned::to_owned);
-    while texts.len() < 300 {
-        texts.extend(text_of(&port.next()));
-    }
+    let mut stream = Vec::new();
+    let mut read_until = |port: &mut Browser, seq: u64| {
+        while stream.last().is_none_or(|message: &Value| message["seq"] != seq) {
+            stream.extend(Some(port.next()).filter(|message| message["seq"].is_u64()));
+        }
+    };
+    // All of it is delivered, some of it read, some acknowledged.
+    until("it has all come", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["messages_received"] == 500).then_some(())
+    });
+    read_until(&mut port, 300);
+    port.post(json!({"type": "ack", "seq": 100}));
     let _old = connection.drain();
     replace_daemon(&machine);
     let mut connection = server.accept();
-    for number in 500..1000 {
+    for number in 502..=1000 {
         connection.send(Message::text(number.to_string()));
     }
-    while texts.len() < 1000 {
-        texts.extend(text_of(&port.next()));
+    read_until(&mut port, 1000);
+    for (message, seq) in stream.iter().zip(1..) {
+        assert_eq!(message["seq"], seq, "{message}");
+        match seq {
+            501 => assert_eq!((&message["type"], &message["reason"]), (&json!("gap"), &json!("disconnected"))),
+            _ => assert_eq!(message["payload"], seq, "{message}"),
+        }
     }
-    assert_eq!(texts, (0..1000).map(|number: u32| number.to_string()).collect::<Vec<_>>());
+    // What the daemon before gave is acknowledged to this one; what nobody has acknowledged is still there.
+    port.post(json!({"type": "ack", "seq": 400, "epoch": epoch}));
+    let mut other = machine.port();
+    other.post(json!({"type": "open"}));
+    let opened = other.wait_for_type("opened");
+    assert_eq!((&opened["epoch"], &opened["acked"], &opened["pending"]), (&epoch, &json!(400), &json!(600)));
+}
+
+/// Waits until a stage was told of messages 1 to 1000, each once.
+fn wait_for_receipts(port: &mut Browser, stage: &str) {
+    let mut ids = Vec::new();
+    while ids.len() < 1000 {
+        let receipt = port.wait_for(stage, |message| message["type"] == "receipt" && message["stage"] == stage);
+        let told = receipt["ids"].as_array().unwrap().iter();
+        ids.extend(told.map(|id| id.as_str().unwrap().parse::<u32>().unwrap()));
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=1000).collect::<Vec<_>>(), "{stage}");
+}
+
+#[test]
+fn that_a_message_is_stored_is_told_before_the_daemon_ends_and_its_end_by_the_next_one() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    // It reads nothing, so nothing can be known to have been received.
+    let _silent = open(&mut port, &server, "default");
+    // So many bytes that the disk needs a moment for them.
+    let payload = |number: u32| format!("{number}{}", "0".repeat(10_000));
+    for number in 1..=1000 {
+        port.post_bytes(format!(r#"{{"type":"send","id":"{number}","payload":{}}}"#, payload(number)).as_bytes());
+    }
+    port.post(json!({"type": "status"}));
+    port.wait_for_type("status");
+    let launches = hold_launches(&machine);
+    hand_over(&machine, NEWER);
+    wait_for_receipts(&mut port, "stored");
+    drop(launches);
+    let mut connection = server.accept();
+    for number in 1..=1000 {
+        assert!(connection.next() == Message::text(payload(number)));
+    }
+    let _new = connection.drain();
+    wait_for_receipts(&mut port, "received");
+}
+
+#[test]
+fn a_browser_that_does_not_read_may_lose_its_port_but_nothing_that_was_for_it() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let mut connection = open(&mut port, &server, "default");
+    // More than lies in the pipes.
+    for number in 1..=30 {
+        connection.send(Message::text(json!({"number": number, "padding": "x".repeat(100_000)}).to_string()));
+    }
+    until("it has all come", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["messages_received"] == 30).then_some(())
+    });
+    let _old = connection.drain();
+    let old = machine.daemon().unwrap();
+    let begin = Instant::now();
+    hand_over(&machine, NEWER);
+    until("the daemon makes way", || (machine.daemon() != Some(old)).then_some(()));
+    assert!(begin.elapsed() < HELD_UP, "{:?}", begin.elapsed());
+    port.close();
+    port.wait_for_end();
+    let mut port = machine.port();
+    port.post(json!({"type": "open"}));
+    for number in 1..=30 {
+        assert_eq!(port.wait_for_type("message")["payload"]["number"], number);
+    }
 }
 
 #[test]
@@ -226,9 +331,9 @@ fn a_port_for_which_no_other_daemon_can_be_started_is_told_why() {
 }
 
 /// A message and the bytes that a browser writes for it.
-fn large_send() -> (String, Vec<u8>) {
+fn large_send(session: &str) -> (String, Vec<u8>) {
     let text = "x".repeat(8 << 20);
-    let body = json!({"type": "send", "text": text}).to_string();
+    let body = json!({"type": "send", "session": session, "text": text}).to_string();
     let mut frame = u32::try_from(body.len()).unwrap().to_ne_bytes().to_vec();
     frame.extend_from_slice(body.as_bytes());
     (text, frame)
@@ -239,7 +344,7 @@ fn a_message_that_is_half_posted_is_posted_to_its_end_first() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
     let mut connection = open(&mut port, &server, "default");
-    let (text, frame) = large_send();
+    let (text, frame) = large_send("default");
     let (begin, end) = frame.split_at(frame.len() / 2);
     let mut stdin = port.take_stdin();
     stdin.write_all(begin).unwrap();
@@ -257,18 +362,37 @@ fn a_message_that_is_half_posted_is_posted_to_its_end_first() {
 }
 
 #[test]
-fn a_message_that_is_never_posted_to_its_end_holds_up_nobody_and_costs_only_its_own_port() {
+fn a_message_that_is_not_posted_to_its_end_in_time_holds_up_nobody_and_costs_only_its_own_port() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let (mut port, mut other) = (machine.port(), machine.port());
-    let _old = [open(&mut port, &server, "a").drain(), open(&mut other, &server, "b").drain()];
-    let (_, frame) = large_send();
+    // These servers answer no goodbye, so that the daemon stays for a while although it listens to no host any more.
+    let _silent = [open(&mut port, &server, "a"), open(&mut other, &server, "b")];
+    let (_, frame) = large_send("a");
+    let (begin, end) = frame.split_at(frame.len() / 2);
     let mut stdin = port.take_stdin();
-    stdin.write_all(&frame[..frame.len() / 2]).unwrap();
-    let took = replace_daemon(&machine);
-    assert!(took < HELD_UP, "{took:?}");
+    stdin.write_all(begin).unwrap();
+    std::thread::scope(|scope| {
+        let replacing = scope.spawn(|| replace_daemon(&machine));
+        let given_up = "a host does not end what it was saying";
+        until("the daemon does not wait any more", || machine.log("daemon").contains(given_up).then_some(()));
+        // Too late; perhaps nobody takes it at all.
+        let _ = stdin.write_all(end);
+        let took = replacing.join().unwrap();
+        assert!(took < HELD_UP, "{took:?}");
+    });
     wait_until_reopened(&mut other, "b");
     port.wait_for_end();
-    assert!(machine.log("host").contains("what was posted last has not arrived"), "{}", machine.log("host"));
+    let log = machine.log("host");
+    assert_eq!(log.matches("another daemon goes on with the port").count(), 1, "{log}");
+    // Whoever posted it knows that its port is gone, and posts it again.
+    let mut connections = [server.accept(), server.accept()];
+    other.post(json!({"type": "open", "session": "a"}));
+    for session in ["a", "b"] {
+        other.post(json!({"type": "send", "session": session, "payload": "next"}));
+    }
+    for connection in &mut connections {
+        assert_eq!(connection.next().to_string(), "\"next\"");
+    }
 }
 
 #[test]
@@ -373,17 +497,36 @@ fn a_session_that_was_closed_stays_closed() {
 }
 
 #[test]
-fn a_session_in_memory_begins_an_epoch_and_says_so() {
+fn a_session_in_memory_begins_an_epoch_with_its_settings_and_says_so() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
-    port.post(json!({"type": "open", "mode": "memory", "url": server.url(), "ref": "posted"}));
-    let _old = server.accept().drain();
+    let settings = json!({"linger_ms": 12345});
+    port.post(
+        json!({"type": "open", "mode": "memory", "url": server.url(), "settings": settings.clone(), "ref": "posted"}),
+    );
+    let mut connection = server.accept();
     let epoch = port.wait_for_type("opened")["epoch"].clone();
     wait_until_connected(&mut port, "default");
-    replace_daemon(&machine);
+    // The next daemon will know nothing of them, and they are more than the system takes before the server reads.
+    let text = "x".repeat(100_000);
+    for _ in 0..50 {
+        port.post(json!({"type": "send", "text": text}));
+    }
+    port.post(json!({"type": "status"}));
+    port.wait_for_type("status");
+    std::thread::scope(|scope| {
+        scope.spawn(|| replace_daemon(&machine));
+        let leaving = "closed by this side";
+        until("the daemon leaves the server", || machine.log("daemon").contains(leaving).then_some(()));
+        for _ in 0..50 {
+            assert!(connection.next() == Message::text(&text));
+        }
+    });
     assert_ne!(wait_until_reopened(&mut port, "default")["epoch"], epoch);
     let gap = port.wait_for_type("gap");
     assert_eq!((&gap["reason"], &gap["count"]), (&json!("epoch"), &Value::Null));
+    port.post(json!({"type": "status"}));
+    assert_eq!(port.wait_for_type("status")["sessions"][0]["settings"]["linger_ms"], 12345);
 }
 
 #[test]
