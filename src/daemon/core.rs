@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 use url::Url;
 
+use super::launch;
 use super::port::Port;
 use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
@@ -638,6 +639,23 @@ impl Core {
             }
         }
         self.heard.notify_one();
+    }
+
+    /// The daemon of version `build` wants to take over when this one has ended.
+    ///
+    /// # Errors
+    /// If it is not to; says why.
+    pub(super) fn hand_over(&mut self, build: &str) -> Result<(), String> {
+        const OWN: &str = env!("CARGO_PKG_VERSION");
+        if !launch::supersedes(build, OWN) {
+            return Err(format!("only a newer version takes over from version {OWN}"));
+        }
+        if !self.room {
+            return Err("its disk takes nothing, and what waits in its memory would be lost; make room first".into());
+        }
+        info!(version = %harmless(build), "another version takes over");
+        self.moving = true;
+        Ok(())
     }
 
     /// The daemon ends: sessions do nothing more, and say what has to be kept.

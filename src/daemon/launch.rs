@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use semver::Version;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::config::Paths;
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
+use crate::log::chain;
 use crate::os;
 use crate::wire::frame::{self, Decoder};
 use crate::wire::link::{Header, VERSION};
@@ -117,8 +119,16 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
         os::lock(&lock).map_err(failed("lock", paths.launch_lock()))?;
         match endpoint::connect(paths, origin) {
             Ok(link) if is_outdated(&link.daemon) => {
+                // Nobody is to be heard out on it.
                 drop(link.stream);
-                replace(paths, &link.daemon.build)?;
+                match replace(paths, &link.daemon.build) {
+                    // It has its reasons, and is better than none.
+                    Err(stays @ LaunchError::Stays { .. }) if link.daemon.version == VERSION => {
+                        warn!(error = %chain(&stays), "the older daemon goes on");
+                        return Ok(endpoint::connect(paths, origin)?);
+                    }
+                    replaced => replaced?,
+                }
             }
             Ok(link) => return usable(link),
             Err(_) => {}

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use super::core::{Core, SessionId};
-use super::{endpoint, launch};
+use super::endpoint;
 use crate::log::{chain, harmless};
 use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
@@ -503,17 +503,13 @@ async fn serve_person(core: &Rc<RefCell<Core>>, stream: &Stream) {
                     stop = true;
                     json!({"stopping": std::process::id()})
                 }
-                Some("hand-over") => {
-                    let (own, build) = (env!("CARGO_PKG_VERSION"), request["build"].as_str().unwrap_or_default());
-                    stop = launch::supersedes(build, own);
-                    if stop {
-                        info!(version = %harmless(build), "another version takes over");
-                        core.borrow_mut().moving = true;
+                Some("hand-over") => match core.borrow_mut().hand_over(request["build"].as_str().unwrap_or_default()) {
+                    Ok(()) => {
+                        stop = true;
                         json!({"moving": std::process::id()})
-                    } else {
-                        json!({"error": format!("only a newer version takes over from version {own}")})
                     }
-                }
+                    Err(why) => json!({"error": why}),
+                },
                 _ => json!({"error": "this daemon answers `status`, `stop` and `hand-over`"}),
             };
             let mut out = BytesMut::new();

@@ -562,9 +562,25 @@ fn a_host_that_finds_an_older_daemon_of_whatever_kind_has_it_make_way() {
 }
 
 #[test]
-fn an_older_daemon_that_does_not_make_way_is_told_of_with_what_to_do() {
+fn an_older_daemon_that_does_not_make_way_is_used_as_it_is() {
     let machine = Sandbox::new();
     let older = OtherDaemon::start(&machine, 1, OLDER);
+    let mut port = machine.port();
+    let _calls = [older.accept(), older.accept()];
+    let (mut stream, _) = older.accept();
+    listen(&mut stream);
+    say(&mut stream, &json!({"error": "not today"}));
+    let (mut stream, caller) = older.accept();
+    assert_eq!(caller.origin, ORIGIN);
+    say(&mut stream, &json!({"type": "welcome", "version": OLDER}));
+    assert_eq!(port.next(), json!({"type": "welcome", "version": OLDER}));
+    assert!(machine.log("host").contains("not today"), "{}", machine.log("host"));
+}
+
+#[test]
+fn an_older_daemon_that_does_not_make_way_and_cannot_be_spoken_with_is_told_of_with_what_to_do() {
+    let machine = Sandbox::new();
+    let older = OtherDaemon::start(&machine, 7, OLDER);
     let mut port = machine.port();
     let _calls = [older.accept(), older.accept()];
     let (mut stream, _) = older.accept();
@@ -588,6 +604,27 @@ fn a_newer_daemon_is_used_as_it_is() {
     assert_eq!(listen(&mut stream), json!({"type": "hello", "protocol": 1}));
     say(&mut stream, &json!({"type": "welcome", "version": NEWER}));
     assert_eq!(port.next(), json!({"type": "welcome", "version": NEWER}));
+}
+
+#[test]
+fn a_daemon_of_an_older_version_than_the_spools_does_not_start_and_says_why() {
+    let machine = Sandbox::new();
+    drop(machine.welcomed_port());
+    assert!(machine.run(&["stop"]).status.success());
+    // `user_version` and `application_id` of the header (<https://www.sqlite.org/fileformat.html>) grow together.
+    let path = machine.bridge_home().join("spool.db");
+    let mut spool = std::fs::read(&path).unwrap();
+    for at in [60, 68] {
+        let number = u32::from_be_bytes(*spool[at..].first_chunk().unwrap());
+        spool[at..at + 4].copy_from_slice(&(number + 9000).to_be_bytes());
+    }
+    std::fs::write(&path, spool).unwrap();
+    let mut port = machine.port();
+    let error = port.wait_for_type("error");
+    let message = error["message"].as_str().unwrap();
+    assert_eq!(error["code"], "daemon-unavailable");
+    assert!(message.contains("newer version") && message.contains("900"), "{message}");
+    port.wait_for_end();
 }
 
 #[test]
