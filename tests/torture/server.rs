@@ -156,12 +156,12 @@ impl Server {
             Cut::Reset => connection.reset(),
             Cut::Drop => connection.end(),
             Cut::Close(code) => {
-                // Whatever the client says to that, the connection is over soon.
-                self.shared.write(&connection, CLOSE, &code.to_be_bytes());
-                let closed = Arc::clone(&connection);
+                // It may have to wait with that; and whatever the client says to it, the connection is over soon.
+                let shared = Arc::clone(&self.shared);
                 thread::spawn(move || {
+                    shared.write(&connection, CLOSE, &code.to_be_bytes());
                     thread::sleep(Duration::from_millis(500));
-                    closed.end();
+                    connection.end();
                 });
             }
             Cut::Torn { reset } => {
