@@ -28,7 +28,7 @@
 //!    anything
 //! 5. [`server`] (`src/server/mod.rs`): messages to the WebSocket
 //!
-//! and comes back the same way. What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for
+//! and comes back the same way. What must not be lost on it is kept by [`spool`] (`src/spool/mod.rs`). What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for
 //! people.
 //!
 //! This library exists for the program and its tests; it promises no stable interface.
@@ -45,4 +45,5 @@ pub mod os;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod spool;
 pub mod wire;

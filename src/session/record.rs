@@ -3,7 +3,7 @@
 //! Owns: the vocabulary between a session and whatever keeps it. Does not know files or tables (`spool`), nor when what
 //! is written (`journal`). Times are milliseconds since 1970, because no other clock goes on while nobody runs.
 //!
-//! The changes of one [`super::Action::Write`] are kept together or not at all, and after those of the one before.
+//! The changes of one [`super::Action::Save`] are kept together or not at all, and after those of the one before.
 
 use serde::{Deserialize, Serialize};
 

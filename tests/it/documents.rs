@@ -94,6 +94,7 @@ fn every_code_of_a_reason_has_its_row() {
         "server/upgrade.rs",
         "server/pump.rs",
         "session/connection.rs",
+        "session/journal.rs",
         "daemon/core.rs",
     ] {
         let source = document(&format!("src/{file}"));

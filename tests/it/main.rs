@@ -21,6 +21,7 @@ mod host;
 mod port;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
+mod restart;
 /// What an extension and the files may set, from their texts to what the daemon does.
 mod settings;
 /// Messages through host, daemon and WebSocket, both ways, as they came.
