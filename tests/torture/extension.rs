@@ -584,6 +584,8 @@ impl Life {
         match code {
             // The acknowledgements were stopped, or are late.
             "ack-overdue" => self.log().note(text),
+            // Each message that was not taken for that has its receipt, which is judged.
+            "disk-full" => self.log().note(text),
             // The host found no daemon: `reckoning` knows whether anybody is to blame. The port is over.
             "daemon-unavailable" => self.log().note(text),
             // What an older port asked for may be read later than what this one did, if both had to wait for the daemon.

@@ -256,6 +256,7 @@ struct History {
     /// Times in which the daemon may not have been able to write what it wanted to.
     troubles: Vec<(Duration, Duration)>,
     clock_moved: bool,
+    disk_filled: bool,
 }
 
 struct PortLife {
@@ -273,7 +274,13 @@ struct End {
 
 impl History {
     fn of(log: &[Entry]) -> Self {
-        let mut history = Self { ports: HashMap::new(), ends: Vec::new(), troubles: Vec::new(), clock_moved: false };
+        let mut history = Self {
+            ports: HashMap::new(),
+            ends: Vec::new(),
+            troubles: Vec::new(),
+            clock_moved: false,
+            disk_filled: false,
+        };
         let mut present: HashMap<Consumer, u32> = HashMap::new();
         let touch = |life: Option<&mut PortLife>, index| {
             if let Some(life) = life {
@@ -308,6 +315,7 @@ impl History {
                 _ => {}
             }
         }
+        history.disk_filled = log.iter().any(|entry| matches!(entry.event, Event::Fault(Kind::DiskFilled, _)));
         history.troubles.extend(begun.into_values().map(|since| (since, Duration::MAX)));
         history
     }

@@ -4,7 +4,8 @@
 //! - One comes twice only on different connections, and not if the daemon knew that it had come and was not killed since.
 //! - `received` is said of what has come. What is `stored` comes, or ends in another way.
 //! - An ending has its reason: only what may expire does, after its time; only what must not be sent again is refused
-//!   because of a lost connection. Each message has one ending, which the extension learns.
+//!   because of a lost connection, only what was under way when three were lost because of those, and nothing for want of
+//!   room on a disk that was never full. Each message has one ending, which the extension learns.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) fn judge(log: &[Entry], history: &History, reckoning: &mut Reckoning)
         last_on: HashMap::new(),
         last: [0; 2],
         newest_connection: 0,
+        ended_connections: 0,
     };
     for (index, entry) in log.iter().enumerate() {
         judge.see(index, entry);
@@ -41,12 +43,16 @@ struct Judge<'a> {
     last: [u64; 2],
     /// The newest connection on which anything came.
     newest_connection: u32,
+    /// How many connections have ended.
+    ended_connections: u64,
 }
 
 /// What is known of one message.
 #[derive(Default)]
 struct Fate {
     first_posted: Duration,
+    /// How many connections had ended by then.
+    ended_before: u64,
     resend: bool,
     ttl: Option<Duration>,
     stored: bool,
@@ -62,14 +68,21 @@ impl Judge<'_> {
     fn see(&mut self, index: usize, entry: &Entry) {
         match &entry.event {
             Event::Posted { post, resend, ttl, .. } => {
-                let (first_posted, resend, ttl) = (entry.at, *resend, *ttl);
-                self.fates.entry(*post).or_insert_with(|| Fate { first_posted, resend, ttl, ..Fate::default() });
+                let (first_posted, resend, ttl, ended_before) = (entry.at, *resend, *ttl, self.ended_connections);
+                self.fates.entry(*post).or_insert_with(|| Fate {
+                    first_posted,
+                    ended_before,
+                    resend,
+                    ttl,
+                    ..Fate::default()
+                });
             }
             Event::Arrived { connection, post } => self.see_arrived(index, *connection, *post),
             Event::Receipt { port, post, stage, reason } => {
                 let trusted = self.history.is_trusted(port.number, index);
                 self.see_receipt(index, entry.at, *post, *stage, reason.as_deref(), trusted);
             }
+            Event::Ended { .. } => self.ended_connections += 1,
             Event::Fault(Kind::DaemonKilled, _) => {
                 self.fates.values_mut().for_each(|fate| fate.known_ending = None);
             }
@@ -148,6 +161,8 @@ impl Judge<'_> {
                 "was refused, though it may be sent again".into()
             }
             (Stage::Refused, Some("unknown-delivery")) => return,
+            (Stage::Refused, Some("ends-connections")) if self.ended_connections >= fate.ended_before + 3 => return,
+            (Stage::Refused, Some("disk")) if self.history.disk_filled => return,
             (Stage::Refused, reason) => format!("was refused because of {reason:?}, which nothing has caused"),
             _ => return,
         };
