@@ -269,7 +269,8 @@ struct End {
     begin: usize,
     over: usize,
     at: Duration,
-    killed: bool,
+    /// It had no time to write what it wanted to, or no room.
+    abrupt: bool,
 }
 
 impl History {
@@ -299,8 +300,8 @@ impl History {
                 }
                 Event::Closed(port) => touch(history.ports.get_mut(&port.number), index),
                 Event::Fault(kind @ (Kind::DaemonKilled | Kind::DaemonStopped), _) => {
-                    let killed = *kind == Kind::DaemonKilled;
-                    history.ends.push(End { begin: index, over: usize::MAX, at: entry.at, killed });
+                    let abrupt = *kind == Kind::DaemonKilled || begun.contains_key(&Kind::DiskFilled);
+                    history.ends.push(End { begin: index, over: usize::MAX, at: entry.at, abrupt });
                 }
                 Event::Healed(Kind::DaemonKilled | Kind::DaemonStopped) => {
                     history.ends.iter_mut().for_each(|end| end.over = end.over.min(index));
@@ -327,16 +328,21 @@ impl History {
             || self.ends.iter().any(|end| end.begin < index && end.over > life.started)
     }
 
-    /// Whether what the port was told by `index` comes from a daemon that no kill before `index` concerns: it knows that
-    /// it said it.
+    /// Whether what the port was told by `index` comes from a daemon that had not ended abruptly by then: it knows that it
+    /// said it, and so do those after it.
     fn is_trusted(&self, port: u32, index: usize) -> bool {
         let Some(life) = self.ports.get(&port) else { return false };
-        self.ends.iter().filter(|end| end.killed && end.begin < index).all(|end| end.over < life.started)
+        self.ends.iter().filter(|end| end.abrupt && end.begin < index).all(|end| end.over < life.started)
     }
 
-    /// The first time after `from` and before `to` that the daemon was killed.
-    fn first_kill(&self, from: usize, to: usize) -> Option<&End> {
-        self.ends.iter().find(|end| end.killed && end.begin > from && end.begin < to)
+    /// Whether the daemon ends abruptly with the event at `index`.
+    fn ends_abruptly(&self, index: usize) -> bool {
+        self.ends.iter().any(|end| end.begin == index && end.abrupt)
+    }
+
+    /// The first end of the daemon behind `from` and before `to`.
+    fn first_end(&self, from: usize, to: usize) -> Option<&End> {
+        self.ends.iter().find(|end| end.begin > from && end.begin < to)
     }
 
     /// Whether the daemon could run and write in all of that time.

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::{About, Count, History, Reckoning};
-use crate::fault::Kind;
 use crate::log::{Consumer, Entry, Event, Post, Stage};
 
 /// Timers may be early by as much as clocks are coarse.
@@ -60,7 +59,7 @@ struct Fate {
     arrived_on: Option<u32>,
     /// How it ended, as the extension was last told.
     ending: Option<Stage>,
-    /// The same, if the daemon that said it has not been killed since.
+    /// The same, if the daemon that said it has not ended abruptly since.
     known_ending: Option<Stage>,
 }
 
@@ -83,7 +82,7 @@ impl Judge<'_> {
                 self.see_receipt(index, entry.at, *post, *stage, reason.as_deref(), trusted);
             }
             Event::Ended { .. } => self.ended_connections += 1,
-            Event::Fault(Kind::DaemonKilled, _) => {
+            Event::Fault(..) if self.history.ends_abruptly(index) => {
                 self.fates.values_mut().for_each(|fate| fate.known_ending = None);
             }
             _ => {}

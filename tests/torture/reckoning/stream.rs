@@ -2,17 +2,18 @@
 //!
 //! - Pushes come in their order, under numbers that grow, never change and are never used again.
 //! - One that does not come must lie where a gap stands that explains it. `disconnected` explains what was pushed on a
-//!   connection before the one on which the next message came, unless the daemon is known to have read it; `crash` what
-//!   came before the daemon was killed, unless that was long before, or it had been delivered although it was to be on
-//!   disk by then; `overflow` anything, if the inbox is small.
+//!   connection before the one on which the next message came, if the daemon is not known to have read it, or ended after
+//!   that without having given it to anybody; `crash` what came before the daemon was killed. Neither explains what the
+//!   daemon had for so long that it was safe on the disk, nor what it delivered only after it was. `overflow` explains
+//!   anything, if the inbox is small.
 //! - Where a connection was lost a gap stands, whatever is missing.
 //! - A message comes twice on different ports only, and only if something happened to the first.
-//! - What was acknowledged, and is known to be, does not come again, unless the daemon was killed.
+//! - What was acknowledged, and is known to be, does not come again, unless the daemon ended abruptly.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::{About, Count, History, Reckoning, Terms};
+use super::{About, Count, End, History, Reckoning, Terms};
 use crate::log::{Consumer, Entry, Event, Gap, PortId};
 
 /// How much later than `persist_after_ms` a message is safe, on a machine that is busy with other things.
@@ -129,7 +130,7 @@ impl<'a> Judge<'a> {
                 let of_it = upto.take_while(|push| push.read.is_none() && push.connection == *connection);
                 of_it.for_each(|push| push.read = Some(entry.at));
             }
-            Event::Fault(crate::fault::Kind::DaemonKilled, _) => {
+            Event::Fault(..) if self.history.ends_abruptly(index) => {
                 self.readers.iter_mut().for_each(|reader| reader.taken = 0);
             }
             Event::Started(port) => {
@@ -208,7 +209,7 @@ impl<'a> Judge<'a> {
         *self.reckoning.tally.gaps.entry(gap.reason.clone()).or_default() += 1;
         let caused = match &*gap.reason {
             "disconnected" => self.connections > 1,
-            "crash" => self.history.first_kill(0, index).is_some(),
+            "crash" => self.history.ends.iter().any(|end| end.abrupt && end.begin < index),
             "overflow" => self.terms.overflows,
             _ => false,
         };
@@ -320,23 +321,26 @@ impl<'a> Judge<'a> {
         let about = About { consumer: Some(consumer), push: Some(lost), ..About::default() };
         let has = |reason: &str| gaps.iter().any(|gap| &*gap.reason == reason);
         let (sent, came) = (&self.pushes[lost as usize - 1], &self.pushes[push as usize - 1]);
-        if has("overflow") || (has("disconnected") && sent.connection != came.connection && sent.read.is_none()) {
+        let outage = has("disconnected") && sent.connection != came.connection;
+        if has("overflow") || (outage && sent.read.is_none()) {
             return;
         }
-        let kill = self.history.first_kill(sent.index, index);
-        let (true, Some(kill)) = (has("crash"), kill) else {
+        let end = self.history.first_end(sent.index, index);
+        // What nobody was given was lost with the connection, as far as anybody can see.
+        let told = |end: &&End| (outage && sent.delivered.is_none()) || (has("crash") && end.abrupt);
+        let Some(end) = end.filter(told) else {
             let read = if sent.read.is_some() { ", which the daemon had read," } else { "" };
             let reasons: Vec<&str> = gaps.iter().map(|gap| &*gap.reason).collect();
             let what = format!("push {lost}{read} never came to `{}`; gaps there: {reasons:?}", consumer.name());
             return self.reckoning.find(Count::LostUnreported, index, about, what);
         };
-        let old = sent.read.is_some_and(|read| {
-            read + self.terms.persist_after + PATIENCE < kill.at && self.history.is_untroubled(read, kill.at)
+        let safe = sent.read.is_some_and(|read| {
+            read + self.terms.persist_after + PATIENCE < end.at && self.history.is_untroubled(read, end.at)
         });
-        if old {
+        if safe {
             let what = format!("push {lost}, which the daemon had for long, did not come to `{}`", consumer.name());
             self.reckoning.find(Count::LostThoughSafe, index, about, what);
-        } else if self.terms.persist_after.is_zero() && sent.delivered.is_some_and(|given| given < kill.begin) {
+        } else if self.terms.persist_after.is_zero() && sent.delivered.is_some_and(|given| given < end.begin) {
             let what = format!("push {lost}, which had been delivered, did not come to `{}`", consumer.name());
             self.reckoning.find(Count::LostThoughSafe, index, about, what);
         }
