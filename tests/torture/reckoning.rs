@@ -340,9 +340,9 @@ impl History {
         self.ends.iter().any(|end| end.begin == index && end.abrupt)
     }
 
-    /// The first end of the daemon behind `from` and before `to`.
+    /// The first end of the daemon that was not over at `from`, and began before `to`.
     fn first_end(&self, from: usize, to: usize) -> Option<&End> {
-        self.ends.iter().find(|end| end.begin > from && end.begin < to)
+        self.ends.iter().find(|end| end.over > from && end.begin < to)
     }
 
     /// Whether the daemon could run and write in all of that time.
