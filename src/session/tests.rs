@@ -12,6 +12,7 @@ mod queue;
 mod restart;
 mod shelf;
 mod stream;
+mod world;
 
 use bytes::Bytes;
 use serde_json::json;

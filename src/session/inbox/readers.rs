@@ -150,7 +150,8 @@ impl Reader {
         }
         match (&self.full, blocked) {
             (None, true) => self.full = Some(Full { since: now, told: false }),
-            (Some(_), false) => self.full = None,
+            // Whether what is on the disk fits will be known when it has been read.
+            (Some(_), false) if on_disk.is_none() => self.full = None,
             _ => {}
         }
         on_disk

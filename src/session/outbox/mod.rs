@@ -188,6 +188,11 @@ impl Outbox {
                 self.disk.repost(known.number);
                 self.changed = true;
             }
+            if let Some(end) = known.ended.as_mut().filter(|end| end.unreported) {
+                // The answer is the report.
+                end.ordinal = 0;
+                self.unreported.retain(|unreported| **unreported != **id);
+            }
             if let Some(stage) = known.stage {
                 let refusal = known.refusal;
                 self.receipts.push(Receipt { port, stage, refusal, ids: vec![id.as_str().into()] });

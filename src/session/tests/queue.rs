@@ -213,6 +213,19 @@ fn an_ending_that_nobody_heard_is_told_when_the_consumer_opens_again_and_only_on
 }
 
 #[test]
+fn an_ending_that_a_repeat_was_answered_with_is_not_told_again() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    rig.detach(1);
+    rig.pong();
+    rig.open(2, "side");
+    assert_eq!(rig.send_as(2, send("a")), ["2: received a"]);
+    for consumer in ["side", "main"] {
+        assert!(!rig.open(3, consumer).contains(&"3: received a".into()), "{consumer}");
+    }
+}
+
+#[test]
 fn the_bridge_remembers_ten_thousand_ids_that_have_ended() {
     let mut rig = Rig::connected();
     for number in 0..10_001 {
