@@ -74,7 +74,7 @@ const FACTS: &[Facts] = &[
     facts(Kind::Closed, "closed", 2, 0..0),
     facts(Kind::Torn, "torn", 2, 0..0),
     facts(Kind::Blackholed, "blackholed", 2, 100..2500),
-    facts(Kind::DiskFilled, "disk-filled", 2, 200..2500),
+    facts(Kind::DiskFilled, "disk-filled", 1, 200..2500),
     facts(Kind::ClockMoved, "clock-moved", 2, 300..3000),
 ];
 

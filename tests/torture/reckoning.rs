@@ -17,6 +17,9 @@ use crate::log::{Consumer, Entry, Event, PortId, Post};
 /// How many events are shown with what is wrong.
 const SHOWN: usize = 60;
 
+/// How long it may take until it is noticed that a disk has room again.
+const ROOM_AGAIN: Duration = Duration::from_secs(7);
+
 /// What holds in a world.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
@@ -261,6 +264,7 @@ struct History {
 
 struct PortLife {
     started: usize,
+    opened: bool,
     /// Its host was killed, its worker closed it, or another port took over.
     touched: Option<usize>,
 }
@@ -293,14 +297,18 @@ impl History {
             match &entry.event {
                 Event::Started(PortId { consumer, number }) => {
                     present.insert(*consumer, *number);
-                    history.ports.insert(*number, PortLife { started: index, touched: None });
+                    history.ports.insert(*number, PortLife { started: index, opened: false, touched: None });
                 }
                 Event::Fault(Kind::HostKilled | Kind::TakenOver, Some(consumer)) => {
                     touch(present.get(consumer).and_then(|port| history.ports.get_mut(port)), index);
                 }
+                Event::Opened { port, .. } => {
+                    history.ports.entry(port.number).and_modify(|life| life.opened = true);
+                }
                 Event::Closed(port) => touch(history.ports.get_mut(&port.number), index),
                 Event::Fault(kind @ (Kind::DaemonKilled | Kind::DaemonStopped), _) => {
-                    let abrupt = *kind == Kind::DaemonKilled || begun.contains_key(&Kind::DiskFilled);
+                    let no_room = begun.contains_key(&Kind::DiskFilled) || !history.is_untroubled(entry.at, entry.at);
+                    let abrupt = *kind == Kind::DaemonKilled || no_room;
                     history.ends.push(End { begin: index, over: usize::MAX, at: entry.at, abrupt });
                 }
                 Event::Healed(Kind::DaemonKilled | Kind::DaemonStopped) => {
@@ -309,8 +317,13 @@ impl History {
                 Event::Fault(kind @ (Kind::DaemonSuspended | Kind::DiskFilled), _) => {
                     begun.entry(*kind).or_insert(entry.at);
                 }
-                Event::Healed(kind @ (Kind::DaemonSuspended | Kind::DiskFilled)) => {
-                    history.troubles.extend(begun.remove(kind).map(|since| (since, entry.at)));
+                Event::Healed(Kind::DiskFilled) => {
+                    history
+                        .troubles
+                        .extend(begun.remove(&Kind::DiskFilled).map(|since| (since, entry.at + ROOM_AGAIN)));
+                }
+                Event::Healed(Kind::DaemonSuspended) => {
+                    history.troubles.extend(begun.remove(&Kind::DaemonSuspended).map(|since| (since, entry.at)));
                 }
                 Event::Fault(Kind::ClockMoved, _) => history.clock_moved = true,
                 _ => {}
@@ -324,7 +337,10 @@ impl History {
     /// Whether something happened to the port, or to the daemon while it was there, before `index`.
     fn is_excused(&self, port: u32, index: usize) -> bool {
         let Some(life) = self.ports.get(&port) else { return false };
-        life.touched.is_some_and(|touched| touched < index)
+        // On a disk without any room no daemon can start, and the extension is told so.
+        let no_daemon = self.disk_filled && !life.opened;
+        no_daemon
+            || life.touched.is_some_and(|touched| touched < index)
             || self.ends.iter().any(|end| end.begin < index && end.over > life.started)
     }
 
