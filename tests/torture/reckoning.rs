@@ -252,14 +252,16 @@ impl Finding {
 }
 
 /// What was done to whom, and when.
+#[derive(Default)]
 struct History {
     ports: HashMap<u32, PortLife>,
     /// Everything that ended the daemon.
     ends: Vec<End>,
-    /// Times in which the daemon may not have been able to write what it wanted to.
-    troubles: Vec<(Duration, Duration)>,
+    /// Times in which the daemon may not have run.
+    suspended: Vec<(Duration, Duration)>,
+    /// Times in which there may have been no room on the disk, as far as it knew.
+    full: Vec<(Duration, Duration)>,
     clock_moved: bool,
-    disk_filled: bool,
 }
 
 struct PortLife {
@@ -279,13 +281,7 @@ struct End {
 
 impl History {
     fn of(log: &[Entry]) -> Self {
-        let mut history = Self {
-            ports: HashMap::new(),
-            ends: Vec::new(),
-            troubles: Vec::new(),
-            clock_moved: false,
-            disk_filled: false,
-        };
+        let mut history = Self::default();
         let mut present: HashMap<Consumer, u32> = HashMap::new();
         let touch = |life: Option<&mut PortLife>, index| {
             if let Some(life) = life {
@@ -307,8 +303,9 @@ impl History {
                 }
                 Event::Closed(port) => touch(history.ports.get_mut(&port.number), index),
                 Event::Fault(kind @ (Kind::DaemonKilled | Kind::DaemonStopped), _) => {
-                    let no_room = begun.contains_key(&Kind::DiskFilled) || !history.is_untroubled(entry.at, entry.at);
-                    let abrupt = *kind == Kind::DaemonKilled || no_room;
+                    let abrupt = *kind == Kind::DaemonKilled
+                        || begun.contains_key(&Kind::DiskFilled)
+                        || history.is_full_between(entry.at, entry.at);
                     history.ends.push(End { begin: index, over: usize::MAX, at: entry.at, abrupt });
                 }
                 Event::Healed(Kind::DaemonKilled | Kind::DaemonStopped) => {
@@ -318,19 +315,15 @@ impl History {
                     begun.entry(*kind).or_insert(entry.at);
                 }
                 Event::Healed(Kind::DiskFilled) => {
-                    history
-                        .troubles
-                        .extend(begun.remove(&Kind::DiskFilled).map(|since| (since, entry.at + ROOM_AGAIN)));
+                    history.full.extend(begun.remove(&Kind::DiskFilled).map(|since| (since, entry.at + ROOM_AGAIN)));
                 }
                 Event::Healed(Kind::DaemonSuspended) => {
-                    history.troubles.extend(begun.remove(&Kind::DaemonSuspended).map(|since| (since, entry.at)));
+                    history.suspended.extend(begun.remove(&Kind::DaemonSuspended).map(|since| (since, entry.at)));
                 }
                 Event::Fault(Kind::ClockMoved, _) => history.clock_moved = true,
                 _ => {}
             }
         }
-        history.disk_filled = log.iter().any(|entry| matches!(entry.event, Event::Fault(Kind::DiskFilled, _)));
-        history.troubles.extend(begun.into_values().map(|since| (since, Duration::MAX)));
         history
     }
 
@@ -338,7 +331,7 @@ impl History {
     fn is_excused(&self, port: u32, index: usize) -> bool {
         let Some(life) = self.ports.get(&port) else { return false };
         // On a disk without any room no daemon can start, and the extension is told so.
-        let no_daemon = self.disk_filled && !life.opened;
+        let no_daemon = !self.full.is_empty() && !life.opened;
         no_daemon
             || life.touched.is_some_and(|touched| touched < index)
             || self.ends.iter().any(|end| end.begin < index && end.over > life.started)
@@ -363,6 +356,15 @@ impl History {
 
     /// Whether the daemon could run and write in all of that time.
     fn is_untroubled(&self, from: Duration, to: Duration) -> bool {
-        self.troubles.iter().all(|(since, until)| *until < from || to < *since)
+        !self.is_full_between(from, to) && !overlaps(&self.suspended, from, to)
     }
+
+    /// Whether there may have been no room on the disk.
+    fn is_full_between(&self, from: Duration, to: Duration) -> bool {
+        overlaps(&self.full, from, to)
+    }
+}
+
+fn overlaps(times: &[(Duration, Duration)], from: Duration, to: Duration) -> bool {
+    times.iter().any(|(since, until)| *since <= to && from <= *until)
 }

@@ -54,6 +54,8 @@ struct Fate {
     ended_before: u64,
     resend: bool,
     ttl: Option<Duration>,
+    /// It was posted again, and may have been refused before for want of room, without that being heard.
+    maybe_refused: bool,
     stored: bool,
     /// Where it last came.
     arrived_on: Option<u32>,
@@ -68,6 +70,9 @@ impl Judge<'_> {
         match &entry.event {
             Event::Posted { post, resend, ttl, .. } => {
                 let (first_posted, resend, ttl, ended_before) = (entry.at, *resend, *ttl, self.ended_connections);
+                if let Some(fate) = self.fates.get_mut(post) {
+                    fate.maybe_refused |= self.history.is_full_between(fate.first_posted, entry.at);
+                }
                 self.fates.entry(*post).or_insert_with(|| Fate {
                     first_posted,
                     ended_before,
@@ -96,7 +101,7 @@ impl Judge<'_> {
             return self.reckoning.find(Count::OtherWrongs, index, about, what);
         };
         let before = fate.arrived_on.replace(connection);
-        let known_ending = fate.known_ending;
+        let Fate { known_ending, maybe_refused, .. } = *fate;
         // A server may still find something on a connection that was given up: nobody sends it there any more.
         let stale = connection < self.newest_connection;
         self.newest_connection = self.newest_connection.max(connection);
@@ -113,13 +118,13 @@ impl Judge<'_> {
             self.reckoning.tally.add(Count::Arrived, 1);
         }
         let last_on = self.last_on.insert((post.consumer, connection), post.number).unwrap_or(0);
-        if post.number < last_on {
+        if post.number < last_on && !maybe_refused {
             let what = format!("{} came after message {last_on} on connection {connection}", post.id());
             self.reckoning.find(Count::PostsOutOfOrder, index, about, what);
         }
         let last = &mut self.last[post.consumer as usize];
         if before.is_none() && !stale {
-            if post.number < *last {
+            if post.number < *last && !maybe_refused {
                 let what = format!("{} came for the first time after message {last} had come", post.id());
                 self.reckoning.find(Count::PostsOutOfOrder, index, about, what);
             }
@@ -161,7 +166,7 @@ impl Judge<'_> {
             }
             (Stage::Refused, Some("unknown-delivery")) => return,
             (Stage::Refused, Some("ends-connections")) if self.ended_connections >= fate.ended_before + 3 => return,
-            (Stage::Refused, Some("disk")) if self.history.disk_filled => return,
+            (Stage::Refused, Some("disk")) if self.history.is_full_between(fate.first_posted, at) => return,
             (Stage::Refused, reason) => format!("was refused because of {reason:?}, which nothing has caused"),
             _ => return,
         };
