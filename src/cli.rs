@@ -469,6 +469,7 @@ fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context>
             .chain(paths.socket_directory())
             .map(ToOwned::to_owned)
             .chain([paths.daemon_lock(), paths.launch_lock()])
+            .chain(crate::spool::files(&paths.spool()))
             .collect(),
     })
 }

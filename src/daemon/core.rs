@@ -22,8 +22,10 @@ use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
+use crate::session::record::{Change, Owner, Record};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Layer, Place, SettingError, Settings};
+use crate::settings::{Layer, Limits, Place, SettingError, Settings};
+use crate::spool::{Damage, Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
@@ -40,6 +42,9 @@ impl Clock {
     /// A sleep that is shorter is none: clocks differ a little.
     const SLEEP: Duration = Duration::from_secs(2);
 
+    /// What sessions take for the time before this daemon: enough for the age of whatever an earlier one left.
+    const BEFORE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
     fn start() -> Self {
         Self { start: os::boot_time(), asleep: os::time_asleep() }
     }
@@ -47,7 +52,11 @@ impl Clock {
     fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
-        Now { elapsed: os::boot_time().saturating_sub(self.start), unix_ms }
+        Now { elapsed: Self::BEFORE + self.uptime(), unix_ms }
+    }
+
+    fn uptime(&self) -> Duration {
+        os::boot_time().saturating_sub(self.start)
     }
 
     /// When, by the runtime's clock, it is `elapsed` if the machine stays awake.
@@ -66,6 +75,9 @@ impl Clock {
     }
 }
 
+/// Bytes of messages that are read from the spool at once.
+const PAGE: usize = 1024 * 1024;
+
 /// Who a session belongs to, and its name: nobody else can see or open it. One in direct mode is its port's alone, which
 /// [`Core::identities`] does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -82,8 +94,13 @@ pub(super) struct SessionId(pub(super) u64);
 struct Slot {
     identity: Identity,
     session: Box<dyn Conversation>,
-    /// What the last `open` that carried settings said.
+    /// What the last `open` that carried settings said, and its text.
     given: Layer,
+    given_text: String,
+    /// The spool knows whose session it is and what it was given.
+    introduced: bool,
+    /// With which write it hears of that.
+    introducing: Option<u64>,
     /// The connection that is made or being made, and its attempt.
     connection: Option<(u64, Rc<Outgoing>)>,
     /// The deadline that stands in [`Core::timers`].
@@ -110,11 +127,16 @@ pub(super) struct Core {
     pub(super) need_changed: Rc<Notify>,
     pub(super) stop: Rc<Notify>,
     pub(super) connections: JoinSet<()>,
+    spool: Spool,
+    /// Whether the spool's disk takes messages.
+    room: bool,
+    /// The spool has said something.
+    pub(super) heard: Rc<Notify>,
 }
 
 impl Core {
-    pub(super) fn new(paths: Paths) -> Rc<RefCell<Self>> {
-        Rc::new_cyclic(|this| {
+    pub(super) fn new(paths: Paths, spool: Spool, kept: Vec<Kept>) -> Rc<RefCell<Self>> {
+        let core = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 this: this.clone(),
                 paths,
@@ -130,8 +152,68 @@ impl Core {
                 need_changed: Rc::default(),
                 stop: Rc::default(),
                 connections: JoinSet::new(),
+                spool,
+                room: true,
+                heard: Rc::default(),
             })
-        })
+        });
+        core.borrow_mut().restore(kept);
+        core
+    }
+
+    /// The sessions that an earlier daemon left go on.
+    fn restore(&mut self, kept: Vec<Kept>) {
+        if !kept.is_empty() {
+            self.reload_config();
+        }
+        for Kept { session: number, owner, given: given_text, damage, record } in kept {
+            self.last_number = self.last_number.max(number);
+            let Owner { origin, profile, name } = owner;
+            let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
+            let Ok(url) = Url::parse(&record.sheet.url) else {
+                warn!(session = number, "a session without a usable URL is left out");
+                self.spool.write(number, 0, vec![Change::Forgotten]);
+                continue;
+            };
+            // What was accepted once is kept as it is; the limits of today hold all the same.
+            let given = Some(&given_text)
+                .filter(|text| !text.is_empty())
+                .map_or_else(|| Ok(Layer::default()), |text| Layer::from_json(text, &Limits::default()));
+            let given = given.unwrap_or_else(|_| {
+                warn!(session = number, "the settings that a session was given cannot be used any more");
+                Layer::default()
+            });
+            let birth = self.birth(SessionId(number), &identity, &given, &url);
+            let now = self.clock.now();
+            let record = Record { rewound: damage == Some(Damage::Rewound), ..record };
+            let session = Session::restore(birth, record, now);
+            let id = SessionId(number);
+            self.identities.insert(identity.clone(), id);
+            let slot = Slot {
+                identity,
+                session: Box::new(session),
+                given,
+                given_text,
+                introduced: true,
+                introducing: None,
+                connection: None,
+                deadline: None,
+            };
+            self.sessions.insert(id, slot);
+            self.set_timer(id);
+        }
+        info!(sessions = self.sessions.len(), "sessions of an earlier daemon");
+    }
+
+    fn birth(&self, id: SessionId, identity: &Identity, given: &Layer, url: &Url) -> Birth {
+        Birth {
+            number: id.0,
+            name: identity.name.as_str().into(),
+            mode: identity.mode,
+            url: url.clone(),
+            settings: self.effective(identity, given, url),
+            seed: random(),
+        }
     }
 
     pub(super) fn next_number(&mut self) -> u64 {
@@ -169,8 +251,9 @@ impl Core {
         let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
         let mut before = None;
         if slot.session.admits(port, &open, url.as_ref()) {
-            if let (Some(given), Some(slot)) = (given, self.sessions.get_mut(&id)) {
-                slot.given = given;
+            if let (Some(given), Some(text), Some(slot)) = (given, &open.settings, self.sessions.get_mut(&id)) {
+                (slot.given, slot.introduced, slot.introducing) = (given, false, None);
+                slot.given_text.clone_from(text);
             }
             // Now, because in direct mode all may be over again when the input is handled.
             before = self.ports.get_mut(&port).and_then(|port| port.sessions.insert(open.session.clone(), id));
@@ -242,14 +325,7 @@ impl Core {
         }
         let id = SessionId(self.next_number());
         let given = Layer::default();
-        let birth = Birth {
-            number: id.0,
-            name: open.session.as_str().into(),
-            mode: open.mode,
-            url: url.clone(),
-            settings: self.effective(&identity, &given, &url),
-            seed: random(),
-        };
+        let birth = self.birth(id, &identity, &given, &url);
         let now = self.clock.now();
         let session: Box<dyn Conversation> = if open.mode == Mode::Direct {
             Box::new(Direct::new(birth, port, now))
@@ -259,7 +335,20 @@ impl Core {
         };
         let server = identity.is_loggable().then(|| tracing::field::display(url.origin().ascii_serialization()));
         info!(session = id.0, origin = %harmless(origin), server, "session created");
-        self.sessions.insert(id, Slot { identity, session, given, connection: None, deadline: None });
+        let slot = Slot {
+            identity,
+            session,
+            given,
+            given_text: String::new(),
+            introduced: false,
+            introducing: None,
+            connection: None,
+            deadline: None,
+        };
+        self.sessions.insert(id, slot);
+        if !self.room {
+            self.input(id, Input::Room(false));
+        }
         Ok((id, Some(url)))
     }
 
@@ -403,11 +492,21 @@ impl Core {
                         info!(session = id.0, attempt, code, "connection is being closed by this side");
                         slot.outgoing(attempt, |outgoing| outgoing.finish(code, &reason));
                     }
-                    // What is kept lives in this process's memory, where it is as soon as the session has it.
-                    Action::Persist { number, body: _ } => answers.push_back(Input::Persisted { number }),
+                    Action::Save { ticket, mut changes } => {
+                        if !slot.introduced && slot.introducing.is_none() {
+                            slot.introducing = Some(ticket);
+                            changes.splice(0..0, slot.introduction());
+                        }
+                        self.spool.write(id.0, ticket, changes);
+                    }
+                    Action::Load { ticket, from, to } => self.spool.load(id.0, ticket, from, to, PAGE),
                     Action::Forgotten => {
                         info!(session = id.0, "session forgotten");
-                        slot.given = Layer::default();
+                        (slot.given, slot.introduced, slot.introducing) = (Layer::default(), false, None);
+                        slot.given_text.clear();
+                        if slot.identity.mode == Mode::Durable {
+                            self.spool.write(id.0, 0, vec![Change::Forgotten]);
+                        }
                         forgotten = true;
                     }
                 }
@@ -501,6 +600,55 @@ impl Core {
         }
     }
 
+    /// What the spool says.
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Written { session, ticket } => {
+                let id = SessionId(session);
+                if let Some(slot) = self.sessions.get_mut(&id) {
+                    slot.introduced |= slot.introducing.take_if(|under_way| *under_way == ticket).is_some();
+                }
+                self.input(id, Input::Saved { ticket });
+            }
+            News::NotWritten { session, ticket } => {
+                let id = SessionId(session);
+                if let Some(slot) = self.sessions.get_mut(&id) {
+                    slot.introducing.take_if(|under_way| *under_way == ticket);
+                }
+                self.input(id, Input::NotSaved { ticket });
+            }
+            News::Loaded { session, number, bodies, to } => {
+                self.input(SessionId(session), Input::Loaded { ticket: number, bodies, to });
+            }
+            News::Damaged => {
+                for slot in self.sessions.values_mut() {
+                    (slot.introduced, slot.introducing) = (false, None);
+                }
+                self.tell_all(|_| Some(Input::Damaged));
+            }
+            News::Room(room) => {
+                self.room = room;
+                self.tell_all(|_| Some(Input::Room(room)));
+            }
+        }
+        self.heard.notify_one();
+    }
+
+    /// The daemon ends: sessions do nothing more, and say what has to be kept.
+    pub(super) fn stop_sessions(&mut self) {
+        self.tell_all(|_| Some(Input::Stop));
+    }
+
+    /// Whether everything is kept that has to be.
+    pub(super) fn is_saved(&self) -> bool {
+        self.sessions.values().all(|slot| slot.session.is_saved())
+    }
+
+    /// The spool, when nothing more is to be written.
+    pub(super) fn into_spool(self) -> Spool {
+        self.spool
+    }
+
     pub(super) fn disconnect_all(&mut self) {
         for slot in self.sessions.values_mut() {
             if let Some((_, outgoing)) = slot.connection.take() {
@@ -549,7 +697,7 @@ impl Core {
             "daemon": {
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
-                "uptime_ms": self.clock.now().elapsed.as_millis() as u64,
+                "uptime_ms": self.clock.uptime().as_millis() as u64,
                 "memory_bytes": os::resident_memory(),
                 "links": self.ports.len(),
             },
@@ -567,6 +715,13 @@ impl Identity {
 }
 
 impl Slot {
+    /// What the spool must know of a session before anything else.
+    fn introduction(&self) -> [Change; 2] {
+        let Identity { origin, profile, name, .. } = &self.identity;
+        let owner = Owner { origin: origin.to_string(), profile: profile.clone(), name: name.clone() };
+        [Change::Owner(owner), Change::Given(self.given_text.clone())]
+    }
+
     fn outgoing(&self, attempt: u64, act: impl FnOnce(&Outgoing)) {
         if let Some((current, outgoing)) = &self.connection
             && *current == attempt

@@ -17,6 +17,7 @@ use std::io::{Seek as _, Write as _};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
@@ -24,6 +25,7 @@ use self::core::Core;
 use crate::config::Paths;
 use crate::log::chain;
 use crate::os;
+use crate::spool::{News, Spool, SpoolError};
 use launch::Starter;
 
 /// How long a daemon that nobody needs stays, for whoever is just about to come.
@@ -31,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// How long the closing handshakes may take when the daemon ends.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long it may take to save everything when the daemon ends.
+const SAVE: Duration = Duration::from_secs(5);
 
 /// How long to wait before a lock that is held is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -56,6 +61,9 @@ pub enum DaemonError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What is kept could not be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The endpoint could not be made.
     #[error(transparent)]
     Endpoint(#[from] endpoint::EndpointError),
@@ -109,13 +117,16 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Io { tried: "start", path: "the runtime".into(), source })?;
-    // A host that found nobody may have met a daemon that is just saying goodbye.
-    let patience = if starter.is_waiting() { 4 * GOODBYE } else { Duration::ZERO };
+    // A host that found nobody may have met a daemon that is just saving everything and saying goodbye.
+    let patience = if starter.is_waiting() { SAVE + 4 * GOODBYE } else { Duration::ZERO };
+    let (sender, news) = tokio::sync::mpsc::unbounded_channel();
     let started = Lock::take(paths, patience).and_then(|lock| {
         let _context = runtime.enter();
-        Ok((lock, endpoint::bind(paths)?))
+        // Nobody listens any more when the daemon ends.
+        let (spool, kept) = Spool::open(&paths.spool(), move |news| drop(sender.send(news)))?;
+        Ok((lock, spool, kept, endpoint::bind(paths)?))
     });
-    let (lock, listener) = match started {
+    let (lock, spool, kept, listener) = match started {
         Ok(started) => started,
         Err(error) => {
             starter.failed(&chain(&error));
@@ -124,11 +135,18 @@ pub fn run(
     };
     info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
     starter.ready();
-    let core = Core::new(paths.clone());
+    let core = Core::new(paths.clone(), spool, kept);
+    let tasks = LocalSet::new();
     // As a task, because what is blocked on is polled whenever any task is, and this has much to look at.
-    let end = LocalSet::new()
-        .block_on(&runtime, async { tokio::task::spawn_local(serve(core, listener, shutdown)).await })
+    let served = serve(Rc::clone(&core), listener, news, shutdown);
+    let end = tasks
+        .block_on(&runtime, async { tokio::task::spawn_local(served).await })
         .expect("nobody cancels it, and if it panics so does this");
+    // With the tasks, nobody else has the core.
+    drop(tasks);
+    if let Some(core) = Rc::into_inner(core) {
+        core.into_inner().into_spool().close();
+    }
     info!(reason = end, "daemon ended");
     // First the name, then the lock: whoever gets the lock finds no socket of ours.
     endpoint::remove(paths);
@@ -141,9 +159,11 @@ pub fn run(
 async fn serve(
     core: Rc<RefCell<Core>>,
     listener: interprocess::local_socket::tokio::Listener,
+    news: UnboundedReceiver<News>,
     shutdown: impl Future<Output = &'static str>,
 ) -> &'static str {
     let stop = Rc::clone(&core.borrow().stop);
+    tokio::task::spawn_local(hear_spool(Rc::clone(&core), news));
     let end = tokio::select! {
         reason = shutdown => reason,
         () = stop.notified() => "asked to stop",
@@ -153,6 +173,10 @@ async fn serve(
         never = watch_machine(&core) => never,
     };
     drop(listener);
+    core.borrow_mut().stop_sessions();
+    if tokio::time::timeout(SAVE, all_saved(&core)).await.is_err() {
+        error!("not everything could be saved within {} s; the rest is lost", SAVE.as_secs());
+    }
     let mut goodbyes = {
         let mut core = core.borrow_mut();
         core.disconnect_all();
@@ -160,6 +184,21 @@ async fn serve(
     };
     let _ = tokio::time::timeout(GOODBYE, async { while goodbyes.join_next().await.is_some() {} }).await;
     end
+}
+
+/// Passes on what the spool says.
+async fn hear_spool(core: Rc<RefCell<Core>>, mut news: UnboundedReceiver<News>) {
+    while let Some(news) = news.recv().await {
+        core.borrow_mut().hear(news);
+    }
+}
+
+/// Done when everything is kept that has to be.
+async fn all_saved(core: &Rc<RefCell<Core>>) {
+    let heard = Rc::clone(&core.borrow().heard);
+    while !core.borrow().is_saved() {
+        heard.notified().await;
+    }
 }
 
 async fn accept_links(core: &Rc<RefCell<Core>>, listener: &interprocess::local_socket::tokio::Listener) -> ! {

@@ -148,7 +148,7 @@ impl Stage {
         let url = format!("ws://127.0.0.1:{}/ws?client=demo&welcome=no", server.port);
         let extension = Extension::new(self.program.clone(), self.home.clone(), url, beginning);
         let screen = Screen::new(io::stdout(), Abilities::of(env, io::stdout().is_terminal()));
-        let mut story = Story::new(screen, extension, server.handle.clone(), beginning);
+        let mut story = Story::new(screen, extension, server.handle.clone(), self.paths.daemon_lock(), beginning);
         let told = runtime.block_on(async {
             tokio::select! {
                 biased;

@@ -7,6 +7,7 @@
 //! without a deadline.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,9 +17,13 @@ use super::account::{self, Tally};
 use super::screen::Screen;
 use super::server::Handle;
 use super::worker::{Extension, News, Surprise};
+use crate::os;
 
 /// Steps of a task; each is a progress message and a log line.
 const STEPS: u64 = 12;
+
+/// Steps of the task during which the daemon is killed.
+const STEPS_OF_KILL: u64 = 8;
 
 /// Time between two messages of a task.
 const INTERVAL_MS: u64 = 150;
@@ -69,6 +74,8 @@ pub(super) struct Story<W> {
     screen: Screen<W>,
     extension: Extension,
     server: Handle,
+    /// The file that holds the process id of the daemon.
+    daemon_lock: PathBuf,
     /// Where the server's stream stood in the beginning.
     beginning: u64,
     /// Tasks that the worker does not know to be complete.
@@ -77,9 +84,15 @@ pub(super) struct Story<W> {
 }
 
 impl<W: Write> Story<W> {
-    /// The story that begins where the server's stream stands at `beginning`.
-    pub(super) fn new(screen: Screen<W>, extension: Extension, server: Handle, beginning: u64) -> Self {
-        Self { screen, extension, server, beginning, running: 0, act: "the beginning" }
+    /// The story that begins where the server's stream stands at `beginning`; the daemon holds `daemon_lock`.
+    pub(super) fn new(
+        screen: Screen<W>,
+        extension: Extension,
+        server: Handle,
+        daemon_lock: PathBuf,
+        beginning: u64,
+    ) -> Self {
+        Self { screen, extension, server, daemon_lock, beginning, running: 0, act: "the beginning" }
     }
 
     /// Tells it; true if nothing was lost unreported and nothing out of order.
@@ -87,6 +100,7 @@ impl<W: Write> Story<W> {
         self.live().await?;
         self.worker_dies().await?;
         self.server_dies().await?;
+        self.daemon_dies().await?;
         self.other_way().await?;
         self.reckon()
     }
@@ -156,8 +170,34 @@ impl<W: Write> Story<W> {
         self.tasks_complete().await
     }
 
+    async fn daemon_dies(&mut self) -> Result<(), Stop> {
+        self.begin("4. The daemon itself is killed and another one goes on")?;
+        self.start_task_of("daemon-dies", STEPS_OF_KILL);
+        self.progress(STEPS_OF_KILL / 4).await?;
+        for _ in 0..TO_NOBODY {
+            self.extension.send_next();
+        }
+        let daemon = self.kill_daemon()?;
+        self.screen
+            .line(&format!("process {daemon} got SIGKILL in the middle of it, {TO_NOBODY} messages on their way"))?;
+        self.port_ends().await?;
+        let host = self.wake()?;
+        let opened = self.news("the session opens again", |news| matches!(news, News::Opened { .. })).await?;
+        if let News::Opened { waited } = opened {
+            self.screen.line(&format!(
+                "a new worker (host {host}) has another daemon; in its file waited {waited} messages"
+            ))?;
+        }
+        let resumed = self.news("the server resumes", |news| matches!(news, News::Resumed { .. })).await?;
+        if let News::Resumed { messages } = resumed {
+            self.screen
+                .line(&format!("the session is the same, gaps say what is unknown; {messages} came by resuming"))?;
+        }
+        self.tasks_complete().await
+    }
+
     async fn other_way(&mut self) -> Result<(), Stop> {
-        self.begin("4. The other way: messages from the worker to the server")?;
+        self.begin("5. The other way: messages from the worker to the server")?;
         let before = self.extension.posted();
         let confirmed = self.confirmed().await?;
         if confirmed {
@@ -212,9 +252,39 @@ impl<W: Write> Story<W> {
     }
 
     fn start_task(&mut self, id: &str) {
+        self.start_task_of(id, STEPS);
+    }
+
+    fn start_task_of(&mut self, id: &str, steps: u64) {
         self.running += 1;
         self.extension.tell(&json!({"type": "subscribe", "taskId": id}));
-        self.extension.tell(&json!({"type": "start-task", "taskId": id, "steps": STEPS, "interval_ms": INTERVAL_MS}));
+        self.extension.tell(&json!({"type": "start-task", "taskId": id, "steps": steps, "interval_ms": INTERVAL_MS}));
+    }
+
+    /// Kills the daemon as a system without memory would; returns what its process id was.
+    fn kill_daemon(&self) -> Result<u32, Stop> {
+        let failed = |found: String| self.unexpected("the daemon is killed", found);
+        let lock = std::fs::read_to_string(&self.daemon_lock)
+            .map_err(|error| failed(format!("{} cannot be read: {error}", self.daemon_lock.display())))?;
+        let daemon = lock.trim().parse().map_err(|_| failed(format!("its lock holds {lock:?}")))?;
+        os::kill(daemon).map_err(|error| failed(error.to_string()))?;
+        Ok(daemon)
+    }
+
+    /// Shows what still comes until the worker has lost its port.
+    async fn port_ends(&mut self) -> Result<(), Stop> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, self.extension.next()).await {
+                Ok(Ok(news)) => self.show(&news)?,
+                Ok(Err(_)) => {
+                    self.extension.die();
+                    return Ok(());
+                }
+                Err(_) => return Err(self.too_late("the worker sees that its port is gone")),
+            }
+        }
     }
 
     /// Waits for so many steps of a task.

@@ -232,6 +232,15 @@ pub fn is_own(user: &User) -> bool {
     *user == self::user()
 }
 
+/// Ends a process without a warning: it can do nothing more.
+///
+/// # Errors
+/// If there is none, or it is not ours.
+pub fn kill(process: u32) -> io::Result<()> {
+    let process = i32::try_from(process).map_err(io::Error::other)?;
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGKILL)?)
+}
+
 /// The user of the process at the other end of a local socket.
 #[must_use]
 pub fn user_of(peer: &PeerCreds) -> Option<User> {

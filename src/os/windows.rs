@@ -41,7 +41,7 @@ use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
 use windows_sys::Win32::System::Threading::{
     CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS, GetCurrentProcess, GetProcessHandleCount,
-    OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION,
+    OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_TERMINATE, TerminateProcess,
 };
 use windows_sys::Win32::System::WindowsProgramming::QueryUnbiasedInterruptTime;
 
@@ -384,6 +384,18 @@ pub fn owner_only(options: ListenerOptions<'_>) -> io::Result<ListenerOptions<'_
 #[must_use]
 pub fn is_own(user: &User) -> bool {
     user_of_current().as_ref() == Some(user)
+}
+
+/// Ends a process without a warning: it can do nothing more.
+///
+/// # Errors
+/// If there is none, or it is not ours.
+#[expect(unsafe_code, reason = "std ends only its own children")]
+pub fn kill(process: u32) -> io::Result<()> {
+    // SAFETY: takes numbers and returns a handle that nobody else has, or none.
+    let process = owned(unsafe { OpenProcess(PROCESS_TERMINATE, 0, process) }).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: takes numbers only, and the handle is open.
+    done(unsafe { TerminateProcess(process.as_raw_handle(), 1) })
 }
 
 /// The user of the process at the other end of a local socket; unknown if we may not ask, as for most that are not

@@ -163,14 +163,13 @@ impl Session {
         self.set_connection(Connection::Open(Box::new(live)), now);
         if let Some(since) = self.outage_since.take() {
             self.inbox.push_outage(since, now.unix_ms, now.elapsed);
-            self.show_newest();
             self.deliver(now);
         }
         for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
             self.write(attempt, body);
         }
         // After the machine slept, this may come before the timer's call.
-        self.outbox.expire(now.elapsed);
+        self.outbox.expire(now);
         self.write_queue(now);
         self.send_receipts();
     }
@@ -183,10 +182,11 @@ impl Session {
         if self.is_connected() {
             if reason.code == "message-too-large" {
                 self.inbox.push_too_large(now.unix_ms, now.elapsed);
-                self.show_newest();
             }
             if reason.close_code == Some(1009) {
-                self.refuse_largest();
+                self.refuse_largest(now);
+            } else if retry::may_be_for_a_message(&reason) {
+                self.outbox.blame(now);
             }
         }
         self.connection_over(now);
@@ -222,7 +222,7 @@ impl Session {
         if let Connection::Open(live) = &self.connection {
             self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
             self.outage_since.get_or_insert(now.unix_ms);
-            self.outbox.connection_lost();
+            self.outbox.connection_lost(now);
         }
         if let Some(settings) = self.next_settings.take() {
             self.apply(*settings, now);
@@ -230,8 +230,8 @@ impl Session {
     }
 
     /// The server said that a message was too large for it; one that is refused without an id has nobody else to tell it.
-    fn refuse_largest(&mut self) {
-        let Some(size) = self.outbox.refuse_largest() else { return };
+    fn refuse_largest(&mut self, now: Now) {
+        let Some(size) = self.outbox.refuse_largest(now) else { return };
         let message = format!(
             "{} closed the connection because a message was too large for it; the largest that it had not confirmed, of \
              {size} bytes, is not sent again",
@@ -276,6 +276,7 @@ impl Session {
     fn set_connection(&mut self, connection: Connection, now: Now) {
         self.connection = connection;
         self.since = now.unix_ms;
+        self.changed();
         self.tell_state(now);
     }
 
@@ -392,7 +393,6 @@ impl Session {
             return;
         }
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
-        self.show_newest();
     }
 
     /// A server that knows how many it serves may say in the first message of a connection over which window they are to
@@ -418,8 +418,8 @@ impl Session {
         live.latency = Some(now.elapsed.saturating_sub(ping.sent));
         self.answers_pings = true;
         self.figures.last_pong_at = Some(now.unix_ms);
-        self.outbox.received(number);
-        self.confirm(now);
+        self.outbox.received(number, now);
+        self.write_queue(now);
         self.send_receipts();
     }
 
@@ -458,7 +458,8 @@ impl Session {
         let Some(number) = self.outbox.last_written() else { return };
         if live.answers == Some(false) {
             if live.flushed {
-                self.outbox.received(number);
+                self.outbox.received(number, now);
+                self.write_queue(now);
             }
         } else if live.ping.is_none() {
             self.ping(number, None, now);

@@ -328,7 +328,12 @@ impl Conversation for Direct {
             | Input::Alive { .. }
             | Input::Woke
             | Input::NetworkChanged
-            | Input::Persisted { .. } => {}
+            | Input::Saved { .. }
+            | Input::NotSaved { .. }
+            | Input::Loaded { .. }
+            | Input::Room(_)
+            | Input::Damaged
+            | Input::Stop => {}
         }
     }
 
@@ -355,6 +360,10 @@ impl Conversation for Direct {
     }
 
     /// Until the end, so that the server hears of it when the port is gone.
+    fn is_saved(&self) -> bool {
+        true
+    }
+
     fn is_needed(&self) -> bool {
         !self.is_void()
     }

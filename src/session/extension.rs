@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
-use crate::wire::event::Opened;
+use crate::wire::event::{Opened, Refusal};
 use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
 
 /// The least time between two attempts that an extension asks for.
@@ -27,6 +27,7 @@ impl Session {
             return self.tell(port, problem, reference);
         }
         self.blank = false;
+        self.changed();
         let mut changed = false;
         if let Some(settings) = settings {
             changed |= *settings != *self.next_settings.as_deref().unwrap_or(&self.settings);
@@ -79,6 +80,10 @@ impl Session {
         if !open.observe {
             self.outbox.report_to(port, &open.consumer);
             self.send_receipts();
+            self.tell_lost_posts(port);
+        }
+        if self.can_store() == Some(false) {
+            self.tell_disk_full(port);
         }
     }
 
@@ -119,17 +124,14 @@ impl Session {
             );
             return self.tell(port, Problem::new(Code::NotDurable, message), reference);
         }
-        let body = send.body.clone();
-        match self.outbox.push(now.elapsed, port, consumer, send) {
-            Queued::New(number) => {
+        match self.outbox.push(now, port, consumer, send) {
+            Queued::New => {
                 self.blank = false;
-                if self.mode == Mode::Durable {
-                    self.actions.push_back(Action::Persist { number, body });
-                }
                 self.write_queue(now);
             }
-            Queued::Repeated | Queued::Full { told: true } => {}
-            Queued::Full { told: false } => self.tell_queue_full(port, reference),
+            Queued::Repeated | Queued::Refused { told: true, .. } => {}
+            Queued::Refused { refusal: Refusal::Disk, .. } => self.tell_not_stored(port, reference),
+            Queued::Refused { .. } => self.tell_queue_full(port, reference),
         }
         self.send_receipts();
     }
@@ -232,6 +234,7 @@ impl Session {
     }
 
     pub(super) fn detach(&mut self, port: PortId, now: Now) {
+        self.changed();
         self.inbox.detach(port, now.elapsed);
         self.ports.retain(|attached| *attached != port);
         if self.ports.is_empty() && self.deserted.is_none() {
@@ -241,21 +244,19 @@ impl Session {
 
     /// All that can go out now.
     pub(super) fn deliver(&mut self, now: Now) {
+        let limit = self.may_give_out();
         let Self { inbox, actions, name, number, .. } = self;
-        inbox.pump(now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
-    }
-
-    /// What has just been appended, to those who only watch.
-    pub(super) fn show_newest(&mut self) {
-        let Self { inbox, actions, name, number, .. } = self;
-        inbox.show(|delivery| actions.push_back(delivery.action(name, *number)));
+        let wanted = inbox.pump(limit, now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
+        if let Some(wanted) = wanted {
+            self.load(wanted);
+        }
     }
 
     pub(super) fn send_receipts(&mut self) {
         let Self { ports, inbox, outbox, .. } = self;
         for receipt in outbox.take_receipts(|port| ports.contains(&port), |consumer| inbox.reader_of(consumer)) {
             let session = Arc::clone(&self.name);
-            let event = Event::Receipt { session, stage: receipt.stage, ids: receipt.ids, reason: receipt.reason };
+            let event = Event::Receipt { session, stage: receipt.stage, ids: receipt.ids, reason: receipt.refusal };
             self.actions.push_back(Action::ToExtension { port: receipt.port, event });
         }
     }
@@ -303,6 +304,34 @@ impl Session {
             self.name
         );
         self.tell(port, Problem::new(Code::QueueFull, message), reference);
+    }
+
+    fn tell_not_stored(&mut self, port: PortId, reference: Option<String>) {
+        let message = "the disk is full or does not work, so nothing can be stored; the message was not taken. Send it again \
+                       when there is room";
+        self.tell(port, Problem::new(Code::DiskFull, message), reference);
+    }
+
+    /// From now on nothing is stored.
+    pub(super) fn tell_disk_full(&mut self, port: PortId) {
+        let message = format!(
+            "the disk is full or does not work: session `{}` takes no messages for the server, and what comes from it waits \
+             in memory only. Free some space, or look into the log of websocket-bridge for what the system says",
+            self.name
+        );
+        self.tell(port, Problem::new(Code::DiskFull, message), None);
+    }
+
+    fn tell_lost_posts(&mut self, port: PortId) {
+        let lost = std::mem::take(&mut self.lost_posts);
+        if lost > 0 {
+            let message = format!(
+                "the file that session `{}` is kept in was damaged, and {lost} messages to the server that were stored in it \
+                 cannot be read any more, nor their ids; send again what has no receipt",
+                self.name
+            );
+            self.tell(port, Problem::new(Code::Damaged, message), None);
+        }
     }
 
     /// The port asked for what only a consumer's port can have.

@@ -11,8 +11,9 @@
 //!
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
 //! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
-//! became of it, `retry` when the next attempt comes, `pattern` looks into messages · `figures`, what others see. What a
-//! promise depends on goes out as [`Action::Persist`] and the promise is made when [`Input::Persisted`] comes back.
+//! became of it, `retry` when the next attempt comes, `pattern` looks into messages · `figures`, what others see · `journal`,
+//! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
+//! [`Action::Save`] and the promise is made when [`Input::Saved`] comes back.
 //!
 //! Beside it stands `direct`, which speaks the same vocabulary and promises nothing: a plain WebSocket of one port.
 
@@ -23,6 +24,7 @@ mod direct;
 mod extension;
 mod figures;
 mod inbox;
+mod journal;
 mod outbox;
 mod pattern;
 pub mod record;
@@ -46,7 +48,9 @@ use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Token};
 use connection::{Connection, Suspicion};
 use figures::Figures;
 use inbox::Inbox;
+use journal::Journal;
 use outbox::Outbox;
+use record::Change;
 use retry::Retry;
 
 /// How long a session is kept that nobody opens.
@@ -59,6 +63,28 @@ pub struct Now {
     pub elapsed: Duration,
     /// Milliseconds since 1970, for people and other machines; may jump.
     pub unix_ms: u64,
+}
+
+impl Now {
+    /// What the clock on the wall showed, or will show, at `elapsed`.
+    fn unix_at(self, elapsed: Duration) -> u64 {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if elapsed > self.elapsed {
+            self.unix_ms.saturating_add(ms(elapsed - self.elapsed))
+        } else {
+            self.unix_ms.saturating_sub(ms(self.elapsed - elapsed))
+        }
+    }
+
+    /// When something happened that the clock on the wall dates so; not later than now, whatever that clock did since.
+    fn elapsed_at(self, unix_ms: u64) -> Duration {
+        self.elapsed.saturating_sub(Duration::from_millis(self.unix_ms.saturating_sub(unix_ms)))
+    }
+
+    /// When the clock on the wall will show that time; now if it did already.
+    fn elapsed_until(self, unix_ms: u64) -> Duration {
+        self.elapsed.saturating_add(Duration::from_millis(unix_ms.saturating_sub(self.unix_ms)))
+    }
 }
 
 /// A port of the extension, as the driver numbers it.
@@ -224,11 +250,31 @@ pub enum Input {
     Woke,
     /// The machine's addresses changed.
     NetworkChanged,
-    /// What [`Action::Persist`] asked for is done.
-    Persisted {
+    /// What [`Action::Save`] asked for is on the disk.
+    Saved {
         /// The number that it carried.
-        number: u64,
+        ticket: u64,
     },
+    /// Nothing of it is, and it will not be.
+    NotSaved {
+        /// The number that it carried.
+        ticket: u64,
+    },
+    /// What [`Action::Load`] asked for.
+    Loaded {
+        /// The number that it carried.
+        ticket: u64,
+        /// The messages that could be read, in their order.
+        bodies: Vec<(u64, Body)>,
+        /// The highest number that was looked at.
+        to: u64,
+    },
+    /// Whether the disk takes messages; it does until something else is said.
+    Room(bool),
+    /// The disk may have lost anything of what was written.
+    Damaged,
+    /// The daemon ends. What is to be kept must go to the disk now; nothing else is done any more.
+    Stop,
 }
 
 /// Something to be done.
@@ -294,12 +340,23 @@ pub enum Action {
         /// The event.
         event: Event,
     },
-    /// Keep this message to the server safely, then answer with [`Input::Persisted`].
-    Persist {
-        /// The number of the message in the queue.
-        number: u64,
-        /// The message.
-        body: Body,
+    /// Take this to the disk, all of it or nothing, then answer with [`Input::Saved`] or [`Input::NotSaved`]. There is
+    /// one at a time.
+    Save {
+        /// A number that grows.
+        ticket: u64,
+        /// What changes there.
+        changes: Vec<Change>,
+    },
+    /// Read messages from the disk, at least one and about a mebibyte of them, then answer with [`Input::Loaded`]. There is
+    /// one at a time.
+    Load {
+        /// A number that grows.
+        ticket: u64,
+        /// The number of the first.
+        from: u64,
+        /// The highest number.
+        to: u64,
     },
     /// The session is forgotten; nothing of what was kept of it may stay.
     Forgotten,
@@ -331,6 +388,9 @@ pub trait Conversation: fmt::Debug {
     /// Whether the daemon must stay for it.
     fn is_needed(&self) -> bool;
 
+    /// Whether all is on the disk that has to be there.
+    fn is_saved(&self) -> bool;
+
     /// Whether nothing is kept of it, not even its server.
     fn is_blank(&self) -> bool;
 
@@ -356,6 +416,8 @@ pub enum Timer {
     Retention,
     /// Nobody has come for the session in a long time.
     Linger,
+    /// Something is to go to the disk.
+    Save,
 }
 
 /// One session.
@@ -387,6 +449,12 @@ pub struct Session {
     answers_beats: bool,
     inbox: Inbox,
     outbox: Outbox,
+    /// How many messages to the server were lost with a damaged file, ids and all; not told yet.
+    lost_posts: u64,
+    /// In memory mode there is none.
+    journal: Option<Journal>,
+    /// Something of the small things is to be written.
+    sheet_changed: bool,
     ports: Vec<PortId>,
     /// When the last port left.
     deserted: Option<Duration>,
@@ -402,10 +470,16 @@ impl Session {
     pub fn new(birth: Birth, now: Now) -> Self {
         let Birth { number, name, mode, url, settings, seed } = birth;
         let mut rng = fastrand::Rng::with_seed(seed);
+        let durable = mode == Mode::Durable;
+        let (inbox, outbox) =
+            (Inbox::new(Arc::clone(&name), settings.inbox.clone()), Outbox::new(settings.queue.clone()));
         Self {
             number,
-            inbox: Inbox::new(Arc::clone(&name), settings.inbox.clone()),
-            outbox: Outbox::new(settings.queue.clone()),
+            inbox: if durable { inbox.on_disk() } else { inbox },
+            outbox: if durable { outbox.on_disk() } else { outbox },
+            lost_posts: 0,
+            journal: durable.then(Journal::default),
+            sheet_changed: false,
             name,
             mode,
             url,
@@ -445,12 +519,16 @@ impl Conversation for Session {
         self.refusal(port, open, url).is_none()
     }
 
-    /// A port is attached, or one may come back for what is kept.
+    /// A port is attached, or one may come back for what is kept nowhere else.
     fn is_needed(&self) -> bool {
         !self.ports.is_empty()
             || !matches!(self.connection, Connection::Closed)
-            || !self.outbox.is_empty()
-            || self.inbox.has_messages()
+            || !self.is_saved()
+            || (self.journal.is_none() && (!self.outbox.is_empty() || self.inbox.has_messages()))
+    }
+
+    fn is_saved(&self) -> bool {
+        self.blank || self.journal.as_ref().is_none_or(|journal| self.is_done(journal))
     }
 
     fn is_blank(&self) -> bool {
@@ -466,16 +544,7 @@ impl Conversation for Session {
     }
 
     fn poll_timeout(&self) -> Option<(Duration, Timer)> {
-        [
-            self.connection_due(),
-            self.outbox.expires_at().map(|at| (at, Timer::Expiry)),
-            self.inbox.overdue_at().map(|at| (at, Timer::AckOverdue)),
-            self.inbox.retained_until().map(|at| (at, Timer::Retention)),
-            self.deserted_until().map(|at| (at, Timer::Linger)),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.deadlines().min()
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -488,7 +557,7 @@ impl Conversation for Session {
             }
         }
         self.connection_timeout(now);
-        self.outbox.expire(now.elapsed);
+        self.outbox.expire(now);
         self.send_receipts();
         self.inbox.retain(now.elapsed);
         self.deliver(now);
@@ -498,6 +567,7 @@ impl Conversation for Session {
             self.tell(port, Problem::new(Code::AckOverdue, message), None);
         }
         self.pause_or_resume(now);
+        self.keep(now);
     }
 
     fn handle(&mut self, input: Input, now: Now) {
@@ -514,10 +584,15 @@ impl Conversation for Session {
                     live.heard = now.elapsed;
                 }
             }
-            Input::Persisted { number } => {
-                self.outbox.stored(number);
-                self.send_receipts();
+            Input::Saved { ticket } => self.handle_saved(ticket),
+            Input::NotSaved { ticket } => self.handle_not_saved(ticket, now),
+            Input::Loaded { ticket, bodies, to } => self.handle_loaded(ticket, bodies, to),
+            Input::Room(room) => self.handle_room(room),
+            Input::Damaged => {
+                self.inbox.disk_was_damaged();
+                self.outbox.disk_was_damaged();
             }
+            Input::Stop => return self.stop(now),
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);
             }
@@ -538,6 +613,7 @@ impl Conversation for Session {
                 if forget {
                     self.forget();
                 }
+                self.hurry();
             }
             Input::Connected { attempt, protocol } => self.handle_connected(attempt, protocol, now),
             // What is in the hands of the system is of no use before all is; how a browser would tell the end is for
@@ -549,6 +625,7 @@ impl Conversation for Session {
         }
         self.deliver(now);
         self.pause_or_resume(now);
+        self.keep(now);
     }
 
     fn status(&self, now: Now) -> serde_json::Value {
@@ -560,6 +637,18 @@ impl Session {
     /// Each action of the last input is taken before the next one, or order is lost.
     fn debug_assert_drained(&self) {
         debug_assert!(self.actions.is_empty(), "actions were not taken: {:?}", self.actions);
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = (Duration, Timer)> {
+        let deadlines = [
+            self.connection_due(),
+            self.outbox.expires_at().map(|at| (at, Timer::Expiry)),
+            self.inbox.overdue_at().map(|at| (at, Timer::AckOverdue)),
+            self.inbox.retained_until().map(|at| (at, Timer::Retention)),
+            self.deserted_until().map(|at| (at, Timer::Linger)),
+            self.save_due().map(|at| (at, Timer::Save)),
+        ];
+        deadlines.into_iter().flatten()
     }
 
     /// Other settings hold as soon as no connection lives by the present ones.
@@ -596,6 +685,10 @@ impl Session {
         self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;
+        self.lost_posts = 0;
+        if let Some(journal) = &mut self.journal {
+            journal.begin_anew();
+        }
         self.actions.push_back(Action::Forgotten);
         self.tell_new_epoch();
     }

@@ -3,7 +3,7 @@
 //! Owns: the vocabulary between a session and whatever keeps it. Does not know files or tables (`spool`), nor when what
 //! is written (`journal`). Times are milliseconds since 1970, because no other clock goes on while nobody runs.
 //!
-//! The changes of one [`super::Action::Write`] are kept together or not at all, and after those of the one before.
+//! The changes of one [`super::Action::Save`] are kept together or not at all, and after those of the one before.
 
 use serde::{Deserialize, Serialize};
 
@@ -224,6 +224,9 @@ pub enum Change {
 /// Everything that is kept of one session, as a daemon that starts finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// The latest changes may be missing, though it was said that they were written: numbers above [`Sheet::reserved`]
+    /// may have been given out.
+    pub rewound: bool,
     /// The small things.
     pub sheet: Sheet,
     /// All places.

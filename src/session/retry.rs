@@ -107,6 +107,7 @@ pub const ENDINGS: &[Ending] = {
         ending(Code("heartbeat"), Soon, "The server did not answer a ping and said nothing else."),
         ending(Code("sleep"), Soon, "The machine slept, and the connection did not outlive it."),
         ending(Code("network-change"), Soon, "The network changed, and the connection did not outlive it."),
+        ending(Code("restart"), Soon, "The daemon was started anew and goes on with what an earlier one left."),
         ending(Code("attempt-budget"), Soon, "Too many attempts in a short time; the next one waits for the budget."),
         ending(Code("not-allowed"), Park, "The configuration does not allow the server any more."),
     ]
@@ -116,6 +117,16 @@ pub const ENDINGS: &[Ending] = {
 #[must_use]
 pub fn verdict(reason: &Reason) -> Verdict {
     ENDINGS.iter().find(|ending| ending.fits(reason)).map_or(Verdict::Spread, |ending| ending.verdict)
+}
+
+/// Whether the server may have ended the connection because of a message that it was sent.
+pub(super) fn may_be_for_a_message(reason: &Reason) -> bool {
+    match reason.close_code {
+        // These say that it is the server's own affair.
+        Some(1000 | 1001 | 1012..=1014) => false,
+        Some(_) => true,
+        None => matches!(reason.code, "reset" | "protocol"),
+    }
 }
 
 impl Ending {
@@ -223,6 +234,16 @@ impl Retry {
     /// When the budget allows the next attempt.
     pub(super) fn allowed_at(&self, settings: &settings::Reconnect) -> Duration {
         self.full_at.saturating_sub(settings.refill * settings.burst.saturating_sub(1))
+    }
+
+    /// When the budget will be full, and the window that the server asked for: what is kept for the next daemon.
+    pub(super) fn state(&self) -> (Duration, Option<Duration>) {
+        (self.full_at, self.learnt_window)
+    }
+
+    /// As an earlier daemon left it.
+    pub(super) fn restore(full_at: Duration, learnt_window: Option<Duration>) -> Self {
+        Self { full_at, learnt_window, ..Self::default() }
     }
 
     /// An attempt is made.

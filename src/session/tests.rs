@@ -9,11 +9,14 @@ mod direct;
 mod endings;
 mod places;
 mod queue;
+mod restart;
+mod shelf;
 mod stream;
 mod world;
 
 use bytes::Bytes;
 use serde_json::json;
+use shelf::Shelf;
 
 use super::*;
 use crate::settings::{Collapse, Limits, Overflow, Place};
@@ -30,11 +33,13 @@ struct Rig {
     now: Now,
     /// The ping that the server has not answered, with its attempt.
     ping: Option<(u64, [u8; PING_BYTES])>,
-    /// Messages that are to be kept safely and are not yet.
-    unpersisted: Vec<u64>,
+    /// What is on the disk.
+    shelf: Shelf,
+    /// What is to go there and has not yet.
+    unsaved: Option<(u64, Vec<Change>)>,
     /// What was delivered to a port and counts when it is written.
     unwritten: Vec<(u64, Token)>,
-    /// Whether those are kept at once.
+    /// Whether that goes there at once.
     disk: bool,
     /// Whether the system takes what is sent at once.
     socket: bool,
@@ -52,7 +57,16 @@ impl Rig {
         let mut birth = birth();
         change(&mut birth);
         let session = Session::new(birth, now);
-        Self { session, now, ping: None, unpersisted: Vec::new(), unwritten: Vec::new(), disk: true, socket: true }
+        Self {
+            session,
+            now,
+            ping: None,
+            shelf: Shelf::default(),
+            unsaved: None,
+            unwritten: Vec::new(),
+            disk: true,
+            socket: true,
+        }
     }
 
     /// A session that port 1 has opened, and whose server is there.
@@ -71,12 +85,21 @@ impl Rig {
     fn take_actions(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
-            let mut sent = None;
+            let (mut sent, mut loaded) = (None, None);
             while let Some(action) = self.session.poll_action() {
+                if let Action::Save { ticket, changes } = action {
+                    assert!(self.unsaved.is_none(), "two writes at a time");
+                    self.unsaved = Some((ticket, changes));
+                    continue;
+                }
                 match &action {
                     Action::ToServer { attempt, .. } => sent = Some(*attempt),
                     Action::Ping { attempt, payload } => self.ping = Some((*attempt, *payload)),
-                    Action::Persist { number, .. } => self.unpersisted.push(*number),
+                    Action::Load { ticket, from, to } => {
+                        let (bodies, to) = self.shelf.load(*from, *to, 1 << 20);
+                        loaded = Some(Input::Loaded { ticket: *ticket, bodies, to });
+                    }
+                    Action::Forgotten => self.shelf = Shelf::default(),
                     Action::ToExtension { port, event: Event::Message { token: Some(token), .. } } => {
                         self.unwritten.push((port.0, *token));
                     }
@@ -88,12 +111,51 @@ impl Rig {
                 self.session.handle(flushed(attempt), self.now);
                 continue;
             }
-            if !self.disk || self.unpersisted.is_empty() {
+            if let Some(loaded) = loaded {
+                self.session.handle(loaded, self.now);
+            } else if let Some(saved) = self.disk.then(|| self.commit()).flatten() {
+                self.session.handle(saved, self.now);
+            } else {
                 return lines;
             }
-            let number = self.unpersisted.remove(0);
-            self.session.handle(Input::Persisted { number }, self.now);
         }
+    }
+
+    /// What is to go to the disk is there; gives what the session hears of it.
+    fn commit(&mut self) -> Option<Input> {
+        let (ticket, changes) = self.unsaved.take()?;
+        self.shelf.apply(changes);
+        Some(Input::Saved { ticket })
+    }
+
+    /// The daemon is killed, and what was on its way to the disk with it; the next one goes on with what is there.
+    fn crash(&mut self) {
+        let record = self.shelf.record().expect("the session is kept");
+        let url = Url::parse(&record.sheet.url).unwrap();
+        let birth = Birth { url, settings: self.session.settings.clone(), seed: 2, ..birth() };
+        self.session = Session::restore(birth, record, self.now);
+        (self.ping, self.unsaved) = (None, None);
+        self.unwritten.clear();
+    }
+
+    /// The daemon ends as it should, and another one goes on.
+    fn stop_and_go_on(&mut self) {
+        self.input(Input::Stop);
+        assert!(self.session.is_saved(), "there is nothing left to do");
+        self.crash();
+    }
+
+    /// The daemon that goes on connects.
+    fn reconnect(&mut self) -> Vec<String> {
+        let mut lines = self.next_timer();
+        lines.extend(self.connect());
+        lines
+    }
+
+    /// What is to go to the disk is there, and the session hears of it.
+    fn save(&mut self) -> Vec<String> {
+        let saved = self.commit().expect("something is on its way to the disk");
+        self.input(saved)
     }
 
     fn open_as(&mut self, port: u64, open: Open) -> Vec<String> {
@@ -175,14 +237,24 @@ impl Rig {
         let end = self.now.elapsed + time;
         let mut lines = Vec::new();
         while self.session.poll_timeout().is_some_and(|(at, _)| at <= end) {
-            lines.extend(self.next_timer());
+            lines.extend(self.fire());
         }
         self.set_time(end);
         lines
     }
 
-    /// Time passes until the session wants to be woken.
+    /// Time passes until the session wants to be woken for more than to write to the disk.
     fn next_timer(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let now = self.now.elapsed;
+        while self.session.poll_timeout().is_some_and(|(at, timer)| timer == Timer::Save && at > now) {
+            lines.extend(self.fire());
+        }
+        lines.extend(self.fire());
+        lines
+    }
+
+    fn fire(&mut self) -> Vec<String> {
         let (at, timer) = self.session.poll_timeout().expect("a timer runs");
         self.set_time(at.max(self.now.elapsed));
         self.session.handle_timeout(self.now);
@@ -190,6 +262,11 @@ impl Rig {
         let next = self.session.poll_timeout();
         assert!(next.is_none_or(|(next, _)| next > self.now.elapsed), "after {timer:?} came {next:?}");
         lines
+    }
+
+    /// What the session wants to be woken for next, but for writing to the disk.
+    fn due(&self) -> Option<(Duration, Timer)> {
+        self.session.deadlines().filter(|(_, timer)| *timer != Timer::Save).min()
     }
 
     /// How long until the next attempt, if one comes by itself.
@@ -210,7 +287,9 @@ impl Rig {
 
 fn birth() -> Birth {
     let place = Place { memory: false, loopback: true };
-    let settings = Settings::effective([], &Limits::default(), place);
+    let mut settings = Settings::effective([], &Limits::default(), place);
+    // As in memory mode, so that it does not take long to fill.
+    settings.inbox.max_bytes = 16 << 20;
     Birth { number: 77, name: "s".into(), mode: Mode::Durable, url: Url::parse(SERVER).unwrap(), settings, seed: 1 }
 }
 
@@ -274,7 +353,7 @@ fn line(action: &Action) -> Option<String> {
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
         Action::Ping { attempt, .. } => format!("#{attempt} ping"),
-        Action::Persist { .. } => return None,
+        Action::Save { .. } | Action::Load { .. } => return None,
         Action::Pause { attempt } => format!("#{attempt} pause"),
         Action::Resume { attempt } => format!("#{attempt} resume"),
         Action::Forgotten => "forgotten".into(),
@@ -302,7 +381,7 @@ fn shown_event(event: &Event) -> String {
             shown
         }
         Event::Receipt { stage, ids, reason, .. } => {
-            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let reason = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
             format!("{} {}{reason}", format!("{stage:?}").to_lowercase(), ids.join(" "))
         }
         Event::State { state, .. } => {
@@ -349,6 +428,11 @@ fn deliveries(lines: &[String]) -> Vec<&str> {
     let said =
         |line: &&str| line.split_once(": ").is_some_and(|(_, said)| words.iter().any(|word| said.starts_with(word)));
     lines.iter().map(String::as_str).filter(said).collect()
+}
+
+/// The messages to the server among the lines.
+fn sent(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).filter(|line| line.contains(" send ")).collect()
 }
 
 /// The lines without pings.

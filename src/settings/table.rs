@@ -119,9 +119,9 @@ pub const TABLE: &[Setting] = &[
     whole("inbox.max_messages", 100_000, 1, 1_000_000, "So many messages are kept for the extension."),
     whole(
         "inbox.max_bytes",
-        16 * MIB,
-        1_024,
         256 * MIB,
+        1_024,
+        1_024 * MIB,
         "So many bytes of messages are kept for the extension. At most 16777216 in memory mode.",
     ),
     whole(

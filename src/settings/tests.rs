@@ -47,7 +47,7 @@ fn without_a_word_the_defaults_of_the_protocol_count() {
                 "stable_ms": 30000, "herd_window_ms": 30000, "burst": 10, "refill_ms": 30000},
             "heartbeat": {"interval_ms": 25000, "timeout_ms": 10000},
             "queue": {"max_messages": 10000, "max_bytes": 64 << 20, "ttl_ms": 0},
-            "inbox": {"max_messages": 100_000, "max_bytes": 16 << 20, "retention_ms": 86_400_000,
+            "inbox": {"max_messages": 100_000, "max_bytes": 256 << 20, "retention_ms": 86_400_000,
                 "persist_after_ms": 50, "overflow": "drop-oldest", "max_message_bytes": 64 << 20},
             "linger_ms": 86_400_000,
         })

@@ -137,6 +137,24 @@ pub enum SpoolError {
     },
 }
 
+/// Everything that may lie beside the spool at `path`, itself included: for whoever removes all of it.
+#[must_use]
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut files =
+        vec![path.to_owned(), beside("-wal"), beside("-shm"), beside("-journal"), path.with_extension("ballast")];
+    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok()).into_iter().flatten().flatten();
+    let set_aside = entries
+        .map(|entry| entry.path())
+        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spool-damaged-")));
+    files.extend(set_aside);
+    files
+}
+
 impl Spool {
     /// Opens the file, or makes it, and reads what is kept. Of messages to the extension only where they stand is
     /// read. Waits for the disk.

@@ -287,11 +287,15 @@ fn execute(db: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Resul
     db.prepare_cached(sql)?.execute(values).map(drop)
 }
 
+/// Bytes of settings that a disk without room has to take all the same, or a new session could not begin.
+const SMALL: usize = 4096;
+
 /// Whether a change takes room that is worth mentioning.
 pub(super) fn adds(change: &Change) -> bool {
     match change {
         Change::Arrived(arrival) => matches!(arrival.content, Content::Message(_)),
-        Change::Posted { .. } | Change::Subscribed(_) | Change::Given(_) => true,
+        Change::Posted { .. } | Change::Subscribed(_) => true,
+        Change::Given(text) => text.len() > SMALL,
         _ => false,
     }
 }
@@ -348,6 +352,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
         let owner = from_json(owner)?;
         if let Some(sheet) = sheets.remove(&session) {
             let record = Record {
+                rewound: false,
                 sheet,
                 bookmarks: Vec::new(),
                 arrivals: Vec::new(),

@@ -80,7 +80,7 @@ pub enum Event {
         /// Their ids.
         ids: Vec<Arc<str>>,
         /// Why they were refused.
-        reason: Option<&'static str>,
+        reason: Option<Refusal>,
     },
     /// The connection's state changed.
     State {
@@ -514,7 +514,7 @@ struct Receipt<'a> {
     stage: Stage,
     ids: &'a [Arc<str>],
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Refusal>,
 }
 
 #[derive(Serialize)]

@@ -68,9 +68,10 @@ fn two_demos_at_once_lose_nothing_unreported_and_leave_nothing_behind() {
         assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         assert!(!text.contains('\x1b') && !text.contains('\r'), "{text:?}");
-        // Three tasks of 26 messages; 20 answers to a dead server and 1000 at once, and one to each of 36 steps.
-        assert_eq!(row(&text, "sent"), ("78".into(), "1056".into()));
-        assert_eq!(row(&text, "received"), ("78".into(), "1056".into()));
+        // Three tasks of 26 messages and one of 18; 20 to a dead server, 20 to a dead daemon and 1000 at once, and one to each of
+        // 44 steps.
+        assert_eq!(row(&text, "sent"), ("96".into(), "1084".into()));
+        assert_eq!(row(&text, "received"), ("96".into(), "1084".into()));
         for name in ["lost", "lost unreported", "out of order"] {
             assert_eq!(row(&text, name), ("0".into(), "0".into()), "{name}");
         }

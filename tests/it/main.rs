@@ -12,6 +12,7 @@ mod demo;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
 /// What the documents say is what the program does.
+mod disk;
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
@@ -21,6 +22,7 @@ mod host;
 mod port;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
+mod restart;
 /// What an extension and the files may set, from their texts to what the daemon does.
 mod settings;
 /// Messages through host, daemon and WebSocket, both ways, as they came.

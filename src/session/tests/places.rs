@@ -79,7 +79,7 @@ fn an_observer_gets_what_comes_and_acknowledges_nothing() {
     let mut rig = with_messages(2, |_| {});
     let lines = rig.open_as(2, observing());
     assert_eq!(lines, ["2: opened connected head 2 acked 2 pending 0", "2: connected"]);
-    assert_eq!(rig.frame("3"), ["2: message 3 3", "1: message 3 3"]);
+    assert_eq!(rig.frame("3"), ["1: message 3 3", "2: message 3 3"]);
     rig.written(2, 3);
     assert_eq!(rig.status()["observers"], 1);
     assert_eq!(rig.status()["consumers"].as_array().unwrap().len(), 1);

@@ -206,15 +206,17 @@ fn one_consumers_full_window_does_not_stop_another() {
 fn with_ack_auto_a_message_is_acknowledged_when_it_is_written() {
     let mut rig = Rig::connected();
     rig.open_as(1, Open { acknowledge: Acknowledge::Auto, ..open("main") });
+    rig.frame("first");
+    rig.written(1, 1);
     rig.session.handle(Input::Frame { attempt: 1, body: Body::Json("a".into()) }, rig.now);
     let Some(Action::ToExtension { event: Event::Message { token, .. }, .. }) = rig.session.poll_action() else {
         panic!()
     };
     let token = token.unwrap();
     assert_eq!(token.session, 77);
-    assert_eq!(rig.status()["consumers"][0]["acked"], 0);
-    assert_eq!(rig.input(Input::Written { token }), [""; 0]);
     assert_eq!(rig.status()["consumers"][0]["acked"], 1);
+    assert_eq!(rig.input(Input::Written { token }), [""; 0]);
+    assert_eq!(rig.status()["consumers"][0]["acked"], 2);
     assert_eq!(rig.status()["inbox"]["messages"], 0);
 }
 
@@ -231,6 +233,7 @@ fn what_was_not_written_to_a_port_with_ack_auto_goes_to_the_next() {
 #[test]
 fn a_message_without_ack_auto_wants_no_word_when_it_is_written() {
     let mut rig = Rig::connected();
+    rig.frame("first");
     rig.session.handle(Input::Frame { attempt: 1, body: Body::Json("a".into()) }, rig.now);
     let action = rig.session.poll_action();
     assert!(

@@ -20,7 +20,7 @@ use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 
 use super::*;
-use crate::wire::event::{Hint, message_len};
+use crate::wire::event::{Hint, Refusal, message_len};
 use crate::wire::{After, Opened, Token, Window};
 use drive::{Link, SentPing, Wire, World};
 use model::{Attaching, Due, Model, Phase};
@@ -152,6 +152,7 @@ const MUST_HAPPEN: &[&str] = &[
     "refused full",
     "refused unknown-delivery",
     "refused too-large",
+    "refused ends-connections",
     "repeated",
     "doubled",
     "told to a later port",

@@ -34,8 +34,8 @@ pub(super) struct World {
     now: Now,
     link: Option<Link>,
     last_attempt: u64,
-    /// What was to be kept safely, in order.
-    unpersisted: VecDeque<u64>,
+    /// What is on the disk.
+    shelf: Shelf,
     /// What is on its way to the browser and counts when it is there: for which attachment of the port.
     unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
     mute: bool,
@@ -58,7 +58,7 @@ impl World {
             now: Now { elapsed: seconds(1000), unix_ms: 1_700_000_000_000 },
             link: None,
             last_attempt: 0,
-            unpersisted: VecDeque::new(),
+            shelf: Shelf::default(),
             unwritten: BTreeMap::new(),
             mute: false,
             ignores_beats: false,
@@ -146,13 +146,6 @@ impl World {
                 let payload = payload.then(|| subscription(key, 9, 0));
                 self.model.unsubscribe(port, key, payload.clone());
                 self.input(Input::Unsubscribe { port: PortId(port), key: key.into(), payload, reference: None });
-            }
-            Step::Persisted { messages } => {
-                for _ in 0..messages.min(self.unpersisted.len()) {
-                    let number = self.unpersisted.pop_front().unwrap();
-                    self.model.posts.persisted(number, &self.model.stream);
-                    self.input(Input::Persisted { number });
-                }
             }
             Step::Connected { window_ms } => {
                 let Some(attempt) = self.dialling() else { return };
@@ -242,7 +235,6 @@ impl World {
             {
                 return;
             }
-            self.step(&Step::Persisted { messages: usize::MAX });
             self.step(&Step::Reconnect { port: 1 });
             self.step(&Step::Connected { window_ms: None });
             self.step(&Step::ServerReads { things: usize::MAX });
@@ -281,7 +273,7 @@ impl World {
             let session = Session::new(birth, self.now);
             self.begin_epoch(&session.epoch);
             self.session = Some(session);
-            self.unpersisted.clear();
+            self.shelf = Shelf::default();
             self.unwritten.clear();
             self.last_attempt = 0;
         }
@@ -426,7 +418,7 @@ impl World {
     /// The system takes what was sent, if it takes anything.
     fn flush(&mut self) {
         if let Some(attempt) = self.open_attempt().filter(|_| !self.stuck) {
-            self.model.flushed();
+            self.model.flushed(self.now);
             self.input(flushed(attempt));
         }
     }
@@ -461,14 +453,19 @@ impl World {
     }
 
     fn take_actions(&mut self) -> usize {
+        let actions = self.what_is_to_be_done();
         let Some(session) = &mut self.session else { return 0 };
-        let actions: Vec<_> = std::iter::from_fn(|| session.poll_action()).collect();
         let (count, mut forgotten) = (actions.len(), false);
         let sent = actions.iter().any(|action| matches!(action, Action::ToServer { .. }));
-        if sent {
+        // A ping of the server's own kind comes before anything is found out, the rest because of it.
+        let beats = actions.iter().any(|action| matches!(action, Action::ToServer { body, .. } if is_beat(body)));
+        if beats {
             self.model.line.writes();
         }
         self.model.answers_pings(answers_pings(session), self.now);
+        if sent {
+            self.model.line.writes();
+        }
         for action in actions {
             match action {
                 Action::ToExtension { port, event } => {
@@ -498,11 +495,7 @@ impl World {
                     self.model.line.resumed(self.now);
                     self.meet("resumed");
                 }
-                Action::Persist { number, body } => {
-                    assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
-                    self.model.posts.persist(number, &body);
-                    self.unpersisted.push_back(number);
-                }
+                Action::Save { .. } | Action::Load { .. } => unreachable!("the disk's"),
                 Action::Connect { attempt, url, protocols, max_message } => {
                     assert!(self.link.is_none(), "a second connection is opened");
                     assert!(attempt > self.last_attempt, "the number of an attempt is used again");
@@ -555,6 +548,36 @@ impl World {
         count
     }
 
+    /// All actions; the disk does its part at once.
+    fn what_is_to_be_done(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(session) = &mut self.session else { return actions };
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(action) = session.poll_action() {
+                match action {
+                    Action::Save { ticket, changes } => {
+                        assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
+                        self.shelf.apply(changes);
+                        self.model.posts.lie_on(&self.shelf, &self.model.stream);
+                        answers.push_back(Input::Saved { ticket });
+                    }
+                    Action::Load { ticket, from, to } => {
+                        let (bodies, to) = self.shelf.load(from, to, 1 << 20);
+                        answers.push_back(Input::Loaded { ticket, bodies, to });
+                    }
+                    Action::Forgotten => {
+                        self.shelf = Shelf::default();
+                        actions.push(action);
+                    }
+                    _ => actions.push(action),
+                }
+            }
+            let Some(answer) = answers.pop_front() else { return actions };
+            session.handle(answer, self.now);
+        }
+    }
+
     fn event(&mut self, port: u64, event: Event) {
         match event {
             Event::Opened(opened) => {
@@ -582,9 +605,10 @@ impl World {
                     (Stage::Stored, None) => "stored",
                     (Stage::Received, None) => "received",
                     (Stage::Expired, None) => "expired",
-                    (Stage::Refused, Some("full")) => "refused full",
-                    (Stage::Refused, Some("unknown-delivery")) => "refused unknown-delivery",
-                    (Stage::Refused, Some("too-large")) => "refused too-large",
+                    (Stage::Refused, Some(Refusal::Full)) => "refused full",
+                    (Stage::Refused, Some(Refusal::UnknownDelivery)) => "refused unknown-delivery",
+                    (Stage::Refused, Some(Refusal::TooLarge)) => "refused too-large",
+                    (Stage::Refused, Some(Refusal::EndsConnections)) => "refused ends-connections",
                     other => panic!("there is no such receipt: {other:?}"),
                 });
                 for id in ids {
@@ -633,6 +657,10 @@ impl World {
 fn subscription(key: &str, version: u8, bytes: usize) -> Body {
     let (padding, version) = ("x".repeat(bytes), i32::from(version));
     Body::Json(format!(r#"{{"key":"{key}","version":{version},"padding":"{padding}"}}"#).into())
+}
+
+fn is_beat(body: &Body) -> bool {
+    matches!(body, Body::Json(json) if json == BEAT)
 }
 
 fn answers_pings(session: &Session) -> Option<bool> {

@@ -210,11 +210,12 @@ impl Model {
     }
 
     /// Whether the daemon must stay for it.
-    fn is_needed(&self) -> bool {
-        self.stream.ports().next().is_some()
-            || self.line.phase != Phase::Closed
-            || !self.posts.is_empty()
-            || self.stream.holds_messages()
+    fn is_needed(&self, session: &Session) -> bool {
+        let in_memory = match self.mode {
+            Mode::Durable => !session.is_saved(),
+            _ => !self.posts.is_empty() || self.stream.holds_messages(),
+        };
+        self.stream.ports().next().is_some() || self.line.phase != Phase::Closed || in_memory
     }
 
     /// Whether there is nothing to know of it.
@@ -245,8 +246,12 @@ impl Model {
             if reason.code == "message-too-large" {
                 self.stream.too_large(&self.settings.inbox, now);
             }
-            if reason.close_code == Some(1009) && self.posts.refuse_largest(&self.stream) {
-                self.errors.extend(self.stream.ports().map(|port| (port, Code::TooLarge)));
+            if reason.close_code == Some(1009) {
+                if self.posts.refuse_largest(&self.stream, now) {
+                    self.errors.extend(self.stream.ports().map(|port| (port, Code::TooLarge)));
+                }
+            } else if may_be_for_a_message(reason) {
+                self.posts.blame(&self.stream, now);
             }
         }
         self.over(now);
@@ -276,7 +281,7 @@ impl Model {
 
     fn over(&mut self, now: Now) {
         self.line.over(&self.settings.reconnect, now);
-        self.posts.connection_lost(&self.stream);
+        self.posts.connection_lost(&self.stream, now);
         if let Some(settings) = self.next_settings.take() {
             self.line.met.push("other settings hold for the next connection");
             self.apply(settings, now);
@@ -334,14 +339,14 @@ impl Model {
     }
 
     /// The system has taken everything that was sent.
-    pub(super) fn flushed(&mut self) {
+    pub(super) fn flushed(&mut self, now: Now) {
         self.line.flushed();
-        self.receive_what_is_written();
+        self.receive_what_is_written(now);
     }
 
-    fn receive_what_is_written(&mut self) {
+    fn receive_what_is_written(&mut self, now: Now) {
         if self.line.confirms_what_is_written() {
-            self.posts.received(self.posts.last_written(), &self.stream);
+            self.posts.received(self.posts.last_written(), &self.stream, now);
         }
     }
 
@@ -351,14 +356,14 @@ impl Model {
 
     pub(super) fn pong(&mut self, pong: SentPing, now: Now) {
         if let Some(behind) = self.line.pong(pong, now) {
-            self.posts.confirmed(behind, &self.stream);
+            self.posts.confirmed(behind, &self.stream, now);
         }
     }
 
     /// What the session thinks of the server.
     pub(super) fn answers_pings(&mut self, answers: Option<bool>, now: Now) {
         if self.line.answers_pings(answers, &self.settings.heartbeat, now) {
-            self.receive_what_is_written();
+            self.receive_what_is_written(now);
         }
     }
 
@@ -442,7 +447,7 @@ impl Model {
         assert_eq!(self.errors, [], "errors that were not told");
         let open = self.line.phase == Phase::Open;
         self.line.check(session);
-        self.posts.check(session, self.mode, open, &self.stream);
+        self.posts.check(session, open, &self.stream);
         self.stream.check(session, &self.settings.inbox, now);
         self.check_told(session, link, now);
         let full = self.settings.inbox.overflow == Overflow::Pause && self.stream.is_full(&self.settings.inbox);
@@ -454,7 +459,7 @@ impl Model {
             self.blank = false;
         }
         assert_eq!(session.is_void(), self.is_void());
-        assert_eq!(session.is_needed(), self.is_needed(), "the daemon stays for what is needed");
+        assert_eq!(session.is_needed(), self.is_needed(session), "the daemon stays for what is needed");
         let deliveries = self.stream.ports().count() * (2 + WINDOW.messages as usize);
         assert!(actions <= 32 + deliveries + 4 * self.posts.len(), "{actions} actions of one input");
     }
@@ -479,6 +484,15 @@ impl Model {
             }
         }
         self.told_now.clear();
+    }
+}
+
+/// Whether a message may have ended the connection: the server did not say that it is for another reason, and it was
+/// not the network.
+fn may_be_for_a_message(reason: &Reason) -> bool {
+    match reason.close_code {
+        Some(code) => !matches!(code, 1000 | 1001 | 1012 | 1013 | 1014),
+        None => ["reset", "protocol"].contains(&reason.code),
     }
 }
 

@@ -59,9 +59,6 @@ pub(super) enum Step {
         key: &'static str,
         payload: bool,
     },
-    Persisted {
-        messages: usize,
-    },
     /// The attempt succeeds, and perhaps the server says at once over which window those who lose it are to return.
     Connected {
         window_ms: Option<u64>,
@@ -268,7 +265,6 @@ const STEPS: &[(u32, Make)] = &[
         bytes: pick(rng, &[None, Some(0), Some(0), Some(0), Some(0), Some(700)]),
     }),
     (3, |rng| Step::Unsubscribe { port: port(rng), key: pick(rng, &KEYS), payload: rng.u8(0..8) > 0 }),
-    (10, |rng| Step::Persisted { messages: rng.usize(1..8) }),
     (16, |rng| Step::Connected { window_ms: one_in(rng, 6).then(|| pick(rng, &[0, 7_000, 900_000, u64::MAX])) }),
     (5, |rng| Step::Refused(Loss { end: refusal(rng), hint: hint(rng) })),
     (5, |rng| Step::Dropped(Loss { end: drop(rng), hint: hint(rng) })),

@@ -2,11 +2,16 @@
 
 use super::*;
 
+/// So many lost connections with the same message unconfirmed, and it is that message.
+const FATAL: u32 = 3;
+/// How long ids are remembered, in milliseconds.
+const ID_TIME: u64 = 24 * 60 * 60 * 1000;
+
 /// What a message is to be reported as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Due {
     pub(in super::super) stage: Stage,
-    pub(in super::super) reason: Option<&'static str>,
+    pub(in super::super) reason: Option<Refusal>,
 }
 
 /// A message to the server.
@@ -22,13 +27,24 @@ struct Post {
     expires: Option<Duration>,
     /// A subscription, or its end: it belongs to the connection.
     passing: bool,
+    /// Connections that ended, perhaps for a message, while this one was unconfirmed on them.
+    losses: u32,
     reached: Option<Due>,
     ended: bool,
+    /// When, by the clock on the wall.
+    ended_at: u64,
+}
+
+impl Post {
+    fn is_suspect(&self) -> bool {
+        self.losses + 1 >= FATAL
+    }
 }
 
 /// An ending that was not yet told.
 #[derive(Debug)]
 struct Owed {
+    index: usize,
     due: Due,
     /// The port that it is for, while that is there at the moment of the ending.
     port: Option<u64>,
@@ -50,6 +66,8 @@ pub(in super::super) struct Posts {
     /// Receipts that must come with this input.
     due: Vec<(u64, String, Due)>,
     owed: BTreeMap<String, Owed>,
+    /// Those whose endings nobody waits to hear of, in that order: their ids are remembered for a while.
+    told: VecDeque<usize>,
     /// What happened in this input.
     pub(super) met: Vec<&'static str>,
 }
@@ -87,16 +105,19 @@ impl Posts {
         if mode == Mode::Memory && wants.as_ref().is_some_and(|wants| wants.contains(&Stage::Stored)) {
             return Some(Code::NotDurable);
         }
+        self.forget_ids(now);
         let earlier = self.posts.iter_mut().find(|post| post.id.is_some() && post.id == send.id);
         if let (Some(post), Some(id)) = (earlier, &send.id) {
             (post.port, post.consumer) = (port, consumer);
+            // The answer to the repeat is its report.
+            self.told.extend(self.owed.remove(id).map(|owed| owed.index));
             self.due.extend(post.reached.map(|reached| (port, id.clone(), reached)));
             self.met.push("repeated");
             return None;
         }
         if self.is_full(send.body.len(), settings) {
             let Some(id) = &send.id else { return Some(Code::QueueFull) };
-            self.due.push((port, id.clone(), Due { stage: Stage::Refused, reason: Some("full") }));
+            self.due.push((port, id.clone(), Due { stage: Stage::Refused, reason: Some(Refusal::Full) }));
             return None;
         }
         let ttl = send.ttl_ms.map(Duration::from_millis).or(settings.ttl);
@@ -110,10 +131,20 @@ impl Posts {
             resend: send.resend,
             expires: ttl.map(|ttl| now.elapsed + ttl),
             passing: false,
+            losses: 0,
             reached: None,
             ended: false,
+            ended_at: 0,
         });
         None
+    }
+
+    /// An id is remembered for a day after its last stage.
+    fn forget_ids(&mut self, now: Now) {
+        while let Some(index) = self.told.pop_front_if(|index| self.posts[*index].ended_at + ID_TIME < now.unix_ms) {
+            self.posts[index].id = None;
+            self.met.push("an id is forgotten");
+        }
     }
 
     /// The queue takes anything while it is empty.
@@ -140,8 +171,10 @@ impl Posts {
             resend: false,
             expires: None,
             passing: true,
+            losses: 0,
             reached: None,
             ended: false,
+            ended_at: 0,
         });
     }
 
@@ -198,24 +231,49 @@ impl Posts {
         None
     }
 
-    pub(in super::super) fn persist(&mut self, number: u64, body: &Body) {
-        let post = self.posts.last_mut().filter(|post| post.number.is_none()).expect("a message was just posted");
-        assert!(same(&post.body, body));
-        assert!(number > self.last_number, "the number {number} is used again");
-        self.last_number = number;
-        post.number = Some(number);
+    /// A write has reached the disk: what lies there now is stored.
+    pub(in super::super) fn lie_on(&mut self, shelf: &Shelf, stream: &Stream) {
+        let Self { posts, queue, due, .. } = self;
+        let mut waiting =
+            queue.iter().filter(|index| posts[**index].number.is_none() && !posts[**index].passing).copied();
+        let mut stored = Vec::new();
+        let mut next = waiting.next();
+        for (number, (row, body)) in shelf.posts.range(self.last_number + 1..) {
+            self.last_number = *number;
+            let is = |post: &Post| post.id == row.id && same(&post.body, body);
+            match next.filter(|index| is(&posts[*index])) {
+                Some(index) => {
+                    stored.push((index, *number));
+                    next = waiting.next();
+                }
+                None => {
+                    let ended = posts.iter().any(|post| post.ended && is(post));
+                    assert!(ended, "what is kept was never posted: {row:?}");
+                }
+            }
+        }
+        for (index, number) in stored {
+            let post = &mut posts[index];
+            let reached = Due { stage: Stage::Stored, reason: None };
+            (post.number, post.reached) = (Some(number), Some(reached));
+            if let Some(id) = post.id.clone()
+                && post.wants.contains(&Stage::Stored)
+                && stream.is_attached(post.port)
+            {
+                due.push((post.port, id, reached));
+            }
+        }
     }
 
-    pub(in super::super) fn persisted(&mut self, number: u64, stream: &Stream) {
-        // What was forgotten meanwhile is nobody's.
-        let Some(post) = self.posts.iter_mut().find(|post| post.number == Some(number) && !post.ended) else { return };
-        let stored = Due { stage: Stage::Stored, reason: None };
-        post.reached = Some(stored);
-        if let Some(id) = post.id.clone()
-            && post.wants.contains(&Stage::Stored)
-            && stream.is_attached(post.port)
-        {
-            self.due.push((post.port, id, stored));
+    /// The connection ended, perhaps because of a message on it: after the third time with the same one it must be that.
+    pub(super) fn blame(&mut self, stream: &Stream, now: Now) {
+        for index in self.queue.range(..self.written) {
+            self.posts[*index].losses += 1;
+        }
+        if let Some(index) = self.queue.front().copied().filter(|index| self.posts[*index].losses >= FATAL) {
+            self.queue.pop_front();
+            self.written -= 1;
+            self.end(index, Stage::Refused, Some(Refusal::EndsConnections), stream, now);
         }
     }
 
@@ -249,25 +307,25 @@ impl Posts {
     }
 
     /// A ping behind this message is answered: the server's peer has everything before it.
-    pub(super) fn confirmed(&mut self, behind: Option<usize>, stream: &Stream) {
+    pub(super) fn confirmed(&mut self, behind: Option<usize>, stream: &Stream, now: Now) {
         let mut written = self.queue.range(..self.written);
         let unread = written.find(|post| Some(**post) <= behind && !self.server_has.contains(*post));
         assert_eq!(unread, None, "a ping overtook a message");
-        self.received(behind, stream);
+        self.received(behind, stream, now);
     }
 
-    pub(super) fn received(&mut self, up_to: Option<usize>, stream: &Stream) {
+    pub(super) fn received(&mut self, up_to: Option<usize>, stream: &Stream, now: Now) {
         while self.written > 0 && self.queue.front().copied() <= up_to {
             let index = self.queue.pop_front().unwrap();
             self.written -= 1;
-            self.end(index, Stage::Received, None, stream);
+            self.end(index, Stage::Received, None, stream, now);
         }
     }
 
     pub(super) fn expire(&mut self, stream: &Stream, now: Now) {
         for index in self.queue.split_off(self.written) {
             if self.posts[index].expires.is_some_and(|expires| expires <= now.elapsed) {
-                self.end(index, Stage::Expired, None, stream);
+                self.end(index, Stage::Expired, None, stream, now);
             } else {
                 self.queue.push_back(index);
             }
@@ -281,7 +339,7 @@ impl Posts {
 
     /// The server said that a message was too large: the largest that it has not confirmed must be it, unless a
     /// subscription is as large. Says whether there is one.
-    pub(super) fn refuse_largest(&mut self, stream: &Stream) -> bool {
+    pub(super) fn refuse_largest(&mut self, stream: &Stream, now: Now) -> bool {
         let largest = self.subscriptions.iter().map(|(_, body)| body.len()).max().unwrap_or_default();
         let size = |at: usize| self.posts[self.queue[at]].body.len();
         let Some(at) = (0..self.written).rev().max_by_key(|at| size(*at)) else { return false };
@@ -290,17 +348,17 @@ impl Posts {
         }
         let index = self.queue.remove(at).unwrap();
         self.written -= 1;
-        self.end(index, Stage::Refused, Some("too-large"), stream);
+        self.end(index, Stage::Refused, Some(Refusal::TooLarge), stream, now);
         true
     }
 
-    pub(super) fn connection_lost(&mut self, stream: &Stream) {
+    pub(super) fn connection_lost(&mut self, stream: &Stream, now: Now) {
         let behind = self.queue.split_off(self.written);
         for index in std::mem::take(&mut self.queue) {
             if self.posts[index].resend {
                 self.queue.push_back(index);
             } else {
-                self.end(index, Stage::Refused, Some("unknown-delivery"), stream);
+                self.end(index, Stage::Refused, Some(Refusal::UnknownDelivery), stream, now);
             }
         }
         self.queue.extend(behind);
@@ -308,15 +366,17 @@ impl Posts {
         self.first.clear();
     }
 
-    fn end(&mut self, index: usize, stage: Stage, reason: Option<&'static str>, stream: &Stream) {
+    fn end(&mut self, index: usize, stage: Stage, reason: Option<Refusal>, stream: &Stream, now: Now) {
         let post = &mut self.posts[index];
         assert!(!post.ended);
         self.bytes -= post.body.len();
-        post.ended = true;
+        (post.ended, post.ended_at) = (true, now.unix_ms);
         post.reached = Some(Due { stage, reason });
         if let Some(id) = post.id.clone().filter(|_| stage > Stage::Acknowledged || post.wants.contains(&stage)) {
             let port = Some(post.port).filter(|port| stream.is_attached(*port));
-            self.owed.insert(id, Owed { due: Due { stage, reason }, port, consumer: post.consumer });
+            self.owed.insert(id, Owed { index, due: Due { stage, reason }, port, consumer: post.consumer });
+        } else if post.id.is_some() {
+            self.told.push_back(index);
         }
     }
 
@@ -330,11 +390,12 @@ impl Posts {
         assert_eq!(owed.due, told);
         let reads = || stream.consumer_of(port) == Some(owed.consumer);
         assert!(owed.port.map_or_else(reads, |expected| expected == port), "told to port {port}: {owed:?}");
+        self.told.push_back(owed.index);
         owed.port.is_none()
     }
 
     /// What holds after every input.
-    pub(super) fn check(&mut self, session: &Session, mode: Mode, connected: bool, stream: &Stream) {
+    pub(super) fn check(&mut self, session: &Session, connected: bool, stream: &Stream) {
         assert_eq!(self.due, [], "receipts that were not given");
         for (id, owed) in &mut self.owed {
             assert_eq!(owed.port.take(), None, "the ending of {id} was not told");
@@ -342,9 +403,10 @@ impl Posts {
         }
         assert_eq!(session.outbox.kept(), (self.queue.len(), self.bytes), "what is kept for the server");
         assert!(self.first.is_empty(), "a subscription was not sent");
-        assert!(!connected || self.written == self.queue.len(), "something waits though there is a connection");
-        let last = self.posts.last().filter(|post| !post.passing);
-        assert!(mode == Mode::Memory || last.is_none_or(|post| post.number.is_some()), "a message is not kept safely");
+        let first = self.queue.front().map(|index| &self.posts[*index]);
+        let next = self.queue.get(self.written).map(|index| &self.posts[*index]);
+        let alone = self.written > 0 && [first, next].iter().flatten().any(|post| post.is_suspect());
+        assert!(!connected || alone || next.is_none(), "something waits though there is a connection");
     }
 
     pub(super) fn len(&self) -> usize {

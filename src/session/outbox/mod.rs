@@ -1,25 +1,38 @@
 //! What the extension sent and the server is not yet known to have.
 //!
 //! Owns: the queue towards the server, its limits, what was written on the present connection, the ids and the endings
-//! of messages; the subscriptions. Does not know connections or time beyond what it is told.
+//! of messages; the subscriptions. What of it lies on the disk is `disk`'s. Does not know connections or time beyond what it
+//! is told.
 //!
 //! Invariants: numbers only grow; the first `written` items are on the present connection, in order; an item leaves
 //! only with an ending, and an ending of an item with an id is reported or kept to be reported.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod disk;
+
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PortId;
+use super::{Now, PortId};
 use crate::settings;
+use crate::wire::event::Refusal;
 use crate::wire::{Body, MAX_SUBSCRIPTIONS, Send, Stage};
+use disk::Disk;
+pub(super) use disk::Snapshot;
 
-/// How many ids are remembered after their messages' ends.
+/// How many ids are remembered after their messages' ends, and for how long.
 const MAX_REMEMBERED: usize = 10_000;
+const REMEMBERED_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// How many endings are kept for a consumer whose port is gone; the oldest are dropped first.
-const MAX_UNREPORTED: usize = 10_000;
+/// How many endings may wait for somebody to hear them before nothing more is taken.
+const MAX_UNREPORTED: usize = 100_000;
+
+/// After so many connections that ended with a message unconfirmed, it must be that message.
+const MAX_LOSSES: u32 = 3;
+
+/// The stages that can be asked for.
+const STAGES: [Stage; 3] = [Stage::Stored, Stage::Received, Stage::Acknowledged];
 
 #[derive(Debug)]
 pub(super) struct Item {
@@ -28,17 +41,34 @@ pub(super) struct Item {
     id: Option<Arc<str>>,
     resend: bool,
     expires: Option<Duration>,
+    came: Duration,
+    /// It belongs to the present connection alone, and is never kept.
+    passing: bool,
+    /// How many connections ended before the server had confirmed it.
+    losses: u32,
 }
 
 /// A message with an id, from the moment that it was taken until it is forgotten.
 #[derive(Debug)]
 struct Known {
+    number: u64,
     stage: Option<Stage>,
-    reason: Option<&'static str>,
+    refusal: Option<Refusal>,
     /// The port that sent, or last repeated, the id.
     port: PortId,
     consumer: String,
     wanted: [Option<Stage>; 3],
+    /// When it ended, and in which place among all that did.
+    ended: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    /// 0 until it is known whether somebody was there to hear of it.
+    ordinal: u64,
+    at: u64,
+    /// Nobody was.
+    unreported: bool,
 }
 
 /// Something to tell a port about its messages.
@@ -46,19 +76,21 @@ struct Known {
 pub(super) struct Receipt {
     pub(super) port: PortId,
     pub(super) stage: Stage,
-    pub(super) reason: Option<&'static str>,
+    pub(super) refusal: Option<Refusal>,
     pub(super) ids: Vec<Arc<str>>,
 }
 
 /// What became of a message that was to be queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Queued {
-    /// It waits under this number.
-    New(u64),
+    /// It waits.
+    New,
     /// Its id is known; a receipt answers if there is anything to say.
     Repeated,
-    /// There is no room. A message with an id has its receipt.
-    Full {
+    /// It was not taken. A message with an id has its receipt.
+    Refused {
+        /// Why.
+        refusal: Refusal,
         /// The message had an id.
         told: bool,
     },
@@ -76,6 +108,7 @@ pub(super) enum NoRoom {
 /// Something that is sent again on every connection, before everything else.
 #[derive(Debug)]
 struct Subscription {
+    position: u64,
     key: String,
     body: Body,
 }
@@ -90,13 +123,17 @@ pub(super) struct Outbox {
     last_number: u64,
     next_expiry: Option<Duration>,
     known: HashMap<Arc<str>, Known>,
-    /// Ids whose messages have ended, oldest first.
+    /// Ids whose messages have ended and that nobody waits to hear of, oldest first.
     ended: VecDeque<Arc<str>>,
-    unreported: BTreeMap<String, VecDeque<Ending>>,
+    /// Ids whose messages have ended while nobody was there to hear of it, oldest first.
+    unreported: VecDeque<Arc<str>>,
+    /// How many endings were put into one of those two.
+    endings: u64,
     receipts: Vec<Receipt>,
+    disk: Disk,
+    /// Something is not on the disk that should be some time.
+    changed: bool,
 }
-
-type Ending = (Stage, Option<&'static str>, Arc<str>);
 
 impl Outbox {
     pub(super) fn new(settings: settings::Queue) -> Self {
@@ -110,8 +147,11 @@ impl Outbox {
             next_expiry: None,
             known: HashMap::new(),
             ended: VecDeque::new(),
-            unreported: BTreeMap::new(),
+            unreported: VecDeque::new(),
+            endings: 0,
             receipts: Vec::new(),
+            disk: Disk::default(),
+            changed: false,
         }
     }
 
@@ -123,7 +163,8 @@ impl Outbox {
     /// Everything is gone, and nothing is told about it any more. Numbers go on, so that what is under way for an older
     /// message is not taken for a newer one's.
     pub(super) fn clear(&mut self) {
-        *self = Self { last_number: self.last_number, ..Self::new(self.settings.clone()) };
+        let fresh = Self { last_number: self.last_number, ..Self::new(self.settings.clone()) };
+        *self = if self.disk.is_there() { fresh.on_disk() } else { fresh };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -136,44 +177,66 @@ impl Outbox {
     }
 
     /// Takes a message from `port`, which reads for `consumer`.
-    pub(super) fn push(&mut self, now: Duration, port: PortId, consumer: &str, send: Send) -> Queued {
+    pub(super) fn push(&mut self, now: Now, port: PortId, consumer: &str, send: Send) -> Queued {
+        self.forget_endings(now);
         if let Some(id) = &send.id
             && let Some(known) = self.known.get_mut(&**id)
         {
             known.port = port;
-            consumer.clone_into(&mut known.consumer);
+            if known.consumer != consumer {
+                consumer.clone_into(&mut known.consumer);
+                self.disk.repost(known.number);
+                self.changed = true;
+            }
+            if let Some(end) = known.ended.as_mut().filter(|end| end.unreported) {
+                // The answer is the report.
+                end.ordinal = 0;
+                self.unreported.retain(|unreported| **unreported != **id);
+            }
             if let Some(stage) = known.stage {
-                let reason = known.reason;
-                self.receipts.push(Receipt { port, stage, reason, ids: vec![id.as_str().into()] });
+                let refusal = known.refusal;
+                self.receipts.push(Receipt { port, stage, refusal, ids: vec![id.as_str().into()] });
             }
             return Queued::Repeated;
         }
         let id: Option<Arc<str>> = send.id.map(Into::into);
-        if self.is_full(send.body.len()) {
+        if let Some(refusal) = self.refusal(send.body.len()) {
             // Not remembered: the same id may be tried again when there is room.
             let ids = id.into_iter().collect::<Vec<_>>();
             let told = !ids.is_empty();
             if told {
-                self.receipts.push(Receipt { port, stage: Stage::Refused, reason: Some("full"), ids });
+                self.receipts.push(Receipt { port, stage: Stage::Refused, refusal: Some(refusal), ids });
             }
-            return Queued::Full { told };
+            return Queued::Refused { refusal, told };
         }
         self.last_number += 1;
+        let number = self.last_number;
         if let Some(id) = &id {
             // The list came from outside and may be of any length.
-            let wanted = [Stage::Stored, Stage::Received, Stage::Acknowledged];
             let default = [Stage::Stored, Stage::Received];
             let asked = send.receipts.as_deref().unwrap_or(&default);
-            let wanted = wanted.map(|stage| asked.contains(&stage).then_some(stage));
-            let known = Known { stage: None, reason: None, port, consumer: consumer.to_owned(), wanted };
+            let wanted = STAGES.map(|stage| asked.contains(&stage).then_some(stage));
+            let consumer = consumer.to_owned();
+            let known = Known { number, stage: None, refusal: None, port, consumer, wanted, ended: None };
             self.known.insert(Arc::clone(id), known);
+            self.disk.promise(number);
         }
         self.bytes += send.body.len();
         let ttl = send.ttl_ms.map(Duration::from_millis).or(self.settings.ttl);
-        let expires = ttl.map(|ttl| now.saturating_add(ttl));
+        let expires = ttl.map(|ttl| now.elapsed.saturating_add(ttl));
         self.next_expiry = self.next_expiry.into_iter().chain(expires).min();
-        self.queue.push_back(Item { number: self.last_number, body: send.body, id, resend: send.resend, expires });
-        Queued::New(self.last_number)
+        let (body, resend, came) = (send.body, send.resend, now.elapsed);
+        self.queue.push_back(Item { number, body, id, resend, expires, came, passing: false, losses: 0 });
+        self.changed = true;
+        Queued::New
+    }
+
+    /// Why a message of so many bytes is not taken.
+    fn refusal(&self, more: usize) -> Option<Refusal> {
+        if !self.disk.has_room() {
+            return Some(Refusal::Disk);
+        }
+        (self.is_full(more) || self.unreported.len() >= MAX_UNREPORTED).then_some(Refusal::Full)
     }
 
     /// The queue takes anything while it is empty, so that no message is too large to be sent at all.
@@ -190,7 +253,9 @@ impl Outbox {
         }
         self.last_number += 1;
         self.bytes += body.len();
-        self.queue.push_back(Item { number: self.last_number, body, id: None, resend: false, expires: None });
+        let (number, came) = (self.last_number, Duration::ZERO);
+        let item = Item { number, body, id: None, resend: false, expires: None, came, passing: true, losses: 0 };
+        self.queue.push_back(item);
         Ok(())
     }
 
@@ -209,9 +274,14 @@ impl Outbox {
         if connected {
             self.push_for_connection(body.clone())?;
         }
+        self.disk.subscription_changed(&key);
+        self.changed = true;
         match index {
             Some(index) => self.subscriptions[index].body = body,
-            None => self.subscriptions.push(Subscription { key, body }),
+            None => {
+                let position = self.subscriptions.last().map_or(0, |last| last.position + 1);
+                self.subscriptions.push(Subscription { position, key, body });
+            }
         }
         Ok(())
     }
@@ -223,6 +293,8 @@ impl Outbox {
             self.push_for_connection(body)?;
         }
         self.subscriptions.remove(index);
+        self.disk.subscription_changed(key);
+        self.changed = true;
         Ok(())
     }
 
@@ -231,18 +303,13 @@ impl Outbox {
         self.subscriptions.iter().map(|subscription| &subscription.body)
     }
 
-    /// The message under `number` is kept safely.
-    pub(super) fn stored(&mut self, number: u64) {
-        let index = self.queue.partition_point(|item| item.number < number);
-        let item = self.queue.get(index).filter(|item| item.number == number);
-        if let Some(id) = item.and_then(|item| item.id.clone()) {
-            self.reached(&id, Stage::Stored, None);
-        }
-    }
-
-    /// The next message for the present connection.
+    /// The next message for the present connection. One that is suspected of having ended others travels alone.
     pub(super) fn write_next(&mut self) -> Option<&Item> {
         let item = self.queue.get(self.written)?;
+        let is_suspect = |item: &Item| item.losses + 1 >= MAX_LOSSES;
+        if self.written > 0 && (is_suspect(item) || is_suspect(&self.queue[0])) {
+            return None;
+        }
         self.written += 1;
         Some(item)
     }
@@ -253,34 +320,48 @@ impl Outbox {
     }
 
     /// The server's peer has everything up to `number`.
-    pub(super) fn received(&mut self, number: u64) {
+    pub(super) fn received(&mut self, number: u64, now: Now) {
         while self.written > 0 && self.queue.front().is_some_and(|item| item.number <= number) {
             let Some(item) = self.queue.pop_front() else { return };
             self.written -= 1;
-            self.end(item, Stage::Received, None);
+            self.end(item, Stage::Received, None, now);
         }
     }
 
     /// The connection is gone: what it carried and nobody confirmed must be sent again, or may not be.
-    pub(super) fn connection_lost(&mut self) {
+    pub(super) fn connection_lost(&mut self, now: Now) {
         let written = std::mem::take(&mut self.written);
-        self.end_where(0..written, Stage::Refused, Some("unknown-delivery"), |item| !item.resend);
+        self.end_where(0..written, Stage::Refused, Some(Refusal::UnknownDelivery), now, |item| !item.resend);
         // What was under way may expire again.
         self.next_expiry = self.queue.iter().filter_map(|item| item.expires).min();
+    }
+
+    /// The server ended the connection in a way that a message may have caused. What it had not confirmed is suspected, and
+    /// from the second time on sent alone; so it is certain, the third time, which message it was. That one ends.
+    pub(super) fn blame(&mut self, now: Now) {
+        for item in self.queue.range_mut(..self.written) {
+            item.losses += 1;
+        }
+        if self.queue.front().is_some_and(|item| item.losses >= MAX_LOSSES)
+            && let Some(item) = self.queue.pop_front()
+        {
+            self.written -= 1;
+            self.end(item, Stage::Refused, Some(Refusal::EndsConnections), now);
+        }
     }
 
     /// A message was too large for the server, and the connection with it is over. The largest that the server has not
     /// confirmed must be the one, if one of these was it: it ends, and is not sent again and again. Returns its size.
     ///
     /// None is to blame if a subscription is as large: either that is too large itself, or it shows what is not.
-    pub(super) fn refuse_largest(&mut self) -> Option<usize> {
+    pub(super) fn refuse_largest(&mut self, now: Now) -> Option<usize> {
         let harmless = self.subscriptions.iter().map(|known| known.body.len()).max().unwrap_or_default();
         let written = self.queue.range(..self.written).enumerate().filter(|(_, item)| item.body.len() > harmless);
         let (index, _) = written.max_by_key(|(index, item)| (item.body.len(), usize::MAX - index))?;
         let item = self.queue.remove(index)?;
         self.written -= 1;
         let size = item.body.len();
-        self.end(item, Stage::Refused, Some("too-large"));
+        self.end(item, Stage::Refused, Some(Refusal::TooLarge), now);
         Some(size)
     }
 
@@ -290,12 +371,12 @@ impl Outbox {
     }
 
     /// Ends what has waited too long. What is on the connection is left: it may have arrived.
-    pub(super) fn expire(&mut self, now: Duration) {
-        if self.next_expiry.is_none_or(|next| next > now) {
+    pub(super) fn expire(&mut self, now: Now) {
+        if self.next_expiry.is_none_or(|next| next > now.elapsed) {
             return;
         }
-        let too_long = |item: &Item| item.expires.is_some_and(|expires| expires <= now);
-        self.end_where(self.written..self.queue.len(), Stage::Expired, None, too_long);
+        let too_long = |item: &Item| item.expires.is_some_and(|expires| expires <= now.elapsed);
+        self.end_where(self.written..self.queue.len(), Stage::Expired, None, now, too_long);
         self.next_expiry = self.queue.iter().skip(self.written).filter_map(|item| item.expires).min();
     }
 
@@ -304,7 +385,8 @@ impl Outbox {
         &mut self,
         range: Range<usize>,
         stage: Stage,
-        reason: Option<&'static str>,
+        refusal: Option<Refusal>,
+        now: Now,
         ends: impl Fn(&Item) -> bool,
     ) {
         if !self.queue.range(range.clone()).any(&ends) {
@@ -313,7 +395,7 @@ impl Outbox {
         let behind = self.queue.split_off(range.end);
         for item in self.queue.split_off(range.start) {
             if ends(&item) {
-                self.end(item, stage, reason);
+                self.end(item, stage, refusal, now);
             } else {
                 self.queue.push_back(item);
             }
@@ -322,30 +404,65 @@ impl Outbox {
     }
 
     /// `item` has left the queue.
-    fn end(&mut self, item: Item, stage: Stage, reason: Option<&'static str>) {
+    fn end(&mut self, item: Item, stage: Stage, refusal: Option<Refusal>, now: Now) {
         self.bytes -= item.body.len();
+        self.disk.ended(item.number);
+        self.changed = true;
         let Some(id) = item.id else { return };
-        self.reached(&id, stage, reason);
-        self.ended.push_back(id);
-        if self.ended.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.known.remove(&oldest);
+        if let Some(known) = self.known.get_mut(&id) {
+            known.ended = Some(End { ordinal: 0, at: now.unix_ms, unreported: false });
+        }
+        if !self.reached(&id, stage, refusal) {
+            self.settle(id, true);
         }
     }
 
-    fn reached(&mut self, id: &Arc<str>, stage: Stage, reason: Option<&'static str>) {
-        let Some(known) = self.known.get_mut(id) else { return };
+    /// Notes how far a message came. Returns whether somebody is to be told.
+    fn reached(&mut self, id: &Arc<str>, stage: Stage, refusal: Option<Refusal>) -> bool {
+        let Some(known) = self.known.get_mut(id) else { return false };
         if known.stage.is_some_and(|reached| reached >= stage) {
-            return;
+            return false;
         }
-        known.stage = Some(stage);
-        known.reason = reason;
+        (known.stage, known.refusal) = (Some(stage), refusal);
         // A message that ends badly is always told; a good stage if it was asked for.
         if stage <= Stage::Acknowledged && !known.wanted.contains(&Some(stage)) {
+            return false;
+        }
+        add(&mut self.receipts, known.port, stage, refusal, Arc::clone(id));
+        true
+    }
+
+    /// The message of that id has ended, and its sender has heard of it or nobody was there.
+    fn settle(&mut self, id: Arc<str>, reported: bool) {
+        let Some(known) = self.known.get_mut(&id) else { return };
+        let Some(end) = &mut known.ended else { return };
+        if end.ordinal != 0 {
+            // It was settled before, and repeating the id was answered now.
             return;
         }
-        add(&mut self.receipts, known.port, stage, reason, Arc::clone(id));
+        self.endings += 1;
+        (end.ordinal, end.unreported) = (self.endings, !reported);
+        self.disk.settled(&id);
+        self.changed = true;
+        let list = if reported { &mut self.ended } else { &mut self.unreported };
+        list.push_back(id);
+        while self.ended.len() > MAX_REMEMBERED {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_endings(&mut self, now: Now) {
+        while let Some(end) = self.ended.front().and_then(|id| self.known.get(id)?.ended)
+            && end.at.saturating_add(REMEMBERED_MS) < now.unix_ms
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(known) = self.ended.pop_front().and_then(|id| self.known.remove(&id)) else { return };
+        self.disk.forget(known.ended.map_or(0, |end| end.ordinal));
+        self.changed = true;
     }
 
     /// The receipts that are due. An ending whose port is not `attached` goes to the port that reads for its consumer,
@@ -357,21 +474,21 @@ impl Outbox {
     ) -> Vec<Receipt> {
         let mut due: Vec<Receipt> = Vec::new();
         for receipt in std::mem::take(&mut self.receipts) {
-            let Receipt { port, stage, reason, ids } = receipt;
+            let Receipt { port, stage, refusal, ids } = receipt;
             if attached(port) {
-                due.push(Receipt { port, stage, reason, ids });
+                if stage > Stage::Stored {
+                    for id in &ids {
+                        self.settle(Arc::clone(id), true);
+                    }
+                }
+                due.push(Receipt { port, stage, refusal, ids });
                 continue;
             }
             for id in ids.into_iter().filter(|_| stage > Stage::Stored) {
-                let Some(known) = self.known.get(&id) else { continue };
-                if let Some(port) = reader_of(&known.consumer) {
-                    add(&mut due, port, stage, reason, id);
-                    continue;
-                }
-                let kept = self.unreported.entry(known.consumer.clone()).or_default();
-                kept.push_back((stage, reason, id));
-                if kept.len() > MAX_UNREPORTED {
-                    kept.pop_front();
+                let reader = self.known.get(&id).and_then(|known| reader_of(&known.consumer));
+                self.settle(Arc::clone(&id), reader.is_some());
+                if let Some(port) = reader {
+                    add(&mut due, port, stage, refusal, id);
                 }
             }
         }
@@ -380,16 +497,25 @@ impl Outbox {
 
     /// `port` reads for `consumer` now: it gets the endings that nobody was there to hear.
     pub(super) fn report_to(&mut self, port: PortId, consumer: &str) {
-        for (stage, reason, id) in self.unreported.remove(consumer).unwrap_or_default() {
-            add(&mut self.receipts, port, stage, reason, id);
+        for id in std::mem::take(&mut self.unreported) {
+            match self.known.get_mut(&id) {
+                Some(known) if known.consumer == consumer => {
+                    known.port = port;
+                    known.ended = known.ended.map(|end| End { ordinal: 0, ..end });
+                    if let Some(stage) = known.stage {
+                        add(&mut self.receipts, port, stage, known.refusal, id);
+                    }
+                }
+                _ => self.unreported.push_back(id),
+            }
         }
     }
 }
 
 /// Adds one more id to the last receipt if that says the same.
-fn add(receipts: &mut Vec<Receipt>, port: PortId, stage: Stage, reason: Option<&'static str>, id: Arc<str>) {
+fn add(receipts: &mut Vec<Receipt>, port: PortId, stage: Stage, refusal: Option<Refusal>, id: Arc<str>) {
     match receipts.last_mut() {
-        Some(last) if (last.port, last.stage, last.reason) == (port, stage, reason) => last.ids.push(id),
-        _ => receipts.push(Receipt { port, stage, reason, ids: vec![id] }),
+        Some(last) if (last.port, last.stage, last.refusal) == (port, stage, refusal) => last.ids.push(id),
+        _ => receipts.push(Receipt { port, stage, refusal, ids: vec![id] }),
     }
 }

@@ -1,11 +1,14 @@
 //! What came from the server and is not yet acknowledged by everybody, and who has read how far.
 //!
-//! Owns: sequence numbers, the kept messages and gaps, the consumers with their places and windows, the observers. Decides
-//! what a port gets next; does not know ports' features, connections or time beyond what it is told.
+//! Owns: sequence numbers, the kept messages and gaps, the consumers with their places. What a port gets next is `readers`'
+//! to decide, what lies on the disk is `disk`'s. Does not know ports' features, connections or time beyond what it is told.
 //!
 //! Invariants: numbers only grow; the kept entries are in order of their numbers, and all above `floor`; a reader has
 //! `acked ≤ delivered ≤ head`, and what is in flight to it lies between those two, unless `open` named another place. What
 //! gave way to a newer message leaves a hole among the entries, but none at the front, nor right behind a gap there.
+
+mod disk;
+mod readers;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +17,11 @@ use std::time::Duration;
 use super::{PortId, pattern};
 use crate::settings::{self, Overflow};
 use crate::wire::event::{Gap, GapReason, message_len};
-use crate::wire::{Acknowledge, After, Body, MAX_CONSUMERS, OBSERVER_BYTES, WINDOW};
+use crate::wire::{Acknowledge, After, Body, MAX_CONSUMERS};
+use disk::Disk;
+pub(super) use disk::Snapshot;
+pub(super) use readers::{Content, Delivery, Manner};
+use readers::{Observer, Reader};
 
 /// What an entry costs beside its content.
 const ENTRY_BYTES: usize = 64;
@@ -37,16 +44,21 @@ struct Entry {
 #[derive(Debug)]
 enum Kept {
     Message(Body),
-    Gap(Gap),
+    /// A message of so many bytes that only the disk has.
+    OnDisk(usize),
+    Gap(Box<Gap>),
     /// A newer message took its place (`inbox.collapse`): nobody gets it.
     Collapsed,
 }
 
-/// What a port gets.
-#[derive(Debug)]
-pub(super) enum Content {
-    Message(Body),
-    Gap(Gap),
+/// What an entry has for a port.
+enum Found {
+    /// This.
+    Here(Content),
+    /// Nothing that it should get.
+    Nothing,
+    /// A message that must be read from the disk first.
+    OnDisk,
 }
 
 /// A reader of the session with its own place.
@@ -56,6 +68,8 @@ struct Consumer {
     /// Everything up to this number has been processed.
     acked: u64,
     presence: Presence,
+    /// The disk does not know this of it.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -69,60 +83,6 @@ enum Presence {
     Dropped(Duration),
 }
 
-/// The port that reads for a consumer.
-#[derive(Debug)]
-struct Reader {
-    port: PortId,
-    attachment: u64,
-    acknowledge: Acknowledge,
-    as_text: bool,
-    /// Everything up to this number has been given to the port.
-    delivered: u64,
-    /// The same, with what gave way behind it, which cannot be acknowledged.
-    passed: u64,
-    /// The port is still to be told that its place was in another epoch.
-    other_epoch: bool,
-    /// The head when the port came: what is not above it is replay.
-    replay_to: u64,
-    flight: Flight,
-    full: Option<Full>,
-    /// Number and bytes of the message that was last found too long for the window: to measure a long text takes time,
-    /// and this one is asked about with every input until there is room.
-    measured: Option<(u64, usize)>,
-}
-
-/// A port that only watches: it has no place, and what it cannot take in time it does not get.
-#[derive(Debug)]
-struct Observer {
-    port: PortId,
-    attachment: u64,
-    as_text: bool,
-    flight: Flight,
-    /// What it could not take, not told yet.
-    missed: Option<(Gap, u64)>,
-}
-
-/// Numbers and bytes of what was delivered and is not acknowledged.
-#[derive(Debug, Default)]
-struct Flight {
-    messages: VecDeque<(u64, usize)>,
-    bytes: usize,
-}
-
-/// A window without room, though something waits.
-#[derive(Debug)]
-struct Full {
-    since: Duration,
-    told: bool,
-}
-
-/// How a port wants to read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
-    pub(super) acknowledge: Acknowledge,
-    pub(super) as_text: bool,
-}
-
 /// Where a port stands, for `opened`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -132,22 +92,29 @@ pub(super) struct Place {
     pub(super) superseded: Option<PortId>,
 }
 
-/// Something to be delivered now.
-#[derive(Debug)]
-pub(super) struct Delivery {
-    pub(super) port: PortId,
-    pub(super) seq: u64,
-    pub(super) at: u64,
-    pub(super) content: Content,
-    pub(super) replay: bool,
-    /// It counts as acknowledged when it is written to the port, for this attachment.
-    pub(super) attachment: Option<u64>,
-}
-
 /// Why an acknowledgement was not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AckAhead {
     pub(super) delivered: u64,
+}
+
+/// A message that a port waits for and that only the disk has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) attachment: u64,
+    pub(super) seq: u64,
+}
+
+/// What can be read, for one round of deliveries.
+struct Stream<'a> {
+    session: &'a str,
+    entries: &'a VecDeque<Entry>,
+    /// Messages that were read from the disk, by their numbers.
+    page: &'a VecDeque<(u64, Body)>,
+    /// Nothing up to this number is kept.
+    floor: u64,
+    /// Nothing above this number may be given out yet.
+    limit: u64,
 }
 
 #[derive(Debug)]
@@ -158,6 +125,8 @@ pub(super) struct Inbox {
     /// Entries without a message or a gap, among `entries`.
     holes: usize,
     bytes: usize,
+    /// Bytes of messages that are in memory.
+    resident: usize,
     head: u64,
     /// Nothing up to this number is kept.
     floor: u64,
@@ -168,6 +137,11 @@ pub(super) struct Inbox {
     /// The newest message for each key of `inbox.collapse`.
     newest: HashMap<Box<str>, u64>,
     collapsed: u64,
+    disk: Disk,
+    /// When the last entry came.
+    last_came: Duration,
+    /// Something is not on the disk that should be some time.
+    changed: bool,
 }
 
 impl Inbox {
@@ -178,6 +152,7 @@ impl Inbox {
             entries: VecDeque::new(),
             holes: 0,
             bytes: 0,
+            resident: 0,
             head: 0,
             floor: 0,
             consumers: Vec::new(),
@@ -185,6 +160,9 @@ impl Inbox {
             attachments: 0,
             newest: HashMap::new(),
             collapsed: 0,
+            disk: Disk::default(),
+            last_came: Duration::ZERO,
+            changed: false,
         }
     }
 
@@ -200,16 +178,17 @@ impl Inbox {
     /// Everything is gone, and numbers begin anew; the ports that read stay.
     pub(super) fn clear(&mut self) {
         let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
+        let fresh = if self.disk.is_there() { fresh.on_disk() } else { fresh };
         let Self { mut consumers, mut observers, attachments, .. } = std::mem::replace(self, fresh);
         self.attachments = attachments;
         consumers.retain_mut(|consumer| {
-            consumer.acked = 0;
+            (consumer.acked, consumer.changed) = (0, true);
             let Presence::Here(reader) = &mut consumer.presence else { return false };
-            *reader = Reader::new(reader.port, self.next_attachment(), reader.manner(), 0, 0);
+            *reader = Reader::new(reader.port, self.next_attachment(), reader.manner, 0, 0);
             true
         });
         for observer in &mut observers {
-            *observer = Observer::new(observer.port, self.next_attachment(), observer.as_text);
+            *observer = Observer::new(observer.port, self.next_attachment(), observer.as_text, 0);
         }
         (self.consumers, self.observers) = (consumers, observers);
     }
@@ -225,7 +204,7 @@ impl Inbox {
 
     /// Whether any message waits for somebody.
     pub(super) fn has_messages(&self) -> bool {
-        self.entries.iter().any(|entry| matches!(entry.kept, Kept::Message(_)))
+        self.entries.iter().any(|entry| entry.is_message())
     }
 
     /// Messages and gaps kept, and the bytes that they take.
@@ -251,10 +230,10 @@ impl Inbox {
         self.observers.len()
     }
 
-    /// Whether reading the server must stop until something is acknowledged.
+    /// Whether reading the server must stop until something is acknowledged, or safe on the disk.
     pub(super) fn wants_pause(&self) -> bool {
-        self.settings.overflow == Overflow::Pause
-            && (self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes)
+        let full = self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes;
+        (full && self.settings.overflow == Overflow::Pause) || self.outruns_disk()
     }
 
     /// Appends a message.
@@ -267,21 +246,34 @@ impl Inbox {
     pub(super) fn push_outage(&mut self, since: u64, until: u64, now: Duration) {
         self.push(until, now, |seq| {
             let (since, until) = (Some(since.min(until)), Some(until));
-            Kept::Gap(Gap { since, until, ..Gap::of(seq, GapReason::Disconnected, None) })
+            Kept::gap(Gap { since, until, ..Gap::of(seq, GapReason::Disconnected, None) })
         });
     }
 
     /// Appends the mark of a message that was over the limit.
     pub(super) fn push_too_large(&mut self, at: u64, now: Duration) {
-        self.push(at, now, |seq| Kept::Gap(Gap::of(seq, GapReason::TooLarge, Some(1))));
+        self.push(at, now, |seq| Kept::gap(Gap::of(seq, GapReason::TooLarge, Some(1))));
     }
 
     fn push(&mut self, at: u64, came: Duration, kept: impl FnOnce(u64) -> Kept) {
         self.head += 1;
         let entry = Entry { seq: self.head, at, came, kept: kept(self.head) };
-        self.bytes += entry.bytes();
+        self.enter(&entry);
         self.entries.push_back(entry);
+        (self.last_came, self.changed) = (came, true);
         self.drop_overflow();
+    }
+
+    /// Counts what is kept from now on.
+    fn enter(&mut self, entry: &Entry) {
+        self.bytes += entry.bytes();
+        self.resident += entry.resident();
+    }
+
+    /// Counts no more what is not kept any more.
+    fn leave(&mut self, entry: &Entry) {
+        self.bytes -= entry.bytes();
+        self.resident -= entry.resident();
     }
 
     /// If `body` takes the place of an older message that nobody is reading just now, that one goes.
@@ -300,13 +292,15 @@ impl Inbox {
             return;
         };
         let index = self.index_behind(older.saturating_sub(1));
-        let in_flight = self.readers().any(|reader| reader.flight.contains(older));
+        let in_flight = self.readers().any(|reader| reader.has_in_flight(older));
         let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.seq == older && !in_flight) else { return };
-        if !matches!(entry.kept, Kept::Message(_)) {
+        if !entry.is_message() {
             return;
         }
-        self.bytes -= entry.bytes();
-        entry.kept = Kept::Collapsed;
+        let came = entry.came;
+        let gone = std::mem::replace(entry, Entry { seq: older, at: 0, came, kept: Kept::Collapsed });
+        self.leave(&gone);
+        self.disk.outdate(older);
         self.holes += 1;
         self.collapsed += 1;
         self.drop_leading_holes();
@@ -320,7 +314,9 @@ impl Inbox {
         if self.settings.overflow == Overflow::Pause {
             return;
         }
-        while (self.kept().0 > self.settings.max_messages || self.bytes > self.settings.max_bytes)
+        while (self.kept().0 > self.settings.max_messages
+            || self.bytes > self.settings.max_bytes
+            || self.outgrows_memory())
             && self.drop_oldest(GapReason::Overflow)
         {}
     }
@@ -335,14 +331,16 @@ impl Inbox {
         }
         let mut gap = Gap::of(u64::MAX, reason, Some(0));
         let (mut seq, mut at, mut came) = (0, 0, Duration::ZERO);
-        for entry in self.entries.drain(..dropped) {
-            self.bytes -= entry.bytes();
+        for _ in 0..dropped {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.leave(&entry);
             gap.take_in(&entry);
             (seq, at, came) = (entry.seq, entry.at, entry.came);
         }
-        let entry = Entry { seq, at, came, kept: Kept::Gap(gap) };
-        self.bytes += entry.bytes();
+        let entry = Entry { seq, at, came, kept: Kept::gap(gap) };
+        self.enter(&entry);
         self.entries.push_front(entry);
+        self.changed = true;
         self.drop_leading_holes();
         true
     }
@@ -388,10 +386,12 @@ impl Inbox {
                 && since <= limit
             {
                 consumer.presence = Presence::Dropped(since);
+                consumer.changed = true;
                 dropped = true;
             }
         }
         if dropped {
+            self.changed = true;
             self.trim();
         }
         while self.oldest().is_some_and(|entry| entry.came <= limit) && self.drop_oldest(GapReason::Retention) {}
@@ -404,7 +404,7 @@ impl Inbox {
         while self.entries.front().is_some_and(|entry| entry.seq <= done)
             && let Some(entry) = self.entries.pop_front()
         {
-            self.bytes -= entry.bytes();
+            self.leave(&entry);
             self.floor = entry.seq;
             self.drop_leading_holes();
         }
@@ -426,7 +426,7 @@ impl Inbox {
     pub(super) fn observe(&mut self, port: PortId, as_text: bool, now: Duration) {
         self.detach(port, now);
         let attachment = self.next_attachment();
-        self.observers.push(Observer::new(port, attachment, as_text));
+        self.observers.push(Observer::new(port, attachment, as_text, self.head));
     }
 
     /// `port` reads for the consumer `name` from now on, behind `after` if that is of this `epoch`, else from its place.
@@ -453,12 +453,15 @@ impl Inbox {
                 None if first || other_epoch => floor,
                 None => head,
             };
-            self.consumers.push(Consumer { name: name.to_owned(), acked, presence: Presence::Away(now) });
+            let presence = Presence::Away(now);
+            self.consumers.push(Consumer { name: name.to_owned(), acked, presence, changed: true });
             self.consumers.len() - 1
         });
         let consumer = &mut self.consumers[index];
         let begin = if other_epoch { floor } else { after.unwrap_or(consumer.acked) };
-        let reader = Reader { other_epoch, ..Reader::new(port, attachment, manner, begin, head) };
+        let reader = Reader::new(port, attachment, manner, begin, head);
+        let reader = if other_epoch { reader.of_other_epoch() } else { reader };
+        (consumer.changed, self.changed) = (true, true);
         let told = u64::from(other_epoch) + u64::from(begin < floor);
         let superseded = match std::mem::replace(&mut consumer.presence, Presence::Here(reader)) {
             Presence::Here(older) => Some(older.port),
@@ -480,7 +483,8 @@ impl Inbox {
             _ => None,
         });
         if let Some((_, index)) = dropped.min() {
-            self.consumers.remove(index);
+            let consumer = self.consumers.remove(index);
+            self.disk.forget_consumer(consumer.name);
         }
     }
 
@@ -489,6 +493,7 @@ impl Inbox {
         for consumer in &mut self.consumers {
             if consumer.reader().is_some_and(|reader| reader.port == port) {
                 consumer.presence = Presence::Away(now);
+                (consumer.changed, self.changed) = (true, true);
             }
         }
         self.observers.retain(|observer| observer.port != port);
@@ -514,7 +519,7 @@ impl Inbox {
 
     /// Place and manner of each port that reads, and each that watches (without a place).
     pub(super) fn ports(&self) -> impl Iterator<Item = (PortId, Option<Acknowledge>)> {
-        let readers = self.readers().map(|reader| (reader.port, Some(reader.acknowledge)));
+        let readers = self.readers().map(|reader| (reader.port, Some(reader.manner.acknowledge)));
         readers.chain(self.observers.iter().map(|observer| (observer.port, None)))
     }
 
@@ -528,10 +533,10 @@ impl Inbox {
             if seq > reader.delivered {
                 return Err(AckAhead { delivered: reader.delivered });
             }
-            consumer.acked = consumer.acked.max(seq);
-            if reader.flight.land(seq) {
-                // It moved: if it is full again, it is full from now on.
-                reader.full = None;
+            reader.land(seq);
+            if seq > consumer.acked {
+                consumer.acked = seq;
+                (consumer.changed, self.changed) = (true, true);
             }
         }
         self.trim();
@@ -542,9 +547,9 @@ impl Inbox {
     /// that asked for that, or watches. The port may have left since, or opened anew; then it means nothing.
     pub(super) fn written(&mut self, attachment: u64, seq: u64) {
         if let Some(observer) = self.observers.iter_mut().find(|observer| observer.attachment == attachment) {
-            observer.flight.land(seq);
+            observer.land(seq);
         }
-        let auto = |reader: &&Reader| reader.attachment == attachment && reader.acknowledge == Acknowledge::Auto;
+        let auto = |reader: &&Reader| reader.attachment == attachment && reader.manner.acknowledge == Acknowledge::Auto;
         let port = self.readers().find(auto).map(|reader| reader.port);
         if let Some(port) = port {
             // It was delivered, so it cannot be ahead.
@@ -552,34 +557,30 @@ impl Inbox {
         }
     }
 
-    /// Everything that may go out now, to `deliver`.
-    pub(super) fn pump(&mut self, now: Duration, mut deliver: impl FnMut(Delivery)) {
-        let Self { session, entries, consumers, head, floor, .. } = self;
+    /// Everything that may go out now, to `deliver`: nothing above `limit`. Returns the number of a message that must be
+    /// read from the disk before more can go out, and the attachment that it is for.
+    pub(super) fn pump(&mut self, limit: u64, now: Duration, mut deliver: impl FnMut(Delivery)) -> Option<Wanted> {
+        let Self { session, entries, consumers, observers, head, floor, disk, .. } = self;
+        let stream = Stream { session, entries, page: disk.page(), floor: *floor, limit: limit.min(*head) };
+        let mut wanted = None;
         for consumer in consumers {
-            if let Presence::Here(reader) = &mut consumer.presence {
-                reader.pump(session, entries, *head, *floor, now, &mut deliver);
+            if let Presence::Here(reader) = &mut consumer.presence
+                && let Some(seq) = reader.pump(&stream, now, &mut deliver)
+            {
+                wanted = disk.more_urgent(wanted, Wanted { attachment: reader.attachment, seq });
             }
         }
-        for observer in &mut self.observers {
-            observer.catch_up(&mut deliver);
+        for observer in observers {
+            observer.pump(&stream, &mut deliver);
         }
-    }
-
-    /// The newest entry, to those who only watch.
-    pub(super) fn show(&mut self, mut deliver: impl FnMut(Delivery)) {
-        let Some(entry) = self.entries.back() else { return };
-        for observer in &mut self.observers {
-            observer.show(&self.session, entry, &mut deliver);
-        }
+        let read_by_all = self.readers().map(|reader| reader.delivered).min().unwrap_or(u64::MAX);
+        self.disk.close_page(read_by_all);
+        wanted
     }
 
     /// When the next full window is overdue.
     pub(super) fn overdue_at(&self) -> Option<Duration> {
-        self.readers()
-            .filter_map(|reader| reader.full.as_ref())
-            .filter(|full| !full.told)
-            .map(|full| full.since + OVERDUE)
-            .min()
+        self.readers().filter_map(Reader::overdue_at).min()
     }
 
     /// The ports whose windows have just become overdue; each full window is told once.
@@ -588,17 +589,12 @@ impl Inbox {
             Presence::Here(reader) => Some(reader),
             _ => None,
         });
-        let overdue = readers.filter_map(|reader| {
-            let full = reader.full.as_mut().filter(|full| !full.told && now >= full.since + OVERDUE)?;
-            full.told = true;
-            Some(reader.port)
-        });
-        overdue.collect()
+        readers.filter_map(|reader| reader.take_overdue(now).then_some(reader.port)).collect()
     }
 
     /// Whether a window has been full for too long.
     pub(super) fn is_overdue(&self) -> bool {
-        self.readers().any(|reader| reader.full.as_ref().is_some_and(|full| full.told))
+        self.readers().any(Reader::is_overdue)
     }
 
     fn readers(&self) -> impl Iterator<Item = &Reader> {
@@ -628,161 +624,9 @@ impl Consumer {
     }
 }
 
-impl Reader {
-    fn new(port: PortId, attachment: u64, manner: Manner, delivered: u64, head: u64) -> Self {
-        Self {
-            port,
-            attachment,
-            acknowledge: manner.acknowledge,
-            as_text: manner.as_text,
-            delivered,
-            passed: delivered,
-            other_epoch: false,
-            replay_to: head,
-            flight: Flight::default(),
-            full: None,
-            measured: None,
-        }
-    }
-
-    fn manner(&self) -> Manner {
-        Manner { acknowledge: self.acknowledge, as_text: self.as_text }
-    }
-
-    fn pump(
-        &mut self,
-        session: &str,
-        entries: &VecDeque<Entry>,
-        head: u64,
-        floor: u64,
-        now: Duration,
-        deliver: &mut impl FnMut(Delivery),
-    ) {
-        let mut blocked = !self.tell_missing(floor, deliver);
-        if !blocked && self.passed < head {
-            for entry in entries.range(index_behind(entries, self.passed)..) {
-                let Some(content) = entry.content_for(self.as_text, self.delivered) else {
-                    self.passed = entry.seq;
-                    continue;
-                };
-                let bytes = match (&content, self.measured) {
-                    (Content::Message(_), Some((seq, bytes))) if seq == entry.seq => bytes,
-                    _ => entry.message_bytes(session, &content),
-                };
-                if !self.has_room(bytes) {
-                    blocked = true;
-                    self.measured = Some((entry.seq, bytes));
-                    break;
-                }
-                self.hand_out(entry.seq, entry.at, content, bytes, deliver);
-            }
-        }
-        match (&self.full, blocked) {
-            (None, true) => self.full = Some(Full { since: now, told: false }),
-            (Some(_), false) => self.full = None,
-            _ => {}
-        }
-    }
-
-    /// Tells what lies before everything that is kept, if this port expects any of it. Returns whether all is told.
-    fn tell_missing(&mut self, floor: u64, deliver: &mut impl FnMut(Delivery)) -> bool {
-        if self.other_epoch {
-            if !self.has_room(ENTRY_BYTES) {
-                return false;
-            }
-            self.other_epoch = false;
-            let gap = Gap::of(floor.min(1), GapReason::Epoch, None);
-            self.hand_out(floor, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
-        }
-        if self.delivered < floor {
-            if !self.has_room(ENTRY_BYTES) {
-                return false;
-            }
-            // Outages and earlier gaps may be among those numbers.
-            let at_most = Some(floor - self.delivered);
-            let gap = Gap { at_most, ..Gap::of(self.delivered + 1, GapReason::Retention, None) };
-            self.hand_out(floor, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
-        }
-        true
-    }
-
-    fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
-        self.flight.start(seq, bytes);
-        (self.delivered, self.passed) = (seq, seq);
-        deliver(Delivery {
-            port: self.port,
-            seq,
-            at,
-            content,
-            replay: seq <= self.replay_to,
-            attachment: (self.acknowledge == Acknowledge::Auto).then_some(self.attachment),
-        });
-    }
-
-    /// The window: anything fits into an empty one, so that no message is too large to be delivered at all.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.flight.messages.is_empty()
-            || ((self.flight.messages.len() as u64) < WINDOW.messages
-                && (self.flight.bytes + bytes) as u64 <= WINDOW.bytes)
-    }
-}
-
-impl Observer {
-    fn new(port: PortId, attachment: u64, as_text: bool) -> Self {
-        Self { port, attachment, as_text, flight: Flight::default(), missed: None }
-    }
-
-    fn show(&mut self, session: &str, entry: &Entry, deliver: &mut impl FnMut(Delivery)) {
-        let Some(content) = entry.content_for(self.as_text, 0) else { return };
-        let bytes = entry.message_bytes(session, &content);
-        if self.missed.is_none() && self.flight.has_room(bytes) {
-            return self.hand_out(entry.seq, entry.at, content, bytes, deliver);
-        }
-        let (gap, seq) =
-            self.missed.get_or_insert_with(|| (Gap::of(entry.from(), GapReason::ObserverLag, Some(0)), entry.seq));
-        gap.take_in(entry);
-        *seq = entry.seq;
-    }
-
-    /// Tells what it missed, as soon as there is room for more than that: else every other message would be a gap.
-    fn catch_up(&mut self, deliver: &mut impl FnMut(Delivery)) {
-        if self.flight.bytes <= OBSERVER_BYTES / 2
-            && let Some((gap, seq)) = self.missed.take()
-        {
-            self.hand_out(seq, 0, Content::Gap(gap), ENTRY_BYTES, deliver);
-        }
-    }
-
-    fn hand_out(&mut self, seq: u64, at: u64, content: Content, bytes: usize, deliver: &mut impl FnMut(Delivery)) {
-        self.flight.start(seq, bytes);
-        deliver(Delivery { port: self.port, seq, at, content, replay: false, attachment: Some(self.attachment) });
-    }
-}
-
-impl Flight {
-    fn start(&mut self, seq: u64, bytes: usize) {
-        self.messages.push_back((seq, bytes));
-        self.bytes += bytes;
-    }
-
-    fn contains(&self, seq: u64) -> bool {
-        self.messages.binary_search_by_key(&seq, |(number, _)| *number).is_ok()
-    }
-
-    /// Everything up to `seq` has arrived; returns whether anything was on its way.
-    fn land(&mut self, seq: u64) -> bool {
-        let before = self.messages.len();
-        while self.messages.front().is_some_and(|(number, _)| *number <= seq)
-            && let Some((_, bytes)) = self.messages.pop_front()
-        {
-            self.bytes -= bytes;
-        }
-        self.messages.len() < before
-    }
-
-    /// The room of an observer: anything fits if nothing is on its way.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.messages.is_empty() || self.bytes + bytes <= OBSERVER_BYTES
+impl Kept {
+    fn gap(gap: Gap) -> Self {
+        Self::Gap(Box::new(gap))
     }
 }
 
@@ -790,34 +634,55 @@ impl Entry {
     fn bytes(&self) -> usize {
         match &self.kept {
             Kept::Message(body) => ENTRY_BYTES + body.len(),
+            Kept::OnDisk(length) => ENTRY_BYTES + length,
             Kept::Gap(_) => ENTRY_BYTES,
             Kept::Collapsed => 0,
         }
+    }
+
+    /// Bytes of its message that are in memory.
+    fn resident(&self) -> usize {
+        match &self.kept {
+            Kept::Message(body) => body.len(),
+            Kept::OnDisk(_) | Kept::Gap(_) | Kept::Collapsed => 0,
+        }
+    }
+
+    fn is_message(&self) -> bool {
+        matches!(self.kept, Kept::Message(_) | Kept::OnDisk(_))
     }
 
     /// The lowest number that it covers.
     fn from(&self) -> u64 {
         match &self.kept {
             Kept::Gap(gap) => gap.from,
-            Kept::Message(_) | Kept::Collapsed => self.seq,
+            Kept::Message(_) | Kept::OnDisk(_) | Kept::Collapsed => self.seq,
         }
     }
 
     /// What a port gets of this that has everything up to `delivered`: text if it asked for that, and of a gap only what
     /// it has not had as messages.
-    fn content_for(&self, as_text: bool, delivered: u64) -> Option<Content> {
-        Some(match &self.kept {
-            Kept::Message(body) if as_text => Content::Message(body.clone().into_text()),
-            Kept::Message(body) => Content::Message(body.clone()),
+    fn content_for(&self, as_text: bool, delivered: u64, page: &VecDeque<(u64, Body)>) -> Found {
+        let message = |body: &Body| {
+            let body = body.clone();
+            Found::Here(Content::Message(if as_text { body.into_text() } else { body }))
+        };
+        match &self.kept {
+            Kept::Message(body) => message(body),
+            Kept::OnDisk(_) => match page.binary_search_by_key(&self.seq, |(seq, _)| *seq) {
+                Ok(index) => message(&page[index].1),
+                Err(_) => Found::OnDisk,
+            },
             Kept::Gap(gap) => {
                 let from = gap.from.max(delivered + 1);
                 // Only if each number stands for one missing message it is known how many are missing behind `from`.
                 let dense = gap.count == Some(self.seq + 1 - gap.from);
                 let count = if from == gap.from { gap.count } else { dense.then(|| self.seq + 1 - from) };
-                Content::Gap(Gap { from, count, ..*gap })
+                let at_most = gap.at_most.map(|most| most.min(self.seq + 1 - from));
+                Found::Here(Content::Gap(Gap { from, count, at_most, ..**gap }))
             }
-            Kept::Collapsed => return None,
-        })
+            Kept::Collapsed => Found::Nothing,
+        }
     }
 
     /// What it counts in a window.
@@ -839,7 +704,7 @@ impl Gap {
     fn take_in(&mut self, entry: &Entry) {
         self.from = self.from.min(entry.from());
         let (more, since, until) = match &entry.kept {
-            Kept::Message(_) => (Some(1), None, None),
+            Kept::Message(_) | Kept::OnDisk(_) => (Some(1), None, None),
             Kept::Gap(gap) => (gap.count, gap.since, gap.until),
             Kept::Collapsed => (Some(0), None, None),
         };
