@@ -5,16 +5,15 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 use tracing::{info, warn};
 
 use super::Damage;
-use super::file::{Failure, File, Place};
+use super::file::{Failure, File, Place, remove};
 use super::rows::{self, Key, Table};
 use crate::os;
 
@@ -27,8 +26,7 @@ const BATCH: usize = 4 * 1024 * 1024;
 /// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and believed.
 pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Failure> {
     let fresh = fresh(place);
-    remove(&fresh.path)?;
-    remove(&fresh.log())?;
+    discard(&fresh)?;
     let mut into = File::open(&fresh)?;
     let mut copied = Copied::default();
     match open_damaged(place) {
@@ -56,12 +54,16 @@ pub(super) fn finish(place: &Place) -> Result<(), Failure> {
     }
     if place.path.try_exists()? {
         // It may not be complete. The damaged file is where it was.
-        remove(&fresh.path)?;
-        return Ok(remove(&fresh.log())?);
+        return Ok(discard(&fresh)?);
     }
-    remove(&place.log())?;
+    place.remove_log()?;
     fs::rename(&fresh.path, &place.path)?;
     Ok(os::sync_directory(place.directory())?)
+}
+
+fn discard(place: &Place) -> io::Result<()> {
+    place.remove_log()?;
+    remove(&place.path)
 }
 
 /// The new file, as long as it has not the name of the old one.
@@ -75,19 +77,13 @@ fn exchange(place: &Place, fresh: &Place, aside: &Place) -> io::Result<()> {
     fs::rename(&place.path, &aside.path)?;
     os::sync_directory(place.directory())?;
     match fs::rename(place.log(), aside.log()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(_) => remove(&place.log())?,
-        Ok(()) => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(%error, "cannot set the log aside as well"),
+        _ => {}
     }
+    place.remove_log()?;
+    remove(&fresh.mark())?;
     fs::rename(&fresh.path, &place.path)?;
     os::sync_directory(place.directory())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Removes the damaged files that were set aside first, if there are too many.
@@ -126,7 +122,6 @@ fn stamp(time: SystemTime) -> String {
 /// Opens a file of which nothing can be believed, and which is to stay as it is.
 fn open_damaged(place: &Place) -> rusqlite::Result<Connection> {
     let db = place.connect()?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     for (name, value) in [
         ("locking_mode", "EXCLUSIVE"),
         ("temp_store", "MEMORY"),

@@ -1,5 +1,14 @@
 //! Tests of the spool on real files.
+//!
+//! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what should be
+//! kept, and `disk` is a disk that can be told to misbehave.
 
+mod damage;
+mod disk;
+mod model;
+mod power;
+
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -9,8 +18,13 @@ use super::*;
 use crate::session::record::*;
 use crate::wire::event::Refusal;
 use crate::wire::{Gap, GapReason, Stage};
+use disk::Disk;
+use model::{Model, Sessions};
 
 const SESSION: u64 = 7;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A spool in a directory of its own.
 struct Rig {
@@ -18,33 +32,83 @@ struct Rig {
     kept: Vec<Kept>,
     news: Receiver<News>,
     ticket: u64,
+    /// How often damage was told of.
+    damaged: usize,
 }
 
 impl Rig {
     fn open(path: &Path) -> Self {
+        Self::open_at(Place::new(path))
+    }
+
+    fn open_at(place: Place) -> Self {
         let (tell, news) = channel();
-        let (spool, kept) = Spool::open(path, move |news| tell.send(news).unwrap()).unwrap();
-        Self { spool, kept, news, ticket: 0 }
+        // A test that is over does not listen.
+        let (spool, kept) = Spool::open_at(place, move |news| drop(tell.send(news))).unwrap();
+        Self { spool, kept, news, ticket: 0, damaged: 0 }
     }
 
     fn news(&self) -> News {
-        self.news.recv_timeout(Duration::from_secs(60)).unwrap()
+        self.news.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// What is told next, but for damage.
+    fn answer(&mut self) -> News {
+        loop {
+            match self.news() {
+                News::Damaged => self.damaged += 1,
+                answer => return answer,
+            }
+        }
     }
 
     fn write(&mut self, session: u64, changes: Vec<Change>) {
         self.ticket += 1;
         self.spool.write(session, self.ticket, changes);
-        assert_eq!(self.news(), News::Written { session, ticket: self.ticket });
+        assert_eq!(self.answer(), News::Written { session, ticket: self.ticket });
     }
 
-    fn load(&self, session: u64, from: u64, to: u64, max_bytes: usize) -> (Vec<(u64, Body)>, u64) {
+    fn load(&mut self, session: u64, from: u64, to: u64, max_bytes: usize) -> Loaded {
         self.spool.load(session, 1, from, to, max_bytes);
-        match self.news() {
+        match self.answer() {
             News::Loaded { session: of, number: 1, bodies, to } if of == session => (bodies, to),
             other => panic!("{other:?}"),
         }
     }
+
+    /// All messages of a session.
+    fn messages(&mut self, session: u64) -> BTreeMap<u64, Body> {
+        let (mut messages, mut from) = (BTreeMap::new(), 0);
+        loop {
+            let (bodies, to) = self.load(session, from, u64::MAX, 100_000);
+            messages.extend(bodies);
+            if to == u64::MAX {
+                return messages;
+            }
+            from = to + 1;
+        }
+    }
+
+    /// Asserts that all messages of a model are there, and no others.
+    fn assert_messages(&mut self, model: &Model, case: &str) {
+        for (session, known) in &model.0 {
+            assert_eq!(self.messages(*session), known.messages, "{case}");
+        }
+        assert_eq!(self.damaged, 0, "{case}");
+    }
 }
+
+/// A place whose files are real, and whose disk nobody waits for.
+fn quick_place(directory: &Path) -> (Disk, Place) {
+    let (disk, vfs) = Disk::new(directory);
+    let place = Place { vfs: Some(vfs), ..Place::new(&directory.join("spool.db")) };
+    // One of the right size is left as it is.
+    std::fs::File::create(place.beside(".ballast")).unwrap().set_len(1024 * 1024).unwrap();
+    (disk, place)
+}
+
+/// Messages, and up to which number was looked for them.
+type Loaded = (Vec<(u64, Body)>, u64);
 
 fn owner(name: &str) -> Owner {
     Owner { origin: "chrome-extension://a/".to_owned(), profile: String::new(), name: name.to_owned() }
@@ -135,7 +199,7 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
     rig.write(8, vec![Change::Forgotten]);
     rig.spool.close();
     let outline = |seq, content| Outline { seq, at: 9, content };
-    let rig = Rig::open(&path);
+    let mut rig = Rig::open(&path);
     assert_eq!(rig.kept.iter().map(|kept| kept.session).collect::<Vec<_>>(), [SESSION, 9]);
     assert_eq!(
         rig.kept[0],
@@ -163,4 +227,24 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
         rig.load(SESSION, 1, u64::MAX, 1000),
         (vec![(4, Body::Text("hi".into())), (5, Body::Binary("\0\u{1}".into()))], u64::MAX)
     );
+}
+
+#[test]
+fn whatever_sessions_write_is_kept_as_they_mean_it() {
+    for seed in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("spool.db");
+        let mut sessions = Sessions::new(seed);
+        let mut rig = Rig::open(&path);
+        for _ in 0..4 {
+            for _ in 0..60 {
+                let (session, changes) = sessions.write();
+                rig.write(session, changes);
+            }
+            rig.spool.close();
+            rig = Rig::open(&path);
+            assert_eq!(rig.kept, sessions.model.kept(), "seed {seed}");
+            rig.assert_messages(&sessions.model, &format!("seed {seed}"));
+        }
+    }
 }

@@ -181,18 +181,14 @@ impl<T: Fn(News)> Writer<T> {
             }
             Err(error @ Failure::Full(_)) => {
                 self.run_out(&error);
-                // What was left in the log would look like damage after a crash.
-                self.keep(File::empty_log);
                 writes.into_iter().for_each(|write| self.write_without_room(&write));
             }
             // One of them may be the reason, and the others are not to suffer from it.
             Err(Failure::Impossible(_)) if writes.len() > 1 => {
-                self.keep(File::empty_log);
                 writes.into_iter().for_each(|write| self.write(vec![write]));
             }
             Err(error) => {
                 error!(%error, writes = writes.len(), "nothing can be written to the spool");
-                self.keep(File::empty_log);
                 writes.iter().for_each(|write| self.not_written(write));
             }
         }
