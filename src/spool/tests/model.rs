@@ -29,6 +29,7 @@ impl Model {
     fn change(&mut self, session: u64, change: Change) {
         if let Change::Owner(owner) = change {
             let record = Record {
+                rewound: false,
                 sheet: Sheet::default(),
                 bookmarks: Vec::new(),
                 arrivals: Vec::new(),
