@@ -634,9 +634,11 @@ impl Core {
         self.heard.notify_one();
     }
 
-    /// The daemon ends: sessions do nothing more, and say what has to be kept.
+    /// The daemon ends: sessions do nothing more, and say what has to be kept. What ports ask for from now on has no answer:
+    /// they will ask the next daemon.
     pub(super) fn stop_sessions(&mut self) {
         self.tell_all(|_| Some(Input::Stop));
+        self.ports.clear();
     }
 
     /// Whether everything is kept that has to be.
@@ -655,7 +657,6 @@ impl Core {
                 outgoing.close(1001, "the daemon ends");
             }
         }
-        self.ports.clear();
     }
 
     pub(super) fn is_attached(&self, id: SessionId, port: PortId) -> bool {
