@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::log::{self, Mark};
 use super::{Damage, SpoolError, rows};
@@ -39,8 +39,6 @@ const MAX_LOG: u32 = 256;
 
 /// How SQLite is to treat the file.
 pub(super) const PRAGMAS: &[(&str, &str)] = &[
-    // One process, one connection: no file for shared memory, no lock for each transaction.
-    ("locking_mode", "EXCLUSIVE"),
     ("journal_mode", "WAL"),
     // What is committed is on the disk. macOS has a stronger word for that, and nobody else knows it.
     ("synchronous", "FULL"),
@@ -95,27 +93,70 @@ impl Place {
     }
 
     /// The same for another file.
-    pub(super) fn at(&self, path: PathBuf) -> Self {
+    fn at(&self, path: PathBuf) -> Self {
         Self { path, ..self.clone() }
     }
 
     /// A file beside it: its name without the ending, and `rest`.
-    pub(super) fn beside(&self, rest: &str) -> PathBuf {
+    fn beside(&self, rest: &str) -> PathBuf {
         let mut name = OsString::from(self.path.file_stem().unwrap_or_default());
         name.push(rest);
         self.path.with_file_name(name)
     }
 
+    /// A file of SQLite's beside it: its whole name, and `rest`.
+    fn and(&self, rest: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(rest);
+        name.into()
+    }
+
     /// The log of the file.
     pub(super) fn log(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        name.into()
+        self.and("-wal")
     }
 
     /// Says how much of the log is promised to be there.
     pub(super) fn mark(&self) -> PathBuf {
         self.path.with_extension("mark")
+    }
+
+    /// The new file, as long as it has not the name of a damaged one.
+    pub(super) fn fresh(&self) -> Self {
+        self.at(self.beside("-new.db"))
+    }
+
+    /// Where a damaged file is set aside under this date.
+    pub(super) fn aside(&self, date: &str) -> Self {
+        self.at(self.beside(&format!("-damaged-{date}.db")))
+    }
+
+    /// The damaged files that were set aside, the oldest first.
+    pub(super) fn set_aside(&self) -> Vec<Self> {
+        let beginning = self.beside("-damaged-");
+        let beginning = beginning.as_os_str().as_encoded_bytes();
+        let is_one = |path: &PathBuf| {
+            path.extension().is_some_and(|extension| extension == "db")
+                && path.as_os_str().as_encoded_bytes().starts_with(beginning)
+        };
+        let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+        found.sort();
+        found.into_iter().map(|path| self.at(path)).collect()
+    }
+
+    /// Everything that may be here.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut places = vec![self.clone(), self.fresh()];
+        places.extend(self.set_aside());
+        // SQLite has a journal of the old kind for a moment when it makes a file.
+        let of_one = |place: Self| [place.log(), place.mark(), place.and("-journal"), place.path];
+        places.into_iter().flat_map(of_one).chain([self.ballast()]).collect()
+    }
+
+    /// The file that is given up when the disk is full.
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.path.with_extension("ballast")
     }
 
     /// Removes the log, and what is promised about it.
@@ -218,6 +259,10 @@ impl File {
             return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
         }
         let mut db = place.connect()?;
+        // One process, one connection: no file for shared memory, no lock for each transaction. This comes before anything
+        // is read; what else is said about a file changes it, so it must be ours.
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        version(&db, &place.path, STEPS)?;
         for (name, value) in NEW_PRAGMAS.iter().filter(|_| is_new).chain(PRAGMAS) {
             db.pragma_update(None, name, value)?;
         }
@@ -294,7 +339,15 @@ impl File {
         // A number is how much is told at most.
         let sql = format!("PRAGMA quick_check({})", table.unwrap_or("1"));
         let found: String = self.db.query_row(&sql, (), |row| row.get(0))?;
-        if found == "ok" { Ok(()) } else { Err(Failure::Damaged(Damage::Holes, found)) }
+        if found == "ok" {
+            return Ok(());
+        }
+        // Pages that the disk does not give are among what it finds.
+        let code = found.split_once("error code=").and_then(|(_, code)| code.get(..2));
+        if code == Some("10") || found.contains("failed to get page") {
+            return Err(Failure::Failing(found));
+        }
+        Err(Failure::Damaged(Damage::Holes, found))
     }
 
     /// Ends the use of the file: everything is in it, and there is no log.
@@ -340,36 +393,36 @@ fn open_log(place: &Place) -> io::Result<Option<std::fs::File>> {
     }
 }
 
+/// Brings the file from whatever format it has to that which the last step leads to.
 pub(super) fn migrate(db: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Failure> {
     let transaction = db.transaction()?;
-    let known = i32::try_from(steps.len()).expect("a few steps");
-    let version = version(&transaction, path)?;
-    if version > known {
-        return Err(Failure::Refused(SpoolError::Newer { path: path.to_owned(), version }));
-    }
+    let (version, known) = (version(&transaction, path, steps)?, steps.len());
     if version < known {
-        for step in &steps[usize::try_from(version).expect("not below zero")..] {
-            transaction.execute_batch(step)?;
-        }
+        steps[version..].iter().try_for_each(|step| transaction.execute_batch(step))?;
+        let known = i32::try_from(known).expect("a few steps");
         transaction.pragma_update(None, "user_version", known)?;
         transaction.pragma_update(None, "application_id", MARK + known)?;
     }
     Ok(transaction.commit()?)
 }
 
-/// The format of the file, 0 for an empty one.
-fn version(db: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
+/// The format of the file, 0 for an empty one. Changes nothing.
+fn version(db: &Connection, path: &Path, steps: &[&str]) -> Result<usize, Failure> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (mark, version) = (number("application_id")?, number("user_version")?);
     let count = |sql| db.query_row(sql, (), |row| row.get::<_, i64>(0));
     if version > 0 && mark == MARK.wrapping_add(version) {
-        Ok(version)
-    } else if count("SELECT count(*) FROM sqlite_schema WHERE name IN ('owner', 'sheet', 'arrival')")? == 3 {
-        let why = format!("its marks are {mark:#x} and {version}");
-        Err(Failure::Damaged(Damage::Holes, why))
-    } else if (mark, version, count("SELECT count(*) FROM sqlite_schema")?) == (0, 0, 0) {
-        Ok(0)
-    } else {
-        Err(Failure::Refused(SpoolError::Foreign { path: path.to_owned() }))
+        return usize::try_from(version)
+            .ok()
+            .filter(|version| *version <= steps.len())
+            .ok_or_else(|| Failure::Refused(SpoolError::Newer { path: path.to_owned(), version }));
     }
+    if count("SELECT count(*) FROM sqlite_schema WHERE name IN ('owner', 'sheet', 'arrival')")? == 3 {
+        let why = format!("its marks are {mark:#x} and {version}");
+        return Err(Failure::Damaged(Damage::Holes, why));
+    }
+    if (mark, version, count("SELECT count(*) FROM sqlite_schema")?) == (0, 0, 0) {
+        return Ok(0);
+    }
+    Err(Failure::Refused(SpoolError::Foreign { path: path.to_owned() }))
 }

@@ -140,19 +140,7 @@ pub enum SpoolError {
 /// Everything that may lie beside the spool at `path`, itself included: for whoever removes all of it.
 #[must_use]
 pub fn files(path: &Path) -> Vec<PathBuf> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut files =
-        vec![path.to_owned(), beside("-wal"), beside("-shm"), beside("-journal"), path.with_extension("ballast")];
-    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok()).into_iter().flatten().flatten();
-    let set_aside = entries
-        .map(|entry| entry.path())
-        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spool-damaged-")));
-    files.extend(set_aside);
-    files
+    Place::new(path).files()
 }
 
 impl Spool {
@@ -185,10 +173,7 @@ impl Spool {
     /// is ever taken for a part of it.
     #[must_use]
     pub fn draw_number() -> u64 {
-        let mut bytes = [0; 8];
-        // A system without chance has no TLS and no epochs either; two sessions that are kept still differ by owner.
-        let _ = getrandom::fill(&mut bytes);
-        u64::from_ne_bytes(bytes) >> 1
+        fastrand::u64(1..1 << 48)
     }
 
     /// Writes changes, all or none, and after those of earlier calls. Answered by [`News::Written`] or

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rusqlite::types::Value;
@@ -25,7 +24,7 @@ const BATCH: usize = 4 * 1024 * 1024;
 
 /// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and believed.
 pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Failure> {
-    let fresh = fresh(place);
+    let fresh = place.fresh();
     discard(&fresh)?;
     let mut into = File::open(&fresh)?;
     let mut copied = Copied::default();
@@ -35,7 +34,7 @@ pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Fa
     }
     into.write(|db| rows::note_damage(db, damage))?;
     into.close()?;
-    let aside = place.at(place.beside(&format!("-damaged-{}.db", stamp(SystemTime::now()))));
+    let aside = place.aside(&stamp(SystemTime::now()));
     exchange(place, &fresh, &aside)?;
     let Copied { rows, unbelievable, holes } = copied;
     warn!(
@@ -48,7 +47,7 @@ pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Fa
 
 /// Ends what a crash has interrupted.
 pub(super) fn finish(place: &Place) -> Result<(), Failure> {
-    let fresh = fresh(place);
+    let fresh = place.fresh();
     if !fresh.path.try_exists()? {
         return Ok(());
     }
@@ -64,11 +63,6 @@ pub(super) fn finish(place: &Place) -> Result<(), Failure> {
 fn discard(place: &Place) -> io::Result<()> {
     place.remove_log()?;
     remove(&place.path)
-}
-
-/// The new file, as long as it has not the name of the old one.
-fn fresh(place: &Place) -> Place {
-    place.at(place.beside("-new.db"))
 }
 
 /// Gives the new file the name of the damaged one. Whenever this is interrupted, either that one is complete with its log,
@@ -88,26 +82,13 @@ fn exchange(place: &Place, fresh: &Place, aside: &Place) -> io::Result<()> {
 
 /// Removes the damaged files that were set aside first, if there are too many.
 fn forget_oldest(place: &Place) {
-    let mut aside = damaged_files(place);
-    aside.sort();
-    for path in aside.iter().rev().skip(KEPT) {
-        // One that stays takes room, and nothing else.
-        let _ = remove(&place.at(path.clone()).log());
-        match remove(path) {
-            Ok(()) => info!(path = %path.display(), "removed an old damaged spool"),
-            Err(error) => warn!(path = %path.display(), %error, "cannot remove an old damaged spool"),
+    for old in place.set_aside().iter().rev().skip(KEPT) {
+        match discard(old) {
+            Ok(()) => info!(path = %old.path.display(), "removed an old damaged spool"),
+            // One that stays takes room, and nothing else.
+            Err(error) => warn!(path = %old.path.display(), %error, "cannot remove an old damaged spool"),
         }
     }
-}
-
-fn damaged_files(place: &Place) -> Vec<PathBuf> {
-    let beginning = place.beside("-damaged-");
-    let is_one = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "db")
-            && path.as_os_str().as_encoded_bytes().starts_with(beginning.as_os_str().as_encoded_bytes())
-    };
-    let entries = fs::read_dir(place.directory()).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
 /// A time as `20261121T134000Z`.

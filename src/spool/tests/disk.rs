@@ -46,8 +46,8 @@ pub(super) struct State {
     pub(super) limit: Option<u64>,
     /// Asking for something to be on the disk fails.
     pub(super) syncing_fails: bool,
-    /// Reading fails.
-    pub(super) reading_fails: bool,
+    /// What stands near this cannot be read.
+    pub(super) unreadable: Option<&'static str>,
     /// The mark of the log, when it was last looked at.
     mark: Vec<u8>,
 }
@@ -115,35 +115,35 @@ pub(super) enum Unsynced {
 
 /// The files as they are after these steps and a power failure.
 pub(super) fn after_power_failure(steps: &[Step], unsynced: Unsynced) -> BTreeMap<String, Vec<u8>> {
-    let mut safe: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut open: Vec<&Step> = Vec::new();
     for step in steps {
-        match step {
-            Step::Sync { file } => {
-                // The first time SQLite waits for a file that it has made, it waits for the directory as well.
-                let is_new = !safe.contains_key(file);
-                let (done, rest) = open.into_iter().partition::<Vec<_>, _>(|step| {
-                    concerns(step, file) || (is_new && matches!(step, Step::Remove { .. }))
-                });
-                done.into_iter().for_each(|step| apply(step, &mut safe, &mut || true));
-                open = rest;
+        let Step::Sync { file } = step else {
+            open.push(step);
+            continue;
+        };
+        // The first time SQLite waits for a file that it has made, it waits for the directory as well.
+        let is_new = !files.contains_key(file);
+        open.retain(|step| {
+            let is_done = concerns(step, file) || (is_new && matches!(step, Step::Remove { .. }));
+            if is_done {
+                apply(step, &mut files);
             }
-            step => open.push(step),
-        }
+            !is_done
+        });
     }
-    let mut chance = fastrand::Rng::new();
-    let mut happens: Box<dyn FnMut() -> bool> = match unsynced {
-        Unsynced::Kept => Box::new(|| true),
-        Unsynced::Lost => Box::new(|| false),
+    match unsynced {
+        Unsynced::Lost => {}
+        Unsynced::Kept => open.into_iter().for_each(|step| apply(step, &mut files)),
         Unsynced::Chance(seed) => {
-            chance.seed(seed);
+            let mut chance = fastrand::Rng::with_seed(seed);
             // Sometimes nearly everything, sometimes nearly nothing.
             let share = chance.f32();
-            Box::new(move || chance.f32() < share)
+            let pieces = open.into_iter().flat_map(sectors);
+            pieces.filter(|_| chance.f32() < share).for_each(|piece| apply(&piece, &mut files));
         }
-    };
-    open.into_iter().for_each(|step| apply(step, &mut safe, &mut happens));
-    safe
+    }
+    files
 }
 
 fn concerns(step: &Step, name: &str) -> bool {
@@ -155,24 +155,30 @@ fn concerns(step: &Step, name: &str) -> bool {
     }
 }
 
-fn apply(step: &Step, files: &mut BTreeMap<String, Vec<u8>>, happens: &mut dyn FnMut() -> bool) {
+/// The same step, sector by sector.
+fn sectors(step: &Step) -> Vec<Step> {
+    let Step::Write { file, offset, bytes } = step else { return vec![step.clone()] };
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
+        pieces.push(Step::Write { file: file.clone(), offset: offset + at, bytes: bytes[at..end].to_owned() });
+        at = end;
+    }
+    pieces
+}
+
+fn apply(step: &Step, files: &mut BTreeMap<String, Vec<u8>>) {
     match step {
         Step::Write { file, offset, bytes } => {
             let content = files.entry(file.clone()).or_default();
-            // A piece that spans two sectors is two.
-            let mut at = 0;
-            while at < bytes.len() {
-                let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
-                if happens() {
-                    content.resize(content.len().max(offset + end), 0);
-                    content[offset + at..offset + end].copy_from_slice(&bytes[at..end]);
-                }
-                at = end;
-            }
+            let end = offset + bytes.len();
+            content.resize(content.len().max(end), 0);
+            content[*offset..end].copy_from_slice(bytes);
         }
-        Step::Length { file, length } if happens() => files.entry(file.clone()).or_default().resize(*length, 0),
-        Step::Remove { file } if happens() => drop(files.remove(file)),
-        _ => {}
+        Step::Length { file, length } => files.entry(file.clone()).or_default().resize(*length, 0),
+        Step::Remove { file } => drop(files.remove(file)),
+        Step::Sync { .. } | Step::Promise { .. } => {}
     }
 }
 
@@ -235,9 +241,6 @@ impl DatabaseHandle for Handle {
     }
 
     fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.disk.state().reading_fails {
-            return Err(ErrorKind::Other.into());
-        }
         self.file.seek(SeekFrom::Start(offset))?;
         let mut filled = 0;
         while filled < buffer.len() {
@@ -249,6 +252,10 @@ impl DatabaseHandle for Handle {
                 }
                 more => filled += more,
             }
+        }
+        let unreadable = self.disk.state().unreadable;
+        if unreadable.is_some_and(|text| buffer.windows(text.len()).any(|found| found == text.as_bytes())) {
+            return Err(ErrorKind::Other.into());
         }
         Ok(())
     }

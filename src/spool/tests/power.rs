@@ -14,7 +14,7 @@ use super::model::{Model, Sessions};
 use super::*;
 
 /// How many moments are tried, of each kind.
-const MOMENTS: usize = 160;
+const MOMENTS: usize = 120;
 
 #[test]
 fn whenever_the_power_fails_what_was_promised_is_there_and_nothing_is_there_by_half() {
