@@ -295,7 +295,7 @@ async fn signal_or_hangup() -> &'static str {
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
-    let Some(link) = running(paths)? else {
+    let Some(link) = running_soon(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
@@ -331,6 +331,26 @@ fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
         Ok(link) => Ok(Some(link)),
         Err(EndpointError::Nobody { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, also to a daemon that is just starting: it has the lock already, and nobody answers yet.
+fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    loop {
+        if let Some(link) = running(paths)? {
+            return Ok(Some(link));
+        }
+        match std::fs::File::open(paths.daemon_lock()) {
+            Ok(lock) if os::try_lock(&lock).is_err() => {}
+            _ => return Ok(None),
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "a daemon has the lock {} and does not answer",
+            paths.daemon_lock().display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
