@@ -546,8 +546,23 @@ fn what_format_1_says_is_still_understood() {
 }
 
 #[test]
-fn sessions_have_numbers_of_their_own() {
-    let numbers: std::collections::BTreeSet<u64> = (0..1000).map(|_| Spool::draw_number()).collect();
-    assert_eq!(numbers.len(), 1000);
-    assert!(!numbers.contains(&0));
+fn a_session_has_a_number_that_no_other_has_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool.db");
+    let mut rig = Rig::open(&path);
+    let (first, second) = (rig.spool.draw_number(), rig.spool.draw_number());
+    assert!(second > first);
+    rig.write(second, born("a"));
+    rig.write(second, vec![Change::Forgotten]);
+    rig.spool.close();
+    // The file knows nothing of the two any more.
+    let mut rig = Rig::open(&path);
+    let third = rig.spool.draw_number();
+    assert!(![first, second].contains(&third));
+    // A clock that is set back changes nothing.
+    let late = 1 << 60;
+    rig.write(late, born("b"));
+    rig.spool.close();
+    let rig = Rig::open(&path);
+    assert_eq!([rig.spool.draw_number(), rig.spool.draw_number()], [late + 1, late + 2]);
 }
