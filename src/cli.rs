@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -21,7 +21,7 @@ use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, host, log, os};
 
 /// How long a daemon may take from its last word to its end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
