@@ -519,7 +519,8 @@ impl Life {
         (present.opened, present.processed, present.acked) = (Some((epoch, head)), acked, acked);
         // One that took over has no use for the older one, sooner or later.
         self.leaving.iter_mut().for_each(Port::close);
-        for (number, letter) in self.received.iter().filter(|_| self.rng.u32(..4) == 0) {
+        let unsure = self.rng.usize(..=self.received.len());
+        for (number, letter) in self.received.iter().take(unsure) {
             // Whoever is not sure asks: nothing is sent again for that.
             self.post(*number, letter);
         }
