@@ -3,7 +3,7 @@
 //! not know to be stored.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(4);
 
 /// The session that all of this is about.
 const SESSION: &str = "torture";
+
+/// How many messages that were received a worker may ask about again.
+const REMEMBERED: usize = 12;
 
 /// What a worker is told to do, or to suffer.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +93,7 @@ impl Worker {
             leaving: Vec::new(),
             return_at: Some(Instant::now()),
             posts: BTreeMap::new(),
+            received: VecDeque::new(),
             last_post: 0,
             post_at: Instant::now(),
             quiet: false,
@@ -132,6 +136,8 @@ struct Life {
     return_at: Option<Instant>,
     /// What is not known to have ended.
     posts: BTreeMap<u64, Letter>,
+    /// The last few that were received.
+    received: VecDeque<(u64, Letter)>,
     last_post: u64,
     post_at: Instant,
     quiet: bool,
@@ -513,6 +519,11 @@ impl Life {
         (present.opened, present.processed, present.acked) = (Some((epoch, head)), acked, acked);
         // One that took over has no use for the older one, sooner or later.
         self.leaving.iter_mut().for_each(Port::close);
+        let unsure = self.rng.usize(..=self.received.len());
+        for (number, letter) in self.received.iter().take(unsure) {
+            // Whoever is not sure asks: nothing is sent again for that.
+            self.post(*number, letter);
+        }
         let ask_for_all = self.ask_for_all || self.rng.bool();
         for (number, letter) in &self.posts {
             if ask_for_all || !letter.stored {
@@ -571,9 +582,13 @@ impl Life {
                         letter.stored = true;
                     }
                 }
-                Stage::Received | Stage::Expired | Stage::Refused => {
-                    self.posts.remove(&post.number);
+                Stage::Received => {
+                    if let Some(letter) = self.posts.remove(&post.number) {
+                        self.received.truncate(REMEMBERED - 1);
+                        self.received.push_front((post.number, letter));
+                    }
                 }
+                Stage::Expired | Stage::Refused => drop(self.posts.remove(&post.number)),
             }
         }
     }

@@ -92,7 +92,13 @@ pub(crate) fn run(plan: &Plan, workshop: Workshop, interrupted: &AtomicBool) -> 
     for error in [went, stopped].into_iter().filter_map(Result::err) {
         log.wrong(format!("{error:#}"));
     }
-    let left = machine.processes();
+    // A process lets go of everything just before it ends.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut left = machine.processes();
+    while !left.is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+        left = machine.processes();
+    }
     if !left.is_empty() {
         log.wrong(format!("processes are left: {left:?}"));
     }
