@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -21,7 +21,7 @@ use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, host, log, os};
 
 /// How long a daemon may take from its last word to its end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +295,7 @@ async fn signal_or_hangup() -> &'static str {
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
-    let Some(link) = running(paths)? else {
+    let Some(link) = running_soon(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
@@ -331,6 +331,26 @@ fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
         Ok(link) => Ok(Some(link)),
         Err(EndpointError::Nobody { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, also to a daemon that is just starting: it has the lock already, and nobody answers yet.
+fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    loop {
+        if let Some(link) = running(paths)? {
+            return Ok(Some(link));
+        }
+        match std::fs::File::open(paths.daemon_lock()) {
+            Ok(lock) if os::try_lock(&lock).is_err() => {}
+            _ => return Ok(None),
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "a daemon has the lock {} and does not answer",
+            paths.daemon_lock().display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

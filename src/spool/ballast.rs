@@ -24,7 +24,7 @@ pub(super) struct Ballast {
 impl Ballast {
     pub(super) fn new(place: &Place) -> Self {
         Self {
-            path: place.beside(".ballast"),
+            path: place.ballast(),
             #[cfg(test)]
             is_full: place.is_full.clone(),
         }

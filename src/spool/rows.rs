@@ -323,16 +323,14 @@ pub(super) fn load(
     let mut rows = statement.query((integer(session), integer(from), integer(to)))?;
     let (mut bodies, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
-        let Some((seq, kind, body)) = arrival(row) else { continue };
-        let seq = natural(seq);
-        bytes += body.len();
         looked_at += 1;
+        let Some((seq, kind, body)) = arrival(row) else { continue };
+        let (seq, Some(body)) = (natural(seq), kind.body(body)) else { continue };
+        bytes += body.len();
         if looked_at > MAX_LOAD || (bytes > max_bytes && !bodies.is_empty()) {
             return Ok((bodies, seq - 1));
         }
-        if let Some(body) = kind.body(body) {
-            bodies.push((seq, body));
-        }
+        bodies.push((seq, body));
     }
     Ok((bodies, to))
 }

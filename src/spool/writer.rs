@@ -29,7 +29,7 @@ const MANY_FREE: i64 = 1024;
 const SOME_FREE: i64 = 256;
 
 /// How many of them are given back at once.
-const SHRINK: i64 = 128;
+const SHRINK: i64 = 256;
 
 /// How often a file that cannot be read is tried again before it counts as damaged.
 const MAX_UNREADABLE: u32 = 3;
@@ -181,18 +181,14 @@ impl<T: Fn(News)> Writer<T> {
             }
             Err(error @ Failure::Full(_)) => {
                 self.run_out(&error);
-                // What was left in the log would look like damage after a crash.
-                self.keep(File::empty_log);
                 writes.into_iter().for_each(|write| self.write_without_room(&write));
             }
             // One of them may be the reason, and the others are not to suffer from it.
             Err(Failure::Impossible(_)) if writes.len() > 1 => {
-                self.keep(File::empty_log);
                 writes.into_iter().for_each(|write| self.write(vec![write]));
             }
             Err(error) => {
                 error!(%error, writes = writes.len(), "nothing can be written to the spool");
-                self.keep(File::empty_log);
                 writes.iter().for_each(|write| self.not_written(write));
             }
         }
@@ -255,14 +251,18 @@ impl<T: Fn(News)> Writer<T> {
         let Ok((free, all)) = self.with_file(|file| file.free_pages()) else { return false };
         // A full disk is short of every one of them.
         let (many, some) = if self.room { (MANY_FREE.max(all / 4), SOME_FREE) } else { (1, 0) };
-        self.is_shrinking = if self.is_shrinking { free > some } else { free > many };
-        if self.is_shrinking {
-            self.keep(|file| file.shrink(SHRINK));
-            self.keep(if self.room { File::keep_log_short } else { File::empty_log });
+        if free <= if self.is_shrinking { some } else { many } {
+            self.is_shrinking = false;
+            return false;
         }
+        self.keep(|file| file.shrink(SHRINK));
+        self.keep(if self.room { File::keep_log_short } else { File::empty_log });
         // If nothing came of it, it need not be tried again at once.
-        self.is_shrinking =
-            self.is_shrinking && self.with_file(|file| file.free_pages()).is_ok_and(|(left, _)| left < free);
+        self.is_shrinking = self.with_file(|file| file.free_pages()).is_ok_and(|(left, _)| some < left && left < free);
+        if !self.is_shrinking {
+            // Only now is the file shorter.
+            self.keep(File::empty_log);
+        }
         self.is_shrinking
     }
 
@@ -312,7 +312,7 @@ impl<T: Fn(News)> Writer<T> {
             return;
         }
         std::mem::take(&mut self.loads).into_iter().for_each(|load| self.load(load));
-        if self.file.is_some() && self.ballast.take().is_ok() {
+        if self.file.is_some() && self.loads.is_empty() && self.ballast.take().is_ok() {
             info!("there is room for the spool again");
             self.room = true;
             (self.tell)(News::Room(true));

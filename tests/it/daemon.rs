@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -181,6 +182,26 @@ fn stop_says_goodbye_to_servers_and_leaves_nothing() {
     assert_eq!(machine.daemon(), None);
     assert_eq!(port.next_bytes_after_states(), None);
     assert_eq!(machine.run(&["stop"]).status.code(), Some(0));
+}
+
+#[test]
+fn stop_waits_for_a_daemon_that_has_the_lock_and_does_not_listen_yet() {
+    let machine = Sandbox::new();
+    std::fs::create_dir(machine.bridge_home()).unwrap();
+    let lock = std::fs::File::create(machine.bridge_home().join("daemon.lock")).unwrap();
+    lock.lock().unwrap();
+    let starting = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Long enough for a `stop` that does not wait; the daemon fails to start after all.
+            std::thread::sleep(Duration::from_millis(300));
+            starting.store(false, Ordering::SeqCst);
+            lock.unlock().unwrap();
+        });
+        let stopped = machine.run(&["stop"]);
+        assert!(!starting.load(Ordering::SeqCst), "{stopped:?}");
+        assert!(stopped.status.success(), "{stopped:?}");
+    });
 }
 
 #[test]
