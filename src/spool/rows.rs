@@ -484,6 +484,7 @@ fn arrival<'row>(row: &'row Row<'_>) -> Option<(i64, Kind, &'row [u8])> {
     let (seq, kind, body) = (number(row, 1)?, Kind::from_number(number(row, 3)?)?, blob(row, 6)?);
     let body_sum = Sum::of("body").bytes(body);
     let sum = arrival_sum(number(row, 0)?, seq, number(row, 2)?, kind, body.len(), body_sum.clone().end());
+    // Without the body nobody could tell whether the rest is right, if this were not.
     (is(row, 5, body_sum) && is(row, 4, sum)).then_some((seq, kind, body))
 }
 

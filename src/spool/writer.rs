@@ -356,27 +356,35 @@ impl<T: Fn(News)> Writer<T> {
 /// Opens the file and reads what is kept; if it is damaged, it is made anew first.
 fn open(place: &Place) -> Result<(File, Vec<Kept>), Failure> {
     salvage::finish(place)?;
-    match read(place) {
-        Err(Failure::Damaged(damage, why)) => {
-            salvage::rebuild(place, damage, &why)?;
-            read(place)
+    let (damage, why) = match read(place) {
+        Ok((file, kept, 0)) => return Ok((file, kept)),
+        Ok((file, _, unsound)) => {
+            file.abandon();
+            (Damage::Holes, format!("{unsound} rows are not as they were written"))
         }
-        read => read,
+        Err(Failure::Damaged(damage, why)) => (damage, why),
+        Err(error) => return Err(error),
+    };
+    salvage::rebuild(place, damage, &why)?;
+    let (file, kept, unsound) = read(place)?;
+    if unsound > 0 {
+        error!(rows = unsound, "this is a bug: the spool has rows that are as they were written, and say nothing");
     }
+    Ok((file, kept))
 }
 
-fn read(place: &Place) -> Result<(File, Vec<Kept>), Failure> {
+/// Opens the file and reads what is kept, and how many rows cannot be believed.
+fn read(place: &Place) -> Result<(File, Vec<Kept>, usize), Failure> {
     let mut file = File::open(place)?;
     // A message that is missing leaves a hole in the numbers; of everything else nobody would know.
     for table in rows::TABLES.iter().filter(|table| table.name != "arrival") {
         file.check(Some(table.name))?;
     }
     let (kept, unsound) = rows::read(file.db())?;
-    if unsound > 0 {
-        return Err(Failure::Damaged(Damage::Holes, format!("{unsound} rows are not as they were written")));
+    if unsound == 0 {
+        file.write(|db| rows::sweep(db, &kept))?;
     }
-    file.write(|db| rows::sweep(db, &kept))?;
-    Ok((file, kept))
+    Ok((file, kept, unsound))
 }
 
 /// How much a command adds to a transaction, about.
