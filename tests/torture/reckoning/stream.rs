@@ -70,7 +70,7 @@ struct Push {
     /// When the daemon was known to have read it.
     read: Option<Duration>,
     /// When anybody was first given it.
-    delivered: Option<usize>,
+    delivered: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl<'a> Judge<'a> {
                 let Some(sent) = self.pushes.get_mut(*push as usize - 1) else {
                     return self.wrong(index, about, format!("push {push} came to {port}, and was never sent"));
                 };
-                sent.delivered.get_or_insert(index);
+                sent.delivered.get_or_insert(entry.at);
                 let before = *self.places.entry(*seq).or_insert(Place::Push(*push));
                 if before != Place::Push(*push) {
                     self.wrong(index, about, format!("{seq} is the number of something else already, on {port}"));
@@ -337,13 +337,17 @@ impl<'a> Judge<'a> {
         let safe = sent.read.is_some_and(|read| {
             read + self.terms.persist_after + PATIENCE < end.at && self.history.is_untroubled(read, end.at)
         });
-        if safe {
-            let what = format!("push {lost}, which the daemon had for long, did not come to `{}`", consumer.name());
-            self.reckoning.find(Count::LostThoughSafe, index, about, what);
-        } else if self.terms.persist_after.is_zero() && sent.delivered.is_some_and(|given| given < end.begin) {
-            let what = format!("push {lost}, which had been delivered, did not come to `{}`", consumer.name());
-            self.reckoning.find(Count::LostThoughSafe, index, about, what);
-        }
+        // With a full disk everything waits in memory.
+        let kept = sent.delivered.is_some_and(|given| given < end.at && !self.history.is_full_between(given, end.at));
+        let had = if safe {
+            "which the daemon had for long"
+        } else if self.terms.persist_after.is_zero() && kept {
+            "which had been delivered"
+        } else {
+            return;
+        };
+        let what = format!("push {lost}, {had}, did not come to `{}`", consumer.name());
+        self.reckoning.find(Count::LostThoughSafe, index, about, what);
     }
 
     /// With a server that repeats what the extension has not processed, each number comes.
