@@ -129,23 +129,33 @@ impl Uplink {
     }
 
     /// Writes what can be written of `bytes` now: all, but for a length at their end that is cut off; or up to the end of a
-    /// frame, if the daemon wants no other. While there is no daemon, this waits.
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// frame, if the daemon wants no other. While there is no daemon, this waits. One that is gone is no failure here: what
+    /// it said last tells whether another one follows, and the other direction will hear it.
+    fn write(&self, bytes: &[u8]) -> usize {
         let mut line = self.line();
-        self.stop_if_asked(&mut line);
-        while line.link.is_none() {
-            line = self.linked.wait(line).unwrap_or_else(PoisonError::into_inner);
+        loop {
             self.stop_if_asked(&mut line);
+            let Line { link: Some(link), place, given } = &mut *line else {
+                line = self.linked.wait(line).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let length =
+                if self.stopping.load(Ordering::Relaxed) { bytes.len().min(place.left()) } else { bytes.len() };
+            let before = *place;
+            let count = place.pass(&bytes[..length]);
+            self.begin_or_end();
+            let written = write_all(link, &bytes[..count]);
+            self.begin_or_end();
+            *given += written as u64;
+            if written == count {
+                self.stop_if_asked(&mut line);
+                return count;
+            }
+            if written == 0 {
+                *place = before;
+            }
+            line.link = None;
         }
-        let Line { link: Some(link), place, given } = &mut *line else { return Ok(0) };
-        let length = if self.stopping.load(Ordering::Relaxed) { bytes.len().min(place.left()) } else { bytes.len() };
-        let count = place.pass(&bytes[..length]);
-        self.begin_or_end();
-        (&**link).write_all(&bytes[..count])?;
-        self.begin_or_end();
-        *given += count as u64;
-        self.stop_if_asked(&mut line);
-        Ok(count)
     }
 
     /// Says that this was all, if the daemon wants no further frame and none is under way.
@@ -198,6 +208,20 @@ impl Uplink {
     }
 }
 
+/// Writes `bytes`; returns how many of them, which are all unless the other side is gone.
+fn write_all(mut link: &local_socket::Stream, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match link.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    written
+}
+
 /// Ends the host some time after the browser has closed a pipe, if no direction has noticed by itself: one may be stuck
 /// in a write.
 fn watch(stdin: Arc<File>, stdout: Arc<File>, uplink: Arc<Uplink>, ended: mpsc::Sender<End>) {
@@ -227,13 +251,12 @@ fn carry_up(stdin: &File, uplink: &Uplink) -> End {
         while !buffer.filled().is_empty() {
             match uplink.write(buffer.filled()) {
                 // A cut-off length waits for the rest of it: the daemon that gets it may be another one.
-                Ok(0) if buffer.filled().len() < frame::PREFIX => break,
-                Ok(0) => {
+                0 if buffer.filled().len() < frame::PREFIX => break,
+                0 => {
                     let absurd = io::Error::other("it announced a message of a length that none has");
                     return End::Gone { who: BROWSER, after: Some(absurd) };
                 }
-                Ok(count) => buffer.take(count),
-                Err(error) => return End::Gone { who: DAEMON, after: Some(error) },
+                count => buffer.take(count),
             }
         }
     }

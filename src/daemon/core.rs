@@ -174,7 +174,6 @@ impl Core {
             self.reload_config();
         }
         for Kept { session: number, owner, given: given_text, damage, record } in kept {
-            self.last_number = self.last_number.max(number);
             let Owner { origin, profile, name } = owner;
             let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
             let Ok(url) = Url::parse(&record.sheet.url) else {
@@ -330,7 +329,7 @@ impl Core {
             );
             return Err(Problem::new(Code::TooManySessions, message));
         }
-        let id = SessionId(self.next_number());
+        let id = SessionId(self.spool.draw_number());
         let given = Layer::default();
         let birth = self.birth(id, &identity, &given, &url);
         let now = self.clock.now();

@@ -255,14 +255,16 @@ impl File {
             // Somebody took away the one whose log this was.
             place.remove_log()?;
         }
-        if !log::is_whole(place)? {
-            return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
-        }
+        let is_whole = log::is_whole(place)?;
         let mut db = place.connect()?;
         // One process, one connection: no file for shared memory, no lock for each transaction. This comes before anything
         // is read; what else is said about a file changes it, so it must be ours.
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        version(&db, &place.path, STEPS)?;
+        let version = version(&db, &place.path, STEPS);
+        if !is_whole && !matches!(version, Err(Failure::Refused(_))) {
+            return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
+        }
+        version?;
         for (name, value) in NEW_PRAGMAS.iter().filter(|_| is_new).chain(PRAGMAS) {
             db.pragma_update(None, name, value)?;
         }

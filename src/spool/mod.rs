@@ -16,9 +16,11 @@ mod salvage;
 mod tests;
 mod writer;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::session::record::{Change, Owner, Record};
 use crate::wire::Body;
@@ -30,6 +32,8 @@ use writer::{Command, Writer};
 pub struct Spool {
     commands: Sender<Command>,
     thread: JoinHandle<()>,
+    /// The highest number of a session.
+    last_number: Cell<u64>,
 }
 
 /// A session that was found in the file.
@@ -166,14 +170,18 @@ impl Spool {
             .name("spool".to_owned())
             .spawn(move || writer.run(&received))
             .map_err(|error| unusable(format!("no thread can be started ({error})")))?;
-        Ok((Self { commands, thread }, kept))
+        let last_number = Cell::new(kept.iter().map(|kept| kept.session).max().unwrap_or(0));
+        Ok((Self { commands, thread, last_number }, kept))
     }
 
-    /// A number for a new session: nobody has had it before, so that nothing that a damaged file brings to light again
-    /// is ever taken for a part of it.
+    /// A number for a new session, above those of all there are. Nobody has had it before, also if the file has
+    /// forgotten: nothing that a damaged file brings to light again is ever taken for a part of this session.
     #[must_use]
-    pub fn draw_number() -> u64 {
-        fastrand::u64(1..1 << 48)
+    pub fn draw_number(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let drawn = u64::try_from(now).unwrap_or(0) << 16 | fastrand::u64(..1 << 16);
+        self.last_number.set(drawn.max(self.last_number.get() + 1));
+        self.last_number.get()
     }
 
     /// Writes changes, all or none, and after those of earlier calls. Answered by [`News::Written`] or
@@ -190,7 +198,7 @@ impl Spool {
 
     /// Ends it, after everything that it was asked for.
     pub fn close(self) {
-        let Self { commands, thread } = self;
+        let Self { commands, thread, .. } = self;
         drop(commands);
         // If it panicked, the log says so.
         let _ = thread.join();

@@ -147,7 +147,7 @@ impl Decoder {
 }
 
 /// Knows where in a stream of frames it is, and keeps nothing of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Tracker {
     /// Bytes of the present frame that are still to come.
     left: usize,

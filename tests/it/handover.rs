@@ -404,10 +404,11 @@ fn a_host_that_stands_still_holds_up_nobody_and_goes_on_when_it_can() {
     let took = replace_daemon(&machine);
     assert!(took < HELD_UP, "{took:?}");
     wait_until_reopened(&mut other, "b");
+    // It will see that there is something to pass on, and that its daemon is gone, at the same time.
+    port.post(json!({"type": "send", "session": "a", "payload": "here"}));
     signal(port.pid(), "CONT");
     wait_until_reopened(&mut port, "a");
     let mut connections = [server.accept(), server.accept()];
-    port.post(json!({"type": "send", "session": "a", "payload": "here"}));
     other.post(json!({"type": "send", "session": "b", "payload": "here"}));
     for connection in &mut connections {
         assert_eq!(connection.next(), Message::text("\"here\""));
