@@ -8,7 +8,7 @@
 //!   anything, if the inbox is small.
 //! - Where a connection was lost a gap stands, whatever is missing.
 //! - A message comes twice on different ports only, and only if something happened to the first.
-//! - What was acknowledged, and is known to be, does not come again, unless the daemon ended abruptly.
+//! - What was acknowledged, and is known to be, does not come again, unless the daemon ended abruptly right after that.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::{About, Count, End, History, Reckoning, Terms};
 use crate::log::{Consumer, Entry, Event, Gap, PortId};
 
-/// How much later than `persist_after_ms` a message is safe, on a machine that is busy with other things.
+/// How much later than it should be something is on the disk, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 pub(super) fn judge(log: &[Entry], history: &History, terms: &Terms, reckoning: &mut Reckoning) {
@@ -99,8 +99,8 @@ struct Reader {
     /// The port that was last given a number.
     given: HashMap<u64, u32>,
     acked: u64,
-    /// Acknowledged, and the daemon knows.
-    taken: u64,
+    /// Acknowledged, and the daemon knows, or must have written; and since when.
+    taken: Vec<(Duration, u64)>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -131,7 +131,11 @@ impl<'a> Judge<'a> {
                 of_it.for_each(|push| push.read = Some(entry.at));
             }
             Event::Fault(..) if self.history.ends_abruptly(index) => {
-                self.readers.iter_mut().for_each(|reader| reader.taken = 0);
+                let history = self.history;
+                let kept = |heard| heard + PATIENCE < entry.at && history.is_untroubled(heard, entry.at);
+                for reader in &mut self.readers {
+                    reader.taken.retain(|(heard, _)| kept(*heard));
+                }
             }
             Event::Started(port) => {
                 self.ports.insert(port.number, Port { highest: self.highest, ..Port::default() });
@@ -166,8 +170,7 @@ impl<'a> Judge<'a> {
                 reader.acked = reader.acked.max(*seq);
             }
             Event::AckTaken { port, seq } if self.history.is_trusted(port.number, index) => {
-                let reader = self.reader(port.consumer);
-                reader.taken = reader.taken.max(*seq);
+                self.reader(port.consumer).taken.push((entry.at, *seq));
             }
             _ => {}
         }
@@ -188,7 +191,8 @@ impl<'a> Judge<'a> {
             self.wrong(index, about, format!("{port}: another epoch has begun, so that all before is lost"));
             self.epoch = Some(epoch);
         }
-        let Reader { acked: ever, taken, .. } = *self.reader(port.consumer);
+        let Reader { acked: ever, taken, .. } = self.reader(port.consumer);
+        let (ever, taken) = (*ever, taken.iter().map(|(_, seq)| *seq).max().unwrap_or(0));
         if acked > ever {
             let what = format!("{port} begins behind {acked}, and no more than {ever} was ever acknowledged");
             self.wrong(index, about, what);
@@ -295,7 +299,8 @@ impl<'a> Judge<'a> {
             return self.reckoning.find(Count::OutOfOrder, index, about, what);
         }
         let connection = |push: u64| self.pushes[push as usize - 1].connection;
-        if before.push > 0 && connection(before.push) != connection(push) && gaps.is_empty() {
+        let says_so = |gap: &Gap| matches!(&*gap.reason, "disconnected" | "overflow");
+        if before.push > 0 && connection(before.push) != connection(push) && !gaps.iter().any(says_so) {
             let what = format!("`{}`: a connection was lost before {seq}, and no gap says so", consumer.name());
             self.wrong(index, about, what);
         }
