@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::ambush::{Ambush, Moment};
 use crate::fault::Kind;
 use crate::log::{Consumer, Event, Gap, Log, PortId, Post, Stage};
 use crate::machine::{Machine, ORIGIN, signal};
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     StopAcks(bool),
     /// Its host does not run, or runs on.
     Suspend(bool),
+    /// It posts so many messages at once.
+    PostMany(u32),
     /// It posts nothing new, opens a new port, and asks what became of everything that it does not know to have ended.
     AskForAll,
 }
@@ -65,6 +69,7 @@ pub(crate) struct Upbringing {
     pub(crate) log: Arc<Log>,
     pub(crate) machine: Arc<Machine>,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) ambush: Arc<Ambush>,
     pub(crate) url: String,
     /// `open.settings`.
     pub(crate) settings: serde_json::Value,
@@ -262,6 +267,10 @@ impl Life {
                 self.acks_stopped = stop;
                 return true;
             }
+            Command::PostMany(count) => {
+                (0..count).for_each(|_| self.post_new());
+                return true;
+            }
             Command::AskForAll => {
                 (self.quiet, self.ask_for_all) = (true, true);
                 self.close_port(Duration::ZERO);
@@ -295,9 +304,9 @@ impl Life {
                 if suspend {
                     log.add(Event::Fault(Kind::HostSuspended, consumer));
                 }
-                signal(present.port.pid(), if suspend { "STOP" } else { "CONT" });
+                signal(present.port.pid(), if suspend { Signal::SIGSTOP } else { Signal::SIGCONT });
             }
-            Command::StopAcks(_) | Command::AskForAll => {}
+            Command::StopAcks(_) | Command::PostMany(_) | Command::AskForAll => {}
         }
         true
     }
@@ -448,6 +457,7 @@ impl Life {
             return self.log().wrong(format!("{port}: {what}: seq {:?}", incoming.seq));
         };
         self.log().add(Event::Delivered { port, seq, push, number });
+        self.upbringing.ambush.spring(Moment::Delivered, self.log());
         self.upbringing.marks.advance(self.consumer, number);
         self.processed(seq, incoming.replay);
     }
@@ -515,6 +525,7 @@ impl Life {
         };
         let epoch = incoming.epoch.clone().unwrap_or_default();
         self.log().add(Event::Opened { port, epoch: epoch.clone(), acked, head, pending });
+        self.upbringing.ambush.spring(Moment::Opened, self.log());
         let Some(present) = &mut self.present else { return };
         (present.opened, present.processed, present.acked) = (Some((epoch, head)), acked, acked);
         // One that took over has no use for the older one, sooner or later.
@@ -538,6 +549,10 @@ impl Life {
             return;
         }
         self.post_at = now + Duration::from_millis(self.rng.u64(..200));
+        self.post_new();
+    }
+
+    fn post_new(&mut self) {
         self.last_post += 1;
         let ttl = (self.rng.u32(..12) == 0).then(|| Duration::from_millis(self.rng.u64(200..3000)));
         let letter = Letter { stored: false, resend: self.rng.u32(..12) > 0, ttl };
@@ -576,6 +591,11 @@ impl Life {
                 continue;
             };
             self.log().add(Event::Receipt { port, post, stage, reason: reason.clone() });
+            match stage {
+                Stage::Stored => self.upbringing.ambush.spring(Moment::Stored, self.log()),
+                Stage::Received => self.upbringing.ambush.spring(Moment::Received, self.log()),
+                _ => {}
+            }
             match stage {
                 Stage::Stored => {
                     if let Some(letter) = self.posts.get_mut(&post.number) {
