@@ -416,7 +416,9 @@ impl Session {
         let Some(ping) = live.ping.take_if(|ping| ping.number == number && nonce == live.nonce) else { return };
         live.answers = Some(true);
         live.latency = Some(now.elapsed.saturating_sub(ping.sent));
-        self.answers_pings = true;
+        if !std::mem::replace(&mut self.answers_pings, true) {
+            self.changed();
+        }
         self.figures.last_pong_at = Some(now.unix_ms);
         self.outbox.received(number, now);
         self.write_queue(now);
@@ -539,7 +541,9 @@ impl Session {
         if !pattern::matches(reply, json) {
             return false;
         }
-        self.answers_beats = true;
+        if !std::mem::replace(&mut self.answers_beats, true) {
+            self.changed();
+        }
         if let Connection::Open(live) = &mut self.connection
             && let Some(sent) = live.beat.as_mut().and_then(|beat| beat.unanswered.take())
         {

@@ -237,10 +237,12 @@ impl Session {
             arrivals: inbox.arrivals,
             posts: outbox.posts,
             last_post: outbox.last_post,
+            lost_posts: self.lost_posts,
             closed: self.is_closed(),
             deserted_at: self.deserted.map(|since| now.unix_at(since)),
-            connected: self.is_connected(),
-            outage_since: self.outage_since,
+            running: self.journal.as_ref().is_some_and(|journal| journal.stopping.is_none()),
+            // One whose mark may be lost with this daemon is to be told by the next.
+            outage_since: inbox.outage_since.into_iter().chain(self.outage_since).min(),
             written_at: now.unix_ms,
             budget_full_at: now.unix_at(budget_full_at),
             learnt_window_ms: learnt_window.map(|window| window.as_millis() as u64),
@@ -338,10 +340,10 @@ impl Session {
         let settings = birth.settings.clone();
         let fresh = Self::new(birth, now);
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
-        let (outbox, lost_posts) = Outbox::restore(settings.queue.clone(), &mut record, now);
+        let (outbox, missing) = Outbox::restore(settings.queue.clone(), &mut record, now);
         let sheet = record.sheet;
-        // Whoever was there when the daemon ended without a word has left by now.
-        let outage = sheet.connected.then_some(sheet.written_at);
+        // If the daemon ended without a word, nobody knows what it still read from the server.
+        let outage = sheet.running.then_some(sheet.written_at);
         let connection = if sheet.closed {
             Connection::Closed
         } else {
@@ -361,7 +363,7 @@ impl Session {
             answers_beats: sheet.answers_beats,
             inbox,
             outbox,
-            lost_posts,
+            lost_posts: sheet.lost_posts + missing,
             journal: Some(Journal { reserved: sheet.reserved, lending: true, ..Journal::default() }),
             deserted: Some(sheet.deserted_at.map_or(now.elapsed, |at| now.elapsed_at(at))),
             blank: false,

@@ -69,6 +69,8 @@ pub(in super::super) struct Snapshot {
     pub(in super::super) floor: u64,
     /// How many places of the stream are then on the disk.
     pub(in super::super) arrivals: u64,
+    /// When the first outage began whose mark is not among them.
+    pub(in super::super) outage_since: Option<u64>,
 }
 
 impl Disk {
@@ -192,10 +194,11 @@ impl Inbox {
         }
         // What gave way behind it is no reason to wait.
         head = self.entries.get(rest).map_or(self.head, |entry| head.max(entry.from() - 1));
-        let unsaved = self.entries.range(rest..).filter(|entry| !matches!(entry.kept, Kept::Collapsed)).count();
+        let young = self.entries.range(rest..).filter(|entry| !matches!(entry.kept, Kept::Collapsed));
+        let outage_since = young.clone().filter_map(Entry::outage_since).min();
         self.disk.saving = head;
-        let arrivals = (self.kept().0 - unsaved) as u64;
-        Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals }
+        let arrivals = (self.kept().0 - young.count()) as u64;
+        Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals, outage_since }
     }
 
     /// What `snapshot` took is on the disk. Of messages only so many stay in memory that nobody has to wait for the first.
@@ -342,6 +345,14 @@ impl Consumer {
 }
 
 impl Entry {
+    /// If it is the mark of an outage: when that began.
+    fn outage_since(&self) -> Option<u64> {
+        match &self.kept {
+            Kept::Gap(gap) if gap.reason == GapReason::Disconnected => gap.since,
+            _ => None,
+        }
+    }
+
     /// How it is kept, if it is to be.
     fn arrival(&self) -> Option<Change> {
         let content = match &self.kept {

@@ -191,6 +191,39 @@ fn the_outage_of_a_crash_begins_when_the_daemon_is_last_known_to_have_lived() {
 }
 
 #[test]
+fn what_a_daemon_may_have_read_on_a_connection_that_nothing_was_written_of_is_told() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.disk = false;
+    rig.wait(IDLE);
+    rig.save();
+    rig.connect();
+    assert_eq!(rig.frame("a"), [""; 0], "its number is on its way to the disk");
+    rig.crash();
+    rig.disk = true;
+    rig.open(1, "main");
+    let lines = rig.reconnect();
+    assert_eq!(deliveries(&lines), ["1: gap 1..=1 disconnected count unknown from +50 to +200"]);
+}
+
+#[test]
+fn an_outage_is_told_though_its_mark_was_too_young_to_be_written() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.wait(IDLE);
+    rig.lose(reset());
+    rig.wait(seconds(10));
+    let lost = rig.session.outage_since.unwrap() - BEGIN;
+    rig.connect();
+    assert_eq!(rows(&rig), [1]);
+    rig.crash();
+    let lines = rig.open(1, "main");
+    assert!(deliveries(&lines)[1].contains("gap 2..=258 crash"), "{lines:?}");
+    let lines = rig.reconnect();
+    assert!(deliveries(&lines)[0].contains(&format!(" disconnected count unknown from +{lost} to")), "{lines:?}");
+}
+
+#[test]
 fn what_is_stored_is_sent_by_the_next_daemon_and_reported_to_whoever_comes() {
     let mut rig = Rig::connected();
     assert!(rig.send("x").contains(&"1: stored x".into()));
@@ -256,6 +289,25 @@ fn subscriptions_and_protocols_are_there_in_the_next_daemon() {
     rig.crash();
     assert_eq!(rig.session.protocols, ["v1"]);
     assert_eq!(sent(&rig.reconnect()), ["#1 send 1", "#1 send 2"]);
+}
+
+#[test]
+fn what_is_known_of_the_server_is_written_though_nothing_else_is() {
+    let beat = |birth: &mut Birth| {
+        birth.settings.heartbeat.send = Some("1".into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+    };
+    let mut rig = Rig::with(beat);
+    rig.open(1, "main");
+    rig.connect();
+    rig.wait(IDLE);
+    rig.frame(r#"{"type":"pong"}"#);
+    rig.wait(IDLE);
+    assert!(rig.shelf.sheet().answers_beats);
+    rig.send_as(1, Send { id: None, ..send("x") });
+    rig.pong();
+    rig.wait(IDLE);
+    assert!(rig.shelf.sheet().answers_pings);
 }
 
 #[test]
@@ -421,6 +473,22 @@ fn a_message_whose_content_is_damaged_is_refused_and_one_without_a_trace_is_told
     let lines = rig.open(1, "main");
     assert!(lines.contains(&"1: refused x (damage)".into()), "{lines:?}");
     assert!(lines.contains(&"1: error damaged".into()), "{lines:?}");
+}
+
+#[test]
+fn a_message_that_was_lost_with_the_file_is_told_though_the_daemon_is_killed_again_before_anybody_comes() {
+    let mut rig = Rig::connected();
+    rig.lose(reset());
+    rig.send("x");
+    rig.shelf.damage_post(1);
+    for _ in 0..2 {
+        rig.crash();
+        rig.wait(IDLE);
+    }
+    assert!(rig.open(1, "main").contains(&"1: error damaged".into()));
+    rig.wait(IDLE);
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: error damaged".into()), "once");
 }
 
 #[test]
