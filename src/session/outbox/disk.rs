@@ -38,8 +38,8 @@ pub(super) struct Disk {
     holes: Vec<u64>,
     /// Numbers of which something is to be written anew.
     reposted: Vec<u64>,
-    /// Ids of whose endings something is to be written.
-    settled: Vec<Arc<str>>,
+    /// Endings that are to be written.
+    settled: Vec<Outcome>,
     /// Endings up to this ordinal are forgotten, if they were reported.
     forgotten: u64,
     forgotten_saved: u64,
@@ -54,7 +54,7 @@ pub(in super::super) struct Snapshot {
     cleared: u64,
     holes: Vec<u64>,
     reposted: Vec<u64>,
-    settled: Vec<Arc<str>>,
+    settled: Vec<Outcome>,
     forgotten: u64,
     subscriptions: BTreeSet<String>,
     /// How many messages are then on the disk.
@@ -91,10 +91,8 @@ impl Disk {
         }
     }
 
-    pub(super) fn settled(&mut self, id: &Arc<str>) {
-        if self.there {
-            self.settled.push(Arc::clone(id));
-        }
+    pub(super) fn settled(&mut self, outcome: Option<Outcome>) {
+        self.settled.extend(outcome.filter(|_| self.there));
     }
 
     pub(super) fn forget(&mut self, ordinal: u64) {
@@ -160,7 +158,7 @@ impl Outbox {
         }
 
         let settled = std::mem::take(&mut self.disk.settled);
-        changes.extend(settled.iter().filter_map(|id| self.outcome(id)).map(Change::Ended));
+        changes.extend(settled.iter().cloned().map(Change::Ended));
         let forgotten = self.disk.forgotten;
         if forgotten > self.disk.forgotten_saved {
             changes.push(Change::EndingsForgotten { to: forgotten });
@@ -215,7 +213,7 @@ impl Outbox {
         }
     }
 
-    fn outcome(&self, id: &Arc<str>) -> Option<Outcome> {
+    pub(super) fn outcome(&self, id: &Arc<str>) -> Option<Outcome> {
         let known = self.known.get(id)?;
         let End { ordinal, at, unreported } = known.ended?;
         Some(Outcome {

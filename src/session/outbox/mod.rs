@@ -442,7 +442,8 @@ impl Outbox {
         }
         self.endings += 1;
         (end.ordinal, end.unreported) = (self.endings, !reported);
-        self.disk.settled(&id);
+        // It may be forgotten before it is written.
+        self.disk.settled(self.outcome(&id));
         self.changed = true;
         let list = if reported { &mut self.ended } else { &mut self.unreported };
         list.push_back(id);

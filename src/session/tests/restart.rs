@@ -250,6 +250,23 @@ fn an_ending_that_nobody_heard_is_told_by_the_next_daemon() {
 }
 
 #[test]
+fn an_ending_that_was_told_and_forgotten_before_either_was_written_is_not_told_by_the_next_daemon() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    rig.detach(1);
+    rig.pong();
+    rig.wait(IDLE);
+    rig.now.unix_ms += 25 * 60 * 60 * 1000;
+    rig.disk = false;
+    assert!(rig.open(1, "main").contains(&"1: received x".into()));
+    rig.send_as(1, Send { id: None, ..send("y") });
+    rig.disk = true;
+    rig.wait(IDLE);
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: received x".into()));
+}
+
+#[test]
 fn ids_are_forgotten_after_a_day() {
     let mut rig = Rig::connected();
     rig.send("x");

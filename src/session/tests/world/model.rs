@@ -57,6 +57,8 @@ pub(super) struct Model {
     serving: bool,
     /// The daemon ends; whether the session was closed before.
     stopping: Option<bool>,
+    /// What the clock on the wall showed before, it may show again.
+    pub(super) clock_was_set_back: bool,
     /// Stored messages that were lost with a damaged file, of which nobody was told yet.
     lost_posts: u64,
 }
@@ -83,6 +85,7 @@ impl Model {
             forgetting: false,
             serving: false,
             stopping: None,
+            clock_was_set_back: false,
             lost_posts: 0,
         }
     }

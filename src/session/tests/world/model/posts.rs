@@ -457,6 +457,7 @@ impl Posts {
             assert!(!is_stored || post.number.is_some(), "`stored` was said of what is not on the disk");
             let unknown = PostState { ended: true, known: false, ..post.state };
             post.state = states.get(index).copied().unwrap_or(unknown);
+            post.state.ended |= post.passing;
             (post.port, post.losses) = (0, 0);
         }
         let (kept, gone): (Vec<usize>, Vec<usize>) = queue.iter().partition(|index| self.posts[**index].number.is_some());

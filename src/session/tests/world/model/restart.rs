@@ -88,7 +88,7 @@ impl Model {
             (std::mem::take(&mut self.stream), std::mem::take(&mut self.posts), std::mem::take(&mut self.line));
         let outage = next.stream.restart(stream, record, &next.settings.inbox, now);
         let told = next.line.outage_since;
-        let covered = |since| told.is_some_and(|told| told <= since);
+        let covered = |since| told.is_some_and(|told| told <= since || self.clock_was_set_back);
         assert!(outage.is_none_or(covered), "lost unreported: what came since {outage:?}, told since {told:?}");
         next.lost_posts = lost_posts + next.posts.restart(posts, record, now);
         (next.protocols, next.blank) = (protocols, false);
