@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! extension ──port──► host ──link──► daemon ──connection──► server
-//!                     one per port   one per user: sessions
+//!                     one per port   one per user: sessions, spool
 //!                     lives and dies started on demand, detached,
 //!                     with the port  stays when the browser goes
 //! ```
@@ -14,8 +14,9 @@
 //! each port · *daemon*: one for each user, outlives hosts · *link*: the local socket between host and daemon ·
 //! *session*: the durable conversation of one extension with one server; survives ports, hosts and connections ·
 //! *server*: any WebSocket server · *connection*: one WebSocket, numbered by attempt · *consumer*: a reader of a session
-//! with its own place in it · *observer*: one without a place, who only sees what comes · *frame*: a length and as many bytes · *payload*: what the server and the extension say to
-//! each other, opaque to us.
+//! with its own place in it · *observer*: one without a place, who only sees what comes · *spool*: the file that keeps
+//! what must not be lost · *frame*: a length and as many bytes · *payload*: what the server and the extension say to each
+//! other, opaque to us.
 //!
 //! # Follow a message
 //!
@@ -28,8 +29,9 @@
 //!    anything
 //! 5. [`server`] (`src/server/mod.rs`): messages to the WebSocket
 //!
-//! and comes back the same way. What must not be lost on it is kept by [`spool`] (`src/spool/mod.rs`). What the frames and messages look like is in [`wire`]; `PROTOCOL.md` describes it for
-//! people.
+//! and comes back the same way. What must not be lost on it is kept by [`spool`] (`src/spool/mod.rs`), on its own thread:
+//! what and when, the session says (`src/session/journal.rs`). What the frames and messages look like is in [`wire`];
+//! `PROTOCOL.md` describes it for people.
 //!
 //! This library exists for the program and its tests; it promises no stable interface.
 

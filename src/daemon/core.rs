@@ -22,10 +22,10 @@ use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
-use crate::session::record::{Change, Owner};
+use crate::session::record::{Change, Owner, Record};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
 use crate::settings::{Layer, Limits, Place, SettingError, Settings};
-use crate::spool::{Kept, News, Spool};
+use crate::spool::{Damage, Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
@@ -99,6 +99,8 @@ struct Slot {
     given_text: String,
     /// The spool knows whose session it is and what it was given.
     introduced: bool,
+    /// With which write it hears of that.
+    introducing: Option<u64>,
     /// The connection that is made or being made, and its attempt.
     connection: Option<(u64, Rc<Outgoing>)>,
     /// The deadline that stands in [`Core::timers`].
@@ -164,7 +166,7 @@ impl Core {
         if !kept.is_empty() {
             self.reload_config();
         }
-        for Kept { session: number, owner, given: given_text, record } in kept {
+        for Kept { session: number, owner, given: given_text, damage, record } in kept {
             self.last_number = self.last_number.max(number);
             let Owner { origin, profile, name } = owner;
             let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
@@ -183,6 +185,7 @@ impl Core {
             });
             let birth = self.birth(SessionId(number), &identity, &given, &url);
             let now = self.clock.now();
+            let record = Record { rewound: damage == Some(Damage::Rewound), ..record };
             let session = Session::restore(birth, record, now);
             let id = SessionId(number);
             self.identities.insert(identity.clone(), id);
@@ -192,6 +195,7 @@ impl Core {
                 given,
                 given_text,
                 introduced: true,
+                introducing: None,
                 connection: None,
                 deadline: None,
             };
@@ -248,7 +252,7 @@ impl Core {
         let mut before = None;
         if slot.session.admits(port, &open, url.as_ref()) {
             if let (Some(given), Some(text), Some(slot)) = (given, &open.settings, self.sessions.get_mut(&id)) {
-                (slot.given, slot.introduced) = (given, false);
+                (slot.given, slot.introduced, slot.introducing) = (given, false, None);
                 slot.given_text.clone_from(text);
             }
             // Now, because in direct mode all may be over again when the input is handled.
@@ -331,8 +335,16 @@ impl Core {
         };
         let server = identity.is_loggable().then(|| tracing::field::display(url.origin().ascii_serialization()));
         info!(session = id.0, origin = %harmless(origin), server, "session created");
-        let (given_text, introduced) = (String::new(), false);
-        let slot = Slot { identity, session, given, given_text, introduced, connection: None, deadline: None };
+        let slot = Slot {
+            identity,
+            session,
+            given,
+            given_text: String::new(),
+            introduced: false,
+            introducing: None,
+            connection: None,
+            deadline: None,
+        };
         self.sessions.insert(id, slot);
         if !self.room {
             self.input(id, Input::Room(false));
@@ -481,7 +493,8 @@ impl Core {
                         slot.outgoing(attempt, |outgoing| outgoing.finish(code, &reason));
                     }
                     Action::Save { ticket, mut changes } => {
-                        if !std::mem::replace(&mut slot.introduced, true) {
+                        if !slot.introduced && slot.introducing.is_none() {
+                            slot.introducing = Some(ticket);
                             changes.splice(0..0, slot.introduction());
                         }
                         self.spool.write(id.0, ticket, changes);
@@ -489,7 +502,7 @@ impl Core {
                     Action::Load { ticket, from, to } => self.spool.load(id.0, ticket, from, to, PAGE),
                     Action::Forgotten => {
                         info!(session = id.0, "session forgotten");
-                        (slot.given, slot.introduced) = (Layer::default(), false);
+                        (slot.given, slot.introduced, slot.introducing) = (Layer::default(), false, None);
                         slot.given_text.clear();
                         if slot.identity.mode == Mode::Durable {
                             self.spool.write(id.0, 0, vec![Change::Forgotten]);
@@ -590,16 +603,28 @@ impl Core {
     /// What the spool says.
     pub(super) fn hear(&mut self, news: News) {
         match news {
-            News::Written { session, ticket } => self.input(SessionId(session), Input::Saved { ticket }),
+            News::Written { session, ticket } => {
+                let id = SessionId(session);
+                if let Some(slot) = self.sessions.get_mut(&id) {
+                    slot.introduced |= slot.introducing.take_if(|under_way| *under_way == ticket).is_some();
+                }
+                self.input(id, Input::Saved { ticket });
+            }
             News::NotWritten { session, ticket } => {
                 let id = SessionId(session);
                 if let Some(slot) = self.sessions.get_mut(&id) {
-                    slot.introduced = false;
+                    slot.introducing.take_if(|under_way| *under_way == ticket);
                 }
                 self.input(id, Input::NotSaved { ticket });
             }
             News::Loaded { session, number, bodies, to } => {
                 self.input(SessionId(session), Input::Loaded { ticket: number, bodies, to });
+            }
+            News::Damaged => {
+                for slot in self.sessions.values_mut() {
+                    (slot.introduced, slot.introducing) = (false, None);
+                }
+                self.tell_all(|_| Some(Input::Damaged));
             }
             News::Room(room) => {
                 self.room = room;

@@ -278,7 +278,10 @@ impl<W: Write> Story<W> {
             let left = deadline.saturating_duration_since(Instant::now());
             match timeout(left, self.extension.next()).await {
                 Ok(Ok(news)) => self.show(&news)?,
-                Ok(Err(_)) => return Ok(self.extension.die()),
+                Ok(Err(_)) => {
+                    self.extension.die();
+                    return Ok(());
+                }
                 Err(_) => return Err(self.too_late("the worker sees that its port is gone")),
             }
         }

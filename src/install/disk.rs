@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::InstallError;
+use crate::os;
 
 /// A file that any program of the user may read.
 pub(super) const READABLE: u32 = 0o644;
@@ -62,7 +63,8 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    sync_directory(directory)
+    // A rename is on the disk once its directory is.
+    os::sync_directory(directory)
 }
 
 #[cfg(unix)]
@@ -72,17 +74,6 @@ fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
-
-/// A rename is on the disk once its directory is.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_directory: &Path) -> io::Result<()> {
     Ok(())
 }
 

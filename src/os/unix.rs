@@ -129,6 +129,14 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until what was made, renamed or removed in a directory is so on the disk.
+///
+/// # Errors
+/// If the directory cannot be opened, or the disk fails.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Opens a file for appending that only the owner may read, and makes it if need be.
 ///
 /// # Errors

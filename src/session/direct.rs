@@ -332,6 +332,7 @@ impl Conversation for Direct {
             | Input::NotSaved { .. }
             | Input::Loaded { .. }
             | Input::Room(_)
+            | Input::Damaged
             | Input::Stop => {}
         }
     }

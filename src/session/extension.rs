@@ -82,6 +82,9 @@ impl Session {
             self.send_receipts();
             self.tell_lost_posts(port);
         }
+        if self.can_store() == Some(false) {
+            self.tell_disk_full(port);
+        }
     }
 
     /// Why a port may not open the session so.
@@ -127,7 +130,7 @@ impl Session {
                 self.write_queue(now);
             }
             Queued::Repeated | Queued::Refused { told: true, .. } => {}
-            Queued::Refused { refusal: Refusal::Disk, .. } => self.tell_disk_full(port, reference),
+            Queued::Refused { refusal: Refusal::Disk, .. } => self.tell_not_stored(port, reference),
             Queued::Refused { .. } => self.tell_queue_full(port, reference),
         }
         self.send_receipts();
@@ -303,10 +306,20 @@ impl Session {
         self.tell(port, Problem::new(Code::QueueFull, message), reference);
     }
 
-    fn tell_disk_full(&mut self, port: PortId, reference: Option<String>) {
-        let message = "the disk is full or does not work, so nothing can be stored; the message was not taken. Free some \
-                       space, or see the log of websocket-bridge for what the system says; then send it again";
+    fn tell_not_stored(&mut self, port: PortId, reference: Option<String>) {
+        let message = "the disk is full or does not work, so nothing can be stored; the message was not taken. Send it again \
+                       when there is room";
         self.tell(port, Problem::new(Code::DiskFull, message), reference);
+    }
+
+    /// From now on nothing is stored.
+    pub(super) fn tell_disk_full(&mut self, port: PortId) {
+        let message = format!(
+            "the disk is full or does not work: session `{}` takes no messages for the server, and what comes from it waits \
+             in memory only. Free some space, or look into the log of websocket-bridge for what the system says",
+            self.name
+        );
+        self.tell(port, Problem::new(Code::DiskFull, message), None);
     }
 
     fn tell_lost_posts(&mut self, port: PortId) {

@@ -72,6 +72,7 @@ impl Session {
             "consumers": consumers,
             "observers": self.inbox.observers(),
             "saved": self.is_saved(),
+            "can_store": self.can_store(),
             "settings": self.settings.to_json(),
         })
     }

@@ -89,11 +89,6 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Whether all is on the disk, or nothing more can be done for it.
-    pub(super) fn is_done(&self) -> bool {
-        self.under_way.is_none() && (self.dirty.is_none() || (self.stopping.is_some() && self.retry.is_some()))
-    }
-
     /// Nothing is kept any more; what is under way means nothing.
     pub(super) fn begin_anew(&mut self) {
         *self = Self { ticket: self.ticket, room: self.room, ..Self::default() };
@@ -117,6 +112,14 @@ impl Session {
         if let Some(journal) = &mut self.journal {
             journal.hurry = true;
         }
+    }
+
+    /// Whether all is on the disk, or nothing more can be done for it.
+    pub(super) fn is_done(&self, journal: &Journal) -> bool {
+        let given_up = journal.stopping.is_some() && journal.retry.is_some();
+        // A full disk leaves messages where they are although nothing is to be done now.
+        let all = self.inbox.saved() == self.inbox.head() && !self.outbox.has_unsaved();
+        journal.under_way.is_none() && (given_up || (journal.dirty.is_none() && all))
     }
 
     /// The highest number that may be given out.
@@ -212,8 +215,8 @@ impl Session {
         } else {
             journal.reserved
         };
-        // What was too young is still to be written, and what was reserved to be given back.
-        let rest = journal.lending || !all;
+        // What was too young is still to be written, and what was reserved to be given back; a full disk says when.
+        let rest = journal.room && (journal.lending || !all);
         journal.dirty = rest.then_some(now.elapsed);
         (journal.hurry, journal.retry) = (false, None);
         let ticket = journal.next_ticket();
@@ -274,12 +277,24 @@ impl Session {
 
     pub(super) fn handle_room(&mut self, room: bool) {
         let Some(journal) = &mut self.journal else { return };
-        journal.room = room;
+        if std::mem::replace(&mut journal.room, room) == room {
+            return;
+        }
         // Either way something is to be done now: numbers are hoarded, or what had to wait is written.
         (journal.hurry, journal.retry) = (true, None);
         self.inbox.set_room(room);
         self.outbox.set_room(room);
         self.sheet_changed = true;
+        if !room {
+            for port in self.ports.clone() {
+                self.tell_disk_full(port);
+            }
+        }
+    }
+
+    /// Whether messages can be stored, if they are to be at all.
+    pub(super) fn can_store(&self) -> Option<bool> {
+        self.journal.as_ref().map(|journal| journal.room)
     }
 
     /// Reads from the disk what a port waits for.

@@ -271,6 +271,8 @@ pub enum Input {
     },
     /// Whether the disk takes messages; it does until something else is said.
     Room(bool),
+    /// The disk may have lost anything of what was written.
+    Damaged,
     /// The daemon ends. What is to be kept must go to the disk now; nothing else is done any more.
     Stop,
 }
@@ -526,7 +528,7 @@ impl Conversation for Session {
     }
 
     fn is_saved(&self) -> bool {
-        self.journal.as_ref().is_none_or(Journal::is_done)
+        self.blank || self.journal.as_ref().is_none_or(|journal| self.is_done(journal))
     }
 
     fn is_blank(&self) -> bool {
@@ -586,6 +588,10 @@ impl Conversation for Session {
             Input::NotSaved { ticket } => self.handle_not_saved(ticket, now),
             Input::Loaded { ticket, bodies, to } => self.handle_loaded(ticket, bodies, to),
             Input::Room(room) => self.handle_room(room),
+            Input::Damaged => {
+                self.inbox.disk_was_damaged();
+                self.outbox.disk_was_damaged();
+            }
             Input::Stop => return self.stop(now),
             Input::Open { port, open, url, settings, reference } => {
                 self.handle_open(port, *open, url, settings, reference, now);

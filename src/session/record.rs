@@ -226,6 +226,9 @@ pub enum Change {
 /// Everything that is kept of one session, as a daemon that starts finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// The latest changes may be missing, though it was said that they were written: numbers above [`Sheet::reserved`]
+    /// may have been given out.
+    pub rewound: bool,
     /// The small things.
     pub sheet: Sheet,
     /// All places.

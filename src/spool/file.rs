@@ -1,21 +1,31 @@
-//! The file as a whole: made, opened, and brought to the present format.
+//! The file as a whole: made, opened, brought to the present format, kept in shape and closed.
 //!
-//! Owns: what marks a file as ours and of which format it is, and how SQLite is to treat it. What is in it is `rows`'s.
+//! Owns: what marks a file as ours and of which format it is, how SQLite is to treat it, and what its errors mean to us
+//! ([`Failure`]). What is in it is `rows`'s, what to do about a failure `writer`'s.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction};
+use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
 use tracing::warn;
 
-use super::{SpoolError, rows};
+use super::{Damage, SpoolError, log, rows};
 use crate::os;
 
 /// The format that this build writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
-/// The oldest SQLite without the error that a checkpoint could lose what was just written (its "WAL-reset bug").
+/// The oldest SQLite without the error by which a checkpoint could lose what was just written (its "WAL-reset bug").
 pub(super) const MIN_SQLITE: &str = "3.51.3";
 const MIN_SQLITE_NUMBER: i32 = 3_051_003;
+
+/// Bytes of a page.
+pub(super) const PAGE: usize = 4096;
 
 /// How to get from each format to the next; the first is that of an empty file.
 const STEPS: &[&str] = &[rows::SCHEMA];
@@ -24,84 +34,290 @@ const STEPS: &[&str] = &[rows::SCHEMA];
 /// file is damaged.
 const MARK: i32 = i32::from_be_bytes(*b"WSB\0");
 
-/// How SQLite is to treat the file. The first few hold for a new file only, and must come before anything is in it.
-const PRAGMAS: &[(&str, &str)] = &[
-    ("page_size", "4096"),
-    // Space that became free is given back in small steps.
-    ("auto_vacuum", "INCREMENTAL"),
-    // One process, one connection: no file for shared memory, no locking for each transaction.
+/// After so many pages the log is copied into the file: about a millisecond's work.
+const MAX_LOG: i32 = 256;
+
+/// How SQLite is to treat the file.
+pub(super) const PRAGMAS: &[(&str, &str)] = &[
+    // One process, one connection: no file for shared memory, no lock for each transaction.
     ("locking_mode", "EXCLUSIVE"),
+    // These two hold for a new file, and must come before anything is in it. Pages that became free can be given back
+    // in small steps.
+    ("page_size", "4096"),
+    ("auto_vacuum", "INCREMENTAL"),
     ("journal_mode", "WAL"),
     // What is committed is on the disk. macOS has a stronger word for that, and nobody else knows it.
     ("synchronous", "FULL"),
     ("fullfsync", "ON"),
     ("checkpoint_fullfsync", "ON"),
-    // In pages: a checkpoint takes a few milliseconds, and -wal stays small.
-    ("wal_autocheckpoint", "256"),
+    // The log is copied when nobody waits for it, and where its errors are seen.
+    ("wal_autocheckpoint", "0"),
     ("journal_size_limit", "1048576"),
     // Messages that are not needed any more leave as little behind as costs nothing.
     ("secure_delete", "FAST"),
+    // Nothing is ever written elsewhere.
     ("temp_store", "MEMORY"),
     // In KiB.
     ("cache_size", "-2048"),
+    // A page that cannot be read is an error, not the end of the process.
     ("mmap_size", "0"),
     // A damaged file is noticed sooner, and what it claims to be its schema is not trusted.
     ("cell_size_check", "ON"),
     ("trusted_schema", "OFF"),
 ];
 
-/// Opens the file, or makes it, and brings it to the present format.
-pub(super) fn open(path: &Path) -> Result<Connection, SpoolError> {
-    let sqlite = |source| SpoolError::Sqlite { path: path.to_owned(), source };
-    if rusqlite::version_number() < MIN_SQLITE_NUMBER {
-        return Err(SpoolError::OldSqlite { version: rusqlite::version() });
-    }
-    // SQLite would make it for everybody to read; what it puts beside it is as private as it is.
-    os::append_private(path).map_err(|source| SpoolError::Io { path: path.to_owned(), source })?;
-    // No other thread uses the connection at the same time, so it needs no lock of its own.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    for (name, value) in PRAGMAS {
-        db.pragma_update(None, name, value).map_err(sqlite)?;
-    }
-    db.set_prepared_statement_cache_capacity(rows::STATEMENTS);
-    migrate(&mut db, path, STEPS)?;
-    Ok(db)
+/// Where the file is, and how to get at it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Which of SQLite's file systems, if not that of the platform.
+    pub(super) vfs: Option<&'static str>,
+    /// How long to wait before a disk that is full, or fails, is tried again.
+    pub(super) retry: Duration,
+    /// Says for a test that the disk has no room for a ballast.
+    #[cfg(test)]
+    pub(super) is_full: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// Ends the use of the file: everything is in it, and nothing beside it.
-pub(super) fn close(db: Connection) {
-    if let Err((_, error)) = db.close() {
-        warn!(error = %error, "the spool could not be closed in order");
+impl Place {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            vfs: None,
+            retry: Duration::from_secs(5),
+            #[cfg(test)]
+            is_full: std::sync::Arc::default(),
+        }
+    }
+
+    /// The same for another file.
+    pub(super) fn at(&self, path: PathBuf) -> Self {
+        Self { path, ..self.clone() }
+    }
+
+    /// A file beside it: its name without the ending, and `rest`.
+    pub(super) fn beside(&self, rest: &str) -> PathBuf {
+        let mut name = OsString::from(self.path.file_stem().unwrap_or_default());
+        name.push(rest);
+        self.path.with_file_name(name)
+    }
+
+    /// The log of the file.
+    pub(super) fn log(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        name.into()
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("."))
+    }
+
+    /// Opens the file for SQL.
+    pub(super) fn connect(&self) -> rusqlite::Result<Connection> {
+        // No other thread uses the connection at the same time, so it needs no lock of its own.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match self.vfs {
+            None => Connection::open_with_flags(&self.path, flags),
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs),
+        }
     }
 }
 
-fn migrate(db: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), SpoolError> {
-    let sqlite = |source| SpoolError::Sqlite { path: path.to_owned(), source };
-    let transaction = db.transaction().map_err(sqlite)?;
+/// What went wrong, by what is to be done about it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The file is not for us.
+    #[error(transparent)]
+    Refused(SpoolError),
+    /// The file is not as it was written.
+    #[error("it is damaged ({1})")]
+    Damaged(Damage, String),
+    /// There is no room.
+    #[error("the disk is full ({0})")]
+    Full(String),
+    /// It cannot be read or written.
+    #[error("the disk fails ({0})")]
+    Failing(String),
+    /// What was asked for cannot be done.
+    #[error("it cannot be done ({0})")]
+    Impossible(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        let rusqlite::Error::SqliteFailure(cause, _) = error else { return Self::Impossible(text) };
+        match cause.code {
+            ErrorCode::DiskFull => Self::Full(text),
+            ErrorCode::SystemIoFailure if cause.extended_code != SQLITE_IOERR_SHORT_READ => Self::Failing(text),
+            ErrorCode::CannotOpen
+            | ErrorCode::OutOfMemory
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::PermissionDenied => Self::Failing(text),
+            ErrorCode::TooBig => Self::Impossible(text),
+            // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be there,
+            // a header that allows no writing.
+            _ => Self::Damaged(Damage::Holes, text),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let text = error.to_string();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(text),
+            _ => Self::Failing(text),
+        }
+    }
+}
+
+/// The file, open.
+#[derive(Debug)]
+pub(super) struct File {
+    db: Connection,
+    /// How many pages are in the log, and how many of them have been copied into the file.
+    log: (i32, i32),
+}
+
+impl File {
+    /// Opens the file, or makes it, and brings it to the present format.
+    pub(super) fn open(place: &Place) -> Result<Self, Failure> {
+        if rusqlite::version_number() < MIN_SQLITE_NUMBER {
+            return Err(Failure::Refused(SpoolError::OldSqlite { version: rusqlite::version() }));
+        }
+        // SQLite would make it for everybody to read; what it puts beside it is as private as it is.
+        os::append_private(&place.path)?;
+        if !log::is_whole(&place.log())? {
+            return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
+        }
+        let mut db = place.connect()?;
+        for (name, value) in PRAGMAS {
+            db.pragma_update(None, name, value)?;
+        }
+        db.set_prepared_statement_cache_capacity(rows::STATEMENTS);
+        migrate(&mut db, &place.path, STEPS)?;
+        let mut file = Self { db, log: (0, 0) };
+        // What a crash has left behind the end of the log would later look like damage.
+        file.empty_log()?;
+        Ok(file)
+    }
+
+    /// For reading.
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Makes changes: when this returns they are on the disk, or none is.
+    pub(super) fn write(&mut self, make: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Failure> {
+        let transaction = self.db.transaction()?;
+        make(&transaction)?;
+        transaction.commit()?;
+        self.checkpoint(CheckpointMode::NOOP)
+    }
+
+    /// Copies the log into the file if it has become long.
+    pub(super) fn keep_log_short(&mut self) -> Result<(), Failure> {
+        if self.log.0 < MAX_LOG { Ok(()) } else { self.checkpoint(CheckpointMode::PASSIVE) }
+    }
+
+    /// Copies the log into the file, and gives back the room that it took.
+    pub(super) fn empty_log(&mut self) -> Result<(), Failure> {
+        self.checkpoint(CheckpointMode::TRUNCATE)
+    }
+
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), Failure> {
+        self.log = self.db.wal_checkpoint_v2(Some(MAIN_DB), mode)?;
+        Ok(())
+    }
+
+    /// How many pages hold nothing, and how many there are.
+    pub(super) fn free_pages(&self) -> Result<(i64, i64), Failure> {
+        let number = |pragma| self.db.pragma_query_value(None, pragma, |row| row.get(0));
+        Ok((number("freelist_count")?, number("page_count")?))
+    }
+
+    /// Gives back so many of those that hold nothing.
+    pub(super) fn shrink(&mut self, pages: i64) -> Result<(), Failure> {
+        let mut statement = self.db.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut steps = statement.query(())?;
+        while steps.next()?.is_some() {}
+        drop(steps);
+        drop(statement);
+        self.checkpoint(CheckpointMode::NOOP)
+    }
+
+    /// Looks for damage that no checksum shows: pages, and so rows, that are not where they belong.
+    pub(super) fn check(&self, table: Option<&str>) -> Result<(), Failure> {
+        // A number is how much is told at most.
+        let sql = format!("PRAGMA quick_check({})", table.unwrap_or("1"));
+        let found: String = self.db.query_row(&sql, (), |row| row.get(0))?;
+        if found == "ok" { Ok(()) } else { Err(Failure::Damaged(Damage::Holes, found)) }
+    }
+
+    /// Ends the use of the file: everything is in it, and nothing beside it.
+    pub(super) fn close(mut self) -> Result<(), Failure> {
+        let emptied = self.empty_log();
+        let closed = self.db.close().map_err(|(_, error)| error.into());
+        emptied.and(closed)
+    }
+
+    /// Ends the use of the file after a failure, and changes nothing more. Returns how long the log is without the
+    /// transaction that failed, which may be there as a whole although nobody knows whether it is on the disk.
+    pub(super) fn abandon(self) -> u64 {
+        let (pages, copied) = self.log;
+        if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            warn!(%error, "the log may be copied into the file while that is closed");
+        }
+        // The next transaction after a log that was copied as a whole is at its beginning.
+        if pages == copied { 0 } else { log::length(u64::try_from(pages).unwrap_or(0)) }
+    }
+}
+
+/// Cuts a log that is longer, for good.
+pub(super) fn cut_log(place: &Place, length: u64) -> io::Result<()> {
+    match std::fs::OpenOptions::new().write(true).open(place.log()) {
+        Ok(log) if log.metadata()?.len() > length => log.set_len(length).and_then(|()| log.sync_all()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn migrate(db: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Failure> {
+    let transaction = db.transaction()?;
     let known = i32::try_from(steps.len()).expect("a few steps");
-    let version = match version(&transaction).map_err(sqlite)? {
-        None => return Err(SpoolError::Foreign { path: path.to_owned() }),
-        Some(version) if version > known => return Err(SpoolError::Newer { path: path.to_owned(), version }),
-        Some(version) => version,
-    };
-    if version < known {
-        let steps = &steps[usize::try_from(version).expect("not below zero")..];
-        steps.iter().try_for_each(|step| transaction.execute_batch(step)).map_err(sqlite)?;
-        transaction.pragma_update(None, "user_version", known).map_err(sqlite)?;
-        transaction.pragma_update(None, "application_id", MARK + known).map_err(sqlite)?;
+    let version = version(&transaction, path)?;
+    if version > known {
+        return Err(Failure::Refused(SpoolError::Newer { path: path.to_owned(), version }));
     }
-    transaction.commit().map_err(sqlite)
+    if version < known {
+        for step in &steps[usize::try_from(version).expect("not below zero")..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction.pragma_update(None, "user_version", known)?;
+        transaction.pragma_update(None, "application_id", MARK + known)?;
+    }
+    Ok(transaction.commit()?)
 }
 
-/// The format of the file, 0 for an empty one; `None` if it is none of ours.
-fn version(db: &Transaction<'_>) -> rusqlite::Result<Option<i32>> {
+/// The format of the file, 0 for an empty one.
+fn version(db: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (mark, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-    Ok(match (mark, version, tables) {
-        (0, 0, 0) => Some(0),
-        (mark, version @ 1..=255, _) if mark == MARK + version => Some(version),
-        _ => None,
-    })
+    let count = |sql| db.query_row(sql, (), |row| row.get::<_, i64>(0));
+    if version > 0 && mark == MARK.wrapping_add(version) {
+        Ok(version)
+    } else if count("SELECT count(*) FROM sqlite_schema WHERE name IN ('owner', 'sheet', 'arrival')")? == 3 {
+        let why = format!("its marks are {mark:#x} and {version}");
+        Err(Failure::Damaged(Damage::Holes, why))
+    } else if (mark, version, count("SELECT count(*) FROM sqlite_schema")?) == (0, 0, 0) {
+        Ok(0)
+    } else {
+        Err(Failure::Refused(SpoolError::Foreign { path: path.to_owned() }))
+    }
 }

@@ -1,28 +1,29 @@
 //! What outlives the daemon: one SQLite file, which a thread of its own reads and writes.
 //!
-//! Owns: the handle ([`Spool`]), what it tells ([`News`]) and the order of things: what waits is written in one transaction,
-//! and said to be written when it is on the disk. How the file is opened and made fit is `file`'s, what its rows look
-//! like `rows`'s. Decides nothing about sessions: what is kept, and when, they say ([`Change`]).
+//! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it does
+//! when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
+//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and when,
+//! they say ([`Change`]).
 //!
 //! There is one connection, and so one reader and writer: nothing here ever waits for a lock.
 
+mod ballast;
 mod file;
+mod log;
 mod rows;
+mod salvage;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-
-use rusqlite::Connection;
-use tracing::{error, warn};
 
 use crate::session::record::{Change, Owner, Record};
 use crate::wire::Body;
-
-/// How much is written in one transaction, in bytes of bodies, if more waits.
-const MAX_COMMIT: usize = 16 * 1024 * 1024;
+use file::{Failure, Place};
+use writer::{Command, Writer};
 
 /// Keeps sessions on the disk. Its methods never wait; what became of them is told as [`News`].
 #[derive(Debug)]
@@ -40,8 +41,22 @@ pub struct Kept {
     pub owner: Owner,
     /// The settings that it was given, as JSON text; empty if there were none, or if they were damaged.
     pub given: String,
+    /// What the file suffered since this session's sheet was last written.
+    pub damage: Option<Damage>,
     /// Everything else.
     pub record: Record,
+}
+
+/// What may be wrong with a [`Record`] after the file was damaged. It is said until the session writes its sheet, which
+/// is where it draws its conclusions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Damage {
+    /// Anything may be missing, but what is there is right.
+    Holes,
+    /// The latest changes may be missing as well, though it was said that they were written: numbers beyond
+    /// [`Sheet::reserved`](crate::session::record::Sheet::reserved) may have been given out, and what was acknowledged
+    /// may be there again.
+    Rewound,
 }
 
 /// What the spool tells, from its own thread.
@@ -72,9 +87,12 @@ pub enum News {
         /// Up to here was looked.
         to: u64,
     },
-    /// Whether there is room on the disk, told when it changes. While there is none, only what makes room or is tiny
-    /// can be expected to be written.
+    /// Whether there is room on the disk, told when it changes. While there is none, what adds messages, subscriptions
+    /// or settings is not even tried.
     Room(bool),
+    /// The file was found damaged while it was in use, and made anew from what could be read. Whatever sessions hold in
+    /// their memory they should write anew: any of it may be missing. What must be loaded may be missing for good.
+    Damaged,
 }
 
 /// Why there is no spool.
@@ -82,7 +100,7 @@ pub enum News {
 pub enum SpoolError {
     /// A newer build has changed the file.
     #[error(
-        "{} was made by a newer version of this program (format {version}, this one knows {}); \
+        "{} was written by a newer version of this program (its format is {version}, this version knows {}); \
          start that version, or move the file away and lose what it keeps", path.display(), file::VERSION
     )]
     Newer {
@@ -98,41 +116,25 @@ pub enum SpoolError {
         path: PathBuf,
     },
     /// The library has known errors.
-    #[error("SQLite {version} is too old, {} is needed; build this program with the bundled one", file::MIN_SQLITE)]
+    #[error(
+        "SQLite {version} can lose what it has written, {} is needed; build this program with its own",
+        file::MIN_SQLITE
+    )]
     OldSqlite {
         /// What there is.
         version: &'static str,
     },
-    /// The file cannot be made or opened.
-    #[error("cannot open {}; is its directory there and ours, and the disk not full?", path.display())]
-    Io {
+    /// The file cannot be made, opened or used.
+    #[error(
+        "cannot use {}: {why}; see whether its directory can be written to, the disk has room and works, and no other \
+         daemon uses it", path.display()
+    )]
+    Unusable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        why: String,
     },
-    /// SQLite cannot use it.
-    #[error("cannot use {}; is the disk full, or another daemon using it?", path.display())]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// No thread can be started.
-    #[error("cannot start a thread for {}", path.display())]
-    Thread {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-#[derive(Debug)]
-enum Command {
-    Write { session: u64, ticket: u64, changes: Vec<Change> },
-    Load { session: u64, number: u64, from: u64, to: u64, max_bytes: usize },
 }
 
 /// Everything that may lie beside the spool at `path`, itself included: for whoever removes all of it.
@@ -158,16 +160,24 @@ impl Spool {
     /// read. Waits for the disk.
     ///
     /// # Errors
-    /// If the file cannot be used: it is somebody else's or a newer version's, or the disk fails.
+    /// If the file cannot be used: it is somebody else's or a newer version's, or the disk is full or fails. A damaged
+    /// one is set aside, and what can be read of it kept.
     pub fn open(path: &Path, tell: impl Fn(News) + Send + 'static) -> Result<(Self, Vec<Kept>), SpoolError> {
-        let mut db = file::open(path)?;
-        let kept = rows::read(&mut db).map_err(|source| SpoolError::Sqlite { path: path.to_owned(), source })?;
+        Self::open_at(Place::new(path), tell)
+    }
+
+    fn open_at(place: Place, tell: impl Fn(News) + Send + 'static) -> Result<(Self, Vec<Kept>), SpoolError> {
+        let path = place.path.clone();
+        let unusable = |why: String| SpoolError::Unusable { path: path.clone(), why };
+        let (writer, kept) = Writer::open(place, tell).map_err(|failure| match failure {
+            Failure::Refused(error) => error,
+            other => unusable(other.to_string()),
+        })?;
         let (commands, received) = channel();
-        let writer = Writer { db, tell };
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run(&received))
-            .map_err(|source| SpoolError::Thread { path: path.to_owned(), source })?;
+            .map_err(|error| unusable(format!("no thread can be started ({error})")))?;
         Ok((Self { commands, thread }, kept))
     }
 
@@ -176,7 +186,7 @@ impl Spool {
     #[must_use]
     pub fn draw_number() -> u64 {
         let mut bytes = [0; 8];
-        // Without chance there are still the numbers of those that are kept.
+        // A system without chance has no TLS and no epochs either; two sessions that are kept still differ by owner.
         let _ = getrandom::fill(&mut bytes);
         u64::from_ne_bytes(bytes) >> 1
     }
@@ -205,94 +215,4 @@ impl Spool {
         // The thread ends before its handle only if it panicked, which the log says.
         let _ = self.commands.send(command);
     }
-}
-
-/// One write that was asked for.
-#[derive(Debug)]
-struct Write {
-    session: u64,
-    ticket: u64,
-    changes: Vec<Change>,
-}
-
-struct Writer<T> {
-    db: Connection,
-    tell: T,
-}
-
-impl<T: Fn(News)> Writer<T> {
-    fn run(mut self, commands: &Receiver<Command>) {
-        while let Ok(first) = commands.recv() {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(command) = next {
-                bytes += size(&command);
-                batch.push(command);
-                next = if bytes < MAX_COMMIT { commands.try_recv().ok() } else { None };
-            }
-            self.serve(batch);
-        }
-        file::close(self.db);
-    }
-
-    /// Does what was asked for in its order: writes are gathered, and a load that is among them sees those before it.
-    fn serve(&mut self, batch: Vec<Command>) {
-        let mut writes = Vec::new();
-        for command in batch {
-            match command {
-                Command::Write { session, ticket, changes } => writes.push(Write { session, ticket, changes }),
-                Command::Load { session, number, from, to, max_bytes } => {
-                    if writes.iter().any(|write| write.session == session) {
-                        self.write(std::mem::take(&mut writes));
-                    }
-                    self.load(session, number, from, to, max_bytes);
-                }
-            }
-        }
-        self.write(writes);
-    }
-
-    fn write(&mut self, writes: Vec<Write>) {
-        if writes.is_empty() {
-            return;
-        }
-        if let Err(error) = self.commit(&writes) {
-            if writes.len() > 1 {
-                // One of them may be the reason, and the others are not to suffer from it.
-                return writes.into_iter().for_each(|write| self.write(vec![write]));
-            }
-            error!(error = %error, "nothing can be written to the spool");
-            return writes.iter().for_each(|&Write { session, ticket, .. }| {
-                (self.tell)(News::NotWritten { session, ticket });
-            });
-        }
-        for Write { session, ticket, .. } in writes {
-            (self.tell)(News::Written { session, ticket });
-        }
-    }
-
-    fn commit(&mut self, writes: &[Write]) -> rusqlite::Result<()> {
-        let transaction = self.db.transaction()?;
-        for write in writes {
-            for change in &write.changes {
-                rows::apply(&transaction, write.session, change)?;
-            }
-        }
-        transaction.commit()
-    }
-
-    fn load(&self, session: u64, number: u64, from: u64, to: u64, max_bytes: usize) {
-        let (bodies, to) = rows::load(&self.db, session, from, to, max_bytes).unwrap_or_else(|error| {
-            warn!(error = %error, "messages cannot be read from the spool");
-            (Vec::new(), to)
-        });
-        (self.tell)(News::Loaded { session, number, bodies, to });
-    }
-}
-
-/// How much a command adds to a transaction, about.
-fn size(command: &Command) -> usize {
-    let Command::Write { changes, .. } = command else { return 0 };
-    changes.iter().map(|change| 64 + rows::body_length(change)).sum()
 }

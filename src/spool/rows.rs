@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use super::Kept;
+use super::{Damage, Kept};
 use crate::session::record::{Arrival, Change, Content, Outcome, Outline, OutlineContent, Post, Record, Subscription};
 use crate::wire::{Body, Gap};
 
@@ -50,10 +50,59 @@ pub(super) const SCHEMA: &str = "
         sum INTEGER NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (session, key)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE damage (session INTEGER PRIMARY KEY, rewound INTEGER NOT NULL, sum INTEGER NOT NULL) STRICT;
 ";
 
-/// All tables; each begins with the session.
-const TABLES: &[&str] = &["owner", "given", "sheet", "bookmark", "arrival", "post", "outcome", "subscription"];
+/// One table, as it is copied out of a damaged file.
+pub(super) struct Table {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its columns, the session first.
+    pub(super) columns: &'static str,
+    /// What tells the rows of one session apart, if there can be several.
+    pub(super) key: Key,
+    /// Whether a row of all these columns says what was written; of its body, this is asked only where a row is worth
+    /// nothing without.
+    pub(super) is_sound: fn(&Row<'_>) -> bool,
+}
+
+/// What tells the rows of one session apart.
+pub(super) enum Key {
+    /// There is one.
+    None,
+    /// A column of numbers.
+    Number(&'static str),
+    /// A column of texts.
+    Text(&'static str),
+}
+
+/// All tables: those first without which the others are worth nothing.
+pub(super) const TABLES: [Table; 9] = [
+    Table { name: "owner", columns: NOTE, key: Key::None, is_sound: |row| note(row, "owner").is_some() },
+    Table { name: "sheet", columns: NOTE, key: Key::None, is_sound: |row| note(row, "sheet").is_some() },
+    Table { name: "given", columns: NOTE, key: Key::None, is_sound: |row| note(row, "given").is_some() },
+    Table { name: "damage", columns: DAMAGE, key: Key::None, is_sound: |row| damage(row).is_some() },
+    Table { name: "bookmark", columns: BOOKMARK, key: Key::Text("consumer"), is_sound: |row| bookmark(row).is_some() },
+    Table { name: "arrival", columns: ARRIVAL, key: Key::Number("seq"), is_sound: |row| arrival(row).is_some() },
+    Table { name: "post", columns: POST, key: Key::Number("number"), is_sound: |row| post(row).is_some() },
+    Table { name: "outcome", columns: OUTCOME, key: Key::Number("ordinal"), is_sound: |row| outcome(row).is_some() },
+    Table {
+        name: "subscription",
+        columns: SUBSCRIPTION,
+        key: Key::Text("key"),
+        is_sound: |row| subscription(row).is_some(),
+    },
+];
+
+const NOTE: &str = "session, about, sum";
+const DAMAGE: &str = "session, rewound, sum";
+const BOOKMARK: &str = "session, consumer, about, sum";
+const ARRIVAL: &str = "session, seq, at, kind, sum, body_sum, body";
+/// The same without the body, but for its length, and for what it says if it is a gap.
+const OUTLINE: &str = "session, seq, at, kind, sum, body_sum, length(body), CASE kind WHEN 3 THEN body END";
+const POST: &str = "session, number, about, kind, sum, body_sum, body";
+const OUTCOME: &str = "session, ordinal, id, unreported, about, sum";
+const SUBSCRIPTION: &str = "session, key, position, kind, sum, body";
 
 /// How many prepared statements are worth keeping: all of them.
 pub(super) const STATEMENTS: usize = 32;
@@ -79,7 +128,8 @@ impl Kind {
         }
     }
 
-    fn body(self, bytes: Bytes) -> Option<Body> {
+    fn body(self, bytes: &[u8]) -> Option<Body> {
+        let bytes = Bytes::copy_from_slice(bytes);
         match self {
             Self::Json => Some(Body::Json(bytes)),
             Self::Text => Some(Body::Text(bytes)),
@@ -99,7 +149,10 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
     match change {
         Change::Owner(owner) => put_note(db, "owner", session, &json(owner)),
         Change::Given(given) => put_note(db, "given", session, given),
-        Change::Sheet(sheet) => put_note(db, "sheet", session, &json(sheet)),
+        Change::Sheet(sheet) => {
+            execute(db, "DELETE FROM damage WHERE session = ?", &[&session])?;
+            put_note(db, "sheet", session, &json(sheet))
+        }
         Change::Bookmark(bookmark) => {
             let about = json(bookmark);
             let sum = Sum::of("bookmark").number(session).text(&bookmark.consumer).text(&about).end();
@@ -121,12 +174,12 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
         Change::Posted { post, body } => {
             let (number, about, kind) = (integer(post.number), json(post), Kind::of(body));
             let sum = Sum::of("post").number(session).number(number).text(&about).end();
-            let body_sum = Sum::of("post body").number(session).number(number).number(kind as i64).bytes(body.bytes());
+            let body_sum = post_body_sum(session, number, kind as i64, body.bytes()).end();
             execute(
                 db,
                 "INSERT OR REPLACE INTO post (session, number, about, kind, sum, body_sum, body) \
                  VALUES (?, ?, ?, ?, ?, ?, ?)",
-                &[&session, &number, &about, &(kind as i64), &sum, &body_sum.end(), &&**body.bytes()],
+                &[&session, &number, &about, &(kind as i64), &sum, &body_sum, &&**body.bytes()],
             )
         }
         Change::Unposted { from, to } => execute(
@@ -142,7 +195,7 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
         ),
         Change::Subscribed(Subscription { position, key, body }) => {
             let (position, kind) = (integer(*position), Kind::of(body));
-            let sum = subscription_sum(session, key, position, kind as i64, body.bytes());
+            let sum = subscription_sum(session, key, position, kind as i64, body.bytes()).end();
             execute(
                 db,
                 "INSERT OR REPLACE INTO subscription (session, key, position, kind, sum, body) VALUES (?, ?, ?, ?, ?, ?)",
@@ -173,7 +226,7 @@ fn put_arrival(db: &Connection, session: i64, arrival: &Arrival) -> rusqlite::Re
     };
     let (seq, at) = (integer(arrival.seq), integer(arrival.at));
     let body_sum = Sum::of("body").bytes(body).end();
-    let sum = arrival_sum(session, seq, at, kind, body.len(), body_sum);
+    let sum = arrival_sum(session, seq, at, kind, body.len(), body_sum).end();
     execute(
         db,
         "INSERT OR REPLACE INTO arrival (session, seq, at, kind, sum, body_sum, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -181,14 +234,18 @@ fn put_arrival(db: &Connection, session: i64, arrival: &Arrival) -> rusqlite::Re
     )
 }
 
-fn arrival_sum(session: i64, seq: i64, at: i64, kind: Kind, length: usize, body_sum: u32) -> u32 {
+fn arrival_sum(session: i64, seq: i64, at: i64, kind: Kind, length: usize, body_sum: u32) -> Sum {
     let row = Sum::of("arrival").number(session).number(seq).number(at).number(kind as i64);
-    row.number(length as i64).number(body_sum.into()).end()
+    row.number(length as i64).number(body_sum.into())
+}
+
+fn post_body_sum(session: i64, number: i64, kind: i64, body: &[u8]) -> Sum {
+    Sum::of("post body").number(session).number(number).number(kind).bytes(body)
 }
 
 fn put_outcome(db: &Connection, session: i64, outcome: &Outcome) -> rusqlite::Result<()> {
     let (ordinal, unreported, about) = (integer(outcome.ordinal), i64::from(outcome.unreported), json(outcome));
-    let sum = outcome_sum(session, ordinal, &outcome.id, unreported, &about);
+    let sum = outcome_sum(session, ordinal, &outcome.id, unreported, &about).end();
     // Replaces what has the same ordinal, and what has the same id.
     execute(
         db,
@@ -197,20 +254,50 @@ fn put_outcome(db: &Connection, session: i64, outcome: &Outcome) -> rusqlite::Re
     )
 }
 
-fn outcome_sum(session: i64, ordinal: i64, id: &str, unreported: i64, about: &str) -> u32 {
-    Sum::of("outcome").number(session).number(ordinal).text(id).number(unreported).text(about).end()
+fn outcome_sum(session: i64, ordinal: i64, id: &str, unreported: i64, about: &str) -> Sum {
+    Sum::of("outcome").number(session).number(ordinal).text(id).number(unreported).text(about)
 }
 
-fn subscription_sum(session: i64, key: &str, position: i64, kind: i64, body: &[u8]) -> u32 {
-    Sum::of("subscription").number(session).text(key).number(position).number(kind).bytes(body).end()
+fn subscription_sum(session: i64, key: &str, position: i64, kind: i64, body: &[u8]) -> Sum {
+    Sum::of("subscription").number(session).text(key).number(position).number(kind).bytes(body)
 }
 
 fn forget(db: &Connection, session: i64) -> rusqlite::Result<()> {
-    TABLES.iter().try_for_each(|table| execute(db, &format!("DELETE FROM {table} WHERE session = ?"), &[&session]))
+    TABLES
+        .iter()
+        .try_for_each(|Table { name, .. }| execute(db, &format!("DELETE FROM {name} WHERE session = ?"), &[&session]))
+}
+
+/// Notes for every session what the file has suffered, until it writes its sheet.
+pub(super) fn note_damage(db: &Connection, suffered: Damage) -> rusqlite::Result<()> {
+    let mut statement = db.prepare("SELECT session FROM owner")?;
+    let sessions = statement.query_map((), |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
+    for session in sessions {
+        let rewound = i64::from(suffered == Damage::Rewound);
+        let sum = Sum::of("damage").number(session).number(rewound).end();
+        // What it has suffered before, and does not know yet, may have been worse.
+        let sql = "INSERT INTO damage (session, rewound, sum) VALUES (?, ?, ?) \
+                   ON CONFLICT DO UPDATE SET rewound = excluded.rewound, sum = excluded.sum WHERE excluded.rewound";
+        execute(db, sql, &[&session, &rewound, &sum])?;
+    }
+    Ok(())
 }
 
 fn execute(db: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
     db.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// Bytes of settings that a disk without room has to take all the same, or a new session could not begin.
+const SMALL: usize = 4096;
+
+/// Whether a change takes room that is worth mentioning.
+pub(super) fn adds(change: &Change) -> bool {
+    match change {
+        Change::Arrived(arrival) => matches!(arrival.content, Content::Message(_)),
+        Change::Posted { .. } | Change::Subscribed(_) => true,
+        Change::Given(text) => text.len() > SMALL,
+        _ => false,
+    }
 }
 
 /// How many bytes of bodies a change writes.
@@ -223,7 +310,7 @@ pub(super) fn body_length(change: &Change) -> usize {
     }
 }
 
-/// Reads the messages of a session with these numbers, and up to which number was looked.
+/// Reads the messages of a session with these numbers, and says up to which number was looked.
 pub(super) fn load(
     db: &Connection,
     session: u64,
@@ -231,97 +318,109 @@ pub(super) fn load(
     to: u64,
     max_bytes: usize,
 ) -> rusqlite::Result<(Vec<(u64, Body)>, u64)> {
-    let mut statement = db.prepare_cached(
-        "SELECT session, seq, at, kind, sum, body_sum, body FROM arrival \
-         WHERE session = ? AND seq BETWEEN ? AND ? ORDER BY seq",
-    )?;
+    let sql = format!("SELECT {ARRIVAL} FROM arrival WHERE session = ? AND seq BETWEEN ? AND ? ORDER BY seq");
+    let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query((integer(session), integer(from), integer(to)))?;
     let (mut bodies, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
         let Some((seq, kind, body)) = arrival(row) else { continue };
+        let seq = natural(seq);
         bytes += body.len();
         looked_at += 1;
         if looked_at > MAX_LOAD || (bytes > max_bytes && !bodies.is_empty()) {
             return Ok((bodies, seq - 1));
         }
-        if let Some(body) = kind.body(Bytes::copy_from_slice(body)) {
+        if let Some(body) = kind.body(body) {
             bodies.push((seq, body));
         }
     }
     Ok((bodies, to))
 }
 
-/// Reads everything that is kept, but for the messages to the extension, and cleans up what belongs to no session.
-pub(super) fn read(db: &mut Connection) -> rusqlite::Result<Vec<Kept>> {
-    let mut damaged = Damaged::default();
-    let (owners, mut givens, mut sheets) =
-        (notes(db, "owner", &mut damaged)?, notes(db, "given", &mut damaged)?, notes(db, "sheet", &mut damaged)?);
-    let mut found = BTreeMap::new();
-    for (session, owner) in owners {
-        let (Some(owner), Some(sheet)) = (from_json(&owner), sheets.remove(&session).and_then(|it| from_json(&it)))
-        else {
-            continue;
-        };
-        let record = Record {
-            sheet,
-            bookmarks: Vec::new(),
-            arrivals: Vec::new(),
-            posts: Vec::new(),
-            outcomes: Vec::new(),
-            subscriptions: Vec::new(),
-        };
-        let given = givens.remove(&session).unwrap_or_default();
-        found.insert(session, Kept { session, owner, given, record });
-    }
-    let nobodys = nobodys(db, &found)?;
-    if !nobodys.is_empty() {
-        warn!(sessions = nobodys.len(), "dropped sessions from the spool whose owner or sheet could not be read");
-        let transaction = db.transaction()?;
-        nobodys.into_iter().try_for_each(|session| forget(&transaction, session))?;
-        transaction.commit()?;
-    }
-    each(db, "SELECT session, consumer, about, sum FROM bookmark", "bookmark", &mut damaged, |row| {
-        let (session, consumer, about) = (number(row, 0)?, text(row, 1)?, text(row, 2)?);
-        check(row, 3, Sum::of("bookmark").number(session).text(consumer).text(about))?;
-        found.get_mut(&natural(session))?.record.bookmarks.push(from_json(about)?);
+/// Reads everything that is kept, but for the messages to the extension, and counts the rows that cannot be believed.
+pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
+    let mut found: BTreeMap<i64, Kept> = BTreeMap::new();
+    let mut unsound = 0;
+    let mut sheets = BTreeMap::new();
+    unsound += each(db, "sheet", NOTE, |row| {
+        let (session, sheet) = note(row, "sheet")?;
+        sheets.insert(session, from_json(sheet)?);
         Some(())
     })?;
-    let sql = "SELECT session, seq, at, kind, sum, body_sum, length(body), CASE kind WHEN 3 THEN body END FROM arrival";
-    each(db, sql, "arrival", &mut damaged, |row| {
+    unsound += each(db, "owner", NOTE, |row| {
+        let (session, owner) = note(row, "owner")?;
+        let owner = from_json(owner)?;
+        if let Some(sheet) = sheets.remove(&session) {
+            let record = Record {
+                rewound: false,
+                sheet,
+                bookmarks: Vec::new(),
+                arrivals: Vec::new(),
+                posts: Vec::new(),
+                outcomes: Vec::new(),
+                subscriptions: Vec::new(),
+            };
+            let (given, damage) = (String::new(), None);
+            found.insert(session, Kept { session: natural(session), owner, given, damage, record });
+        }
+        Some(())
+    })?;
+    // Each of these leaves alone what is of no session; that is swept away afterwards.
+    unsound += each(db, "given", NOTE, |row| {
+        let (session, given) = note(row, "given")?;
+        if let Some(kept) = found.get_mut(&session) {
+            given.clone_into(&mut kept.given);
+        }
+        Some(())
+    })?;
+    unsound += each(db, "damage", DAMAGE, |row| {
+        let (session, damage) = damage(row)?;
+        if let Some(kept) = found.get_mut(&session) {
+            kept.damage = Some(damage);
+        }
+        Some(())
+    })?;
+    unsound += each(db, "bookmark", BOOKMARK, |row| {
+        let (session, bookmark) = bookmark(row)?;
+        let bookmark = from_json(bookmark)?;
+        if let Some(kept) = found.get_mut(&session) {
+            kept.record.bookmarks.push(bookmark);
+        }
+        Some(())
+    })?;
+    unsound += each(db, "arrival", OUTLINE, |row| {
         let (session, outline) = outline(row)?;
-        found.get_mut(&session)?.record.arrivals.push(outline);
+        if let Some(kept) = found.get_mut(&session) {
+            kept.record.arrivals.push(outline);
+        }
         Some(())
     })?;
-    each(db, "SELECT session, number, about, kind, sum, body_sum, body FROM post", "post", &mut damaged, |row| {
-        let (session, number, about) = (number(row, 0)?, number(row, 1)?, text(row, 2)?);
-        check(row, 4, Sum::of("post").number(session).number(number).text(about))?;
-        let post: Post = from_json(about)?;
-        found.get_mut(&natural(session))?.record.posts.push((post, post_body(row)));
+    unsound += each(db, "post", POST, |row| {
+        let (session, post) = post(row)?;
+        let post: Post = from_json(post)?;
+        if let Some(kept) = found.get_mut(&session) {
+            kept.record.posts.push((post, post_body(row)));
+        }
         Some(())
     })?;
-    let sql = "SELECT session, ordinal, id, unreported, about, sum FROM outcome";
-    each(db, sql, "outcome", &mut damaged, |row| {
-        let (session, ordinal, id) = (number(row, 0)?, number(row, 1)?, text(row, 2)?);
-        let (unreported, about) = (number(row, 3)?, text(row, 4)?);
-        let sum = outcome_sum(session, ordinal, id, unreported, about);
-        (number(row, 5)? == i64::from(sum)).then_some(())?;
-        found.get_mut(&natural(session))?.record.outcomes.push(from_json(about)?);
+    unsound += each(db, "outcome", OUTCOME, |row| {
+        let (session, outcome) = outcome(row)?;
+        let outcome = from_json(outcome)?;
+        if let Some(kept) = found.get_mut(&session) {
+            kept.record.outcomes.push(outcome);
+        }
         Some(())
     })?;
-    let sql = "SELECT session, key, position, kind, sum, body FROM subscription";
-    each(db, sql, "subscription", &mut damaged, |row| {
-        let (session, key, position, kind) = (number(row, 0)?, text(row, 1)?, number(row, 2)?, number(row, 3)?);
-        let body = blob(row, 5)?;
-        (number(row, 4)? == i64::from(subscription_sum(session, key, position, kind, body))).then_some(())?;
-        let body = Kind::from_number(kind)?.body(Bytes::copy_from_slice(body))?;
-        let subscription = Subscription { position: natural(position), key: key.to_owned(), body };
-        found.get_mut(&natural(session))?.record.subscriptions.push(subscription);
+    unsound += each(db, "subscription", SUBSCRIPTION, |row| {
+        let (session, subscription) = subscription(row)?;
+        if let Some(kept) = found.get_mut(&session) {
+            kept.record.subscriptions.push(subscription);
+        }
         Some(())
     })?;
-    damaged.log();
     let mut kept: Vec<Kept> = found.into_values().collect();
     kept.iter_mut().for_each(|kept| put_in_order(&mut kept.record));
-    Ok(kept)
+    Ok((kept, unsound))
 }
 
 /// Keys are in order if the file is sound, and are put in order if not.
@@ -335,92 +434,105 @@ fn put_in_order(record: &mut Record) {
     record.subscriptions.sort_by_key(|subscription| subscription.position);
 }
 
-/// How many rows could not be believed, by their table.
-#[derive(Debug, Default)]
-struct Damaged(BTreeMap<&'static str, usize>);
-
-impl Damaged {
-    fn log(&self) {
-        for (table, rows) in &self.0 {
-            warn!(table, rows, "left out rows of the spool that are damaged");
-        }
+/// Removes what belongs to no session of these.
+pub(super) fn sweep(db: &Connection, kept: &[Kept]) -> rusqlite::Result<()> {
+    let tables: Vec<String> = TABLES.iter().map(|Table { name, .. }| format!("SELECT session FROM {name}")).collect();
+    let mut statement = db.prepare(&tables.join(" UNION "))?;
+    let mut nobodys = statement.query_map((), |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
+    nobodys.retain(|session| kept.iter().all(|kept| kept.session != natural(*session)));
+    if !nobodys.is_empty() {
+        warn!(sessions = nobodys.len(), "dropping what the spool keeps of sessions without owner or sheet");
     }
+    nobodys.into_iter().try_for_each(|session| forget(db, session))
 }
 
-/// Goes through rows with something that takes one, or says that it cannot be believed.
+/// Goes through the rows of a table with something that takes one, or cannot believe it; counts the latter.
 fn each(
     db: &Connection,
-    sql: &str,
-    table: &'static str,
-    damaged: &mut Damaged,
+    table: &str,
+    columns: &str,
     mut take: impl FnMut(&Row<'_>) -> Option<()>,
-) -> rusqlite::Result<()> {
-    let mut statement = db.prepare(sql)?;
+) -> rusqlite::Result<usize> {
+    // In the order of the primary key.
+    let mut statement = db.prepare(&format!("SELECT {columns} FROM {table} NOT INDEXED"))?;
     let mut rows = statement.query(())?;
+    let mut unsound = 0;
     while let Some(row) = rows.next()? {
-        if take(row).is_none() {
-            *damaged.0.entry(table).or_default() += 1;
-        }
+        unsound += usize::from(take(row).is_none());
     }
-    Ok(())
+    Ok(unsound)
 }
 
-/// The texts of a table that has one for each session.
-fn notes(db: &Connection, table: &'static str, damaged: &mut Damaged) -> rusqlite::Result<BTreeMap<u64, String>> {
-    let mut notes = BTreeMap::new();
-    each(db, &format!("SELECT session, about, sum FROM {table}"), table, damaged, |row| {
-        let (session, about) = (number(row, 0)?, text(row, 1)?);
-        check(row, 2, Sum::of(table).number(session).text(about))?;
-        notes.insert(natural(session), about.to_owned());
-        Some(())
-    })?;
-    Ok(notes)
+// What follows reads one row each of the columns of its table, and gives the session and the rest, if it can be believed.
+
+fn note<'row>(row: &'row Row<'_>, table: &str) -> Option<(i64, &'row str)> {
+    let (session, about) = (number(row, 0)?, text(row, 1)?);
+    is(row, 2, Sum::of(table).number(session).text(about)).then_some((session, about))
 }
 
-/// The sessions that rows name and that are not among those found.
-fn nobodys(db: &Connection, found: &BTreeMap<u64, Kept>) -> rusqlite::Result<Vec<i64>> {
-    let tables: Vec<String> = TABLES.iter().map(|table| format!("SELECT session FROM {table}")).collect();
-    let mut statement = db.prepare(&tables.join(" UNION "))?;
-    let sessions = statement.query_map((), |row| row.get::<_, i64>(0))?;
-    sessions.filter(|session| !matches!(session, Ok(session) if found.contains_key(&natural(*session)))).collect()
+fn damage(row: &Row<'_>) -> Option<(i64, Damage)> {
+    let (session, rewound) = (number(row, 0)?, number(row, 1)?);
+    let damage = if rewound == 0 { Damage::Holes } else { Damage::Rewound };
+    is(row, 2, Sum::of("damage").number(session).number(rewound)).then_some((session, damage))
 }
 
-/// A row of `session, seq, at, kind, sum, body_sum, body`, if it can be believed.
-fn arrival<'row>(row: &'row Row<'_>) -> Option<(u64, Kind, &'row [u8])> {
-    let body = blob(row, 6)?;
-    let kind = Kind::from_number(number(row, 3)?)?;
-    let sum = Sum::of("body").bytes(body);
-    check(row, 5, sum.clone())?;
-    let sum = arrival_sum(number(row, 0)?, number(row, 1)?, number(row, 2)?, kind, body.len(), sum.end());
-    (number(row, 4)? == i64::from(sum)).then_some((natural(number(row, 1)?), kind, body))
+fn bookmark<'row>(row: &'row Row<'_>) -> Option<(i64, &'row str)> {
+    let (session, consumer, about) = (number(row, 0)?, text(row, 1)?, text(row, 2)?);
+    is(row, 3, Sum::of("bookmark").number(session).text(consumer).text(about)).then_some((session, about))
 }
 
-/// The same with the body's length, and with it only if it is a gap.
-fn outline(row: &Row<'_>) -> Option<(u64, Outline)> {
+/// Here the number, which is all that it is asked for.
+fn arrival<'row>(row: &'row Row<'_>) -> Option<(i64, Kind, &'row [u8])> {
+    let (seq, kind, body) = (number(row, 1)?, Kind::from_number(number(row, 3)?)?, blob(row, 6)?);
+    let body_sum = Sum::of("body").bytes(body);
+    let sum = arrival_sum(number(row, 0)?, seq, number(row, 2)?, kind, body.len(), body_sum.clone().end());
+    (is(row, 5, body_sum) && is(row, 4, sum)).then_some((seq, kind, body))
+}
+
+fn outline(row: &Row<'_>) -> Option<(i64, Outline)> {
     let (session, seq, at) = (number(row, 0)?, number(row, 1)?, number(row, 2)?);
     let (kind, length) = (Kind::from_number(number(row, 3)?)?, usize::try_from(number(row, 6)?).ok()?);
     let sum = arrival_sum(session, seq, at, kind, length, u32::try_from(number(row, 5)?).ok()?);
-    (number(row, 4)? == i64::from(sum)).then_some(())?;
+    is(row, 4, sum).then_some(())?;
     let content = if kind == Kind::Gap {
         let gap = blob(row, 7)?;
-        check(row, 5, Sum::of("body").bytes(gap))?;
+        is(row, 5, Sum::of("body").bytes(gap)).then_some(())?;
         OutlineContent::Gap(serde_json::from_slice::<Gap>(gap).ok()?)
     } else {
         OutlineContent::Message(length)
     };
-    Some((natural(session), Outline { seq: natural(seq), at: natural(at), content }))
+    Some((session, Outline { seq: natural(seq), at: natural(at), content }))
 }
 
-/// The body of a row of `session, number, about, kind, sum, body_sum, body`, if it can be believed.
+fn post<'row>(row: &'row Row<'_>) -> Option<(i64, &'row str)> {
+    let (session, number, about) = (number(row, 0)?, number(row, 1)?, text(row, 2)?);
+    is(row, 4, Sum::of("post").number(session).number(number).text(about)).then_some((session, about))
+}
+
+/// The body of a post whose other columns can be believed.
 fn post_body(row: &Row<'_>) -> Option<Body> {
-    let (kind, body) = (number(row, 3)?, blob(row, 6)?);
-    check(row, 5, Sum::of("post body").number(number(row, 0)?).number(number(row, 1)?).number(kind).bytes(body))?;
-    Kind::from_number(kind)?.body(Bytes::copy_from_slice(body))
+    let (session, number, kind, body) = (number(row, 0)?, number(row, 1)?, number(row, 3)?, blob(row, 6)?);
+    is(row, 5, post_body_sum(session, number, kind, body)).then_some(())?;
+    Kind::from_number(kind)?.body(body)
+}
+
+fn outcome<'row>(row: &'row Row<'_>) -> Option<(i64, &'row str)> {
+    let (session, ordinal, id) = (number(row, 0)?, number(row, 1)?, text(row, 2)?);
+    let (unreported, about) = (number(row, 3)?, text(row, 4)?);
+    is(row, 5, outcome_sum(session, ordinal, id, unreported, about)).then_some((session, about))
+}
+
+fn subscription(row: &Row<'_>) -> Option<(i64, Subscription)> {
+    let (session, key, position, kind) = (number(row, 0)?, text(row, 1)?, number(row, 2)?, number(row, 3)?);
+    let body = blob(row, 5)?;
+    is(row, 4, subscription_sum(session, key, position, kind, body)).then_some(())?;
+    let body = Kind::from_number(kind)?.body(body)?;
+    Some((session, Subscription { position: natural(position), key: key.to_owned(), body }))
 }
 
 /// Whether a column holds this sum.
-fn check(row: &Row<'_>, column: usize, sum: Sum) -> Option<()> {
-    (number(row, column)? == i64::from(sum.end())).then_some(())
+fn is(row: &Row<'_>, column: usize, sum: Sum) -> bool {
+    number(row, column) == Some(i64::from(sum.end()))
 }
 
 fn number(row: &Row<'_>, column: usize) -> Option<i64> {

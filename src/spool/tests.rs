@@ -143,7 +143,9 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
             session: SESSION,
             owner: owner("a"),
             given: "{}".to_owned(),
+            damage: None,
             record: Record {
+                rewound: false,
                 sheet: Sheet { url: "ws://localhost/".to_owned(), head: 5, ..Sheet::default() },
                 bookmarks: vec![bookmark("main", 2)],
                 arrivals: vec![

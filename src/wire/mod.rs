@@ -222,7 +222,7 @@ codes! {
     NotConnected = "not-connected", true, " Direct mode: there is no connection (yet, or any more) that could take this.";
     AckAhead = "ack-ahead", false, " The `seq` is above what was delivered.";
     Superseded = "superseded", false, " Another port of the same extension took over this consumer.";
-    DiskFull = "disk-full", true, " Nothing can be stored: the disk is full, or does not work. The message was not taken.";
+    DiskFull = "disk-full", true, " Nothing can be stored: the disk is full, or does not work. A message with this answer was not taken.";
     Damaged = "damaged", false, " The file that sessions are kept in was damaged, and stored messages to the server are lost.";
     QueueFull = "queue-full", true, " The queue towards the server is full; the message was not taken.";
     RateLimited = "rate-limited", true, " This was asked for too often.";

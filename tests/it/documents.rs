@@ -138,3 +138,37 @@ fn the_readme_lists_every_command() {
         assert!(command == "help" || readme.contains(&format!("`{command}")), "README.md does not mention `{command}`");
     }
 }
+
+#[test]
+fn the_readme_names_tests_that_there_are() {
+    let readme = document("README.md");
+    let (_, table) = readme.split_once("## What can go wrong").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let sources: String = rust_sources("src").chain(rust_sources("tests")).collect();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 10);
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for test in tests.split(", ") {
+            let name = test.trim_matches('`');
+            assert!(sources.contains(&format!("fn {name}()")), "no test is called {name}");
+        }
+    }
+}
+
+/// The text of each Rust file below a directory.
+fn rust_sources(directory: &str) -> impl Iterator<Item = String> {
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    let mut files = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.into_iter().map(|file| std::fs::read_to_string(file).unwrap())
+}

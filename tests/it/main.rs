@@ -12,6 +12,7 @@ mod demo;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
 /// What the documents say is what the program does.
+mod disk;
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;

@@ -25,6 +25,9 @@ const PRESSURE: usize = 6 * 1024 * 1024;
 /// Bytes of messages in memory above which the server is not read until they are written.
 const FLOOD: usize = 12 * 1024 * 1024;
 
+/// How many numbers are passed over when the disk has forgotten how far they were given out: more than came since.
+const REWOUND: u64 = 1 << 32;
+
 /// What there is beside the memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Backing {
@@ -80,6 +83,13 @@ impl Disk {
 
     pub(super) fn page(&self) -> &VecDeque<(u64, Body)> {
         &self.page
+    }
+
+    /// Nobody reads anything up to this number again: if the page has no more than that, it is of no use.
+    pub(super) fn close_page(&mut self, read_by_all: u64) {
+        if self.page.back().is_some_and(|(last, _)| *last <= read_by_all) {
+            self.page = VecDeque::new();
+        }
     }
 
     /// The message that is to be read first: those who wait take turns.
@@ -229,6 +239,17 @@ impl Inbox {
         self.changed = true;
     }
 
+    /// The disk may have lost anything of what was written: what is in memory is written anew.
+    pub(in super::super) fn disk_was_damaged(&mut self) {
+        let written = self.entries.iter().filter(|entry| entry.seq <= self.disk.saving);
+        self.disk.outdated =
+            written.filter(|entry| !matches!(entry.kept, Kept::OnDisk(_))).map(|entry| entry.seq).collect();
+        for consumer in &mut self.consumers {
+            consumer.changed = true;
+        }
+        self.changed = true;
+    }
+
     /// What was read of the numbers `from` to `to`. What is missing there is damaged, and becomes a gap.
     pub(in super::super) fn loaded(&mut self, from: u64, to: u64, bodies: Vec<(u64, Body)>) {
         self.disk.page = bodies.into();
@@ -275,17 +296,17 @@ impl Inbox {
             inbox.changed |= changed;
         }
         inbox.restore_entries(std::mem::take(&mut record.arrivals), sheet.arrivals, now);
-        if sheet.reserved > inbox.head {
-            let (first, last) = (inbox.head + 1, sheet.reserved);
+        let (first, last) = (inbox.head + 1, sheet.reserved);
+        let since = Some(sheet.written_at.min(now.unix_ms));
+        let until = Some(now.unix_ms);
+        if record.rewound {
+            inbox.head = last + REWOUND;
+            let gap = Gap { since, until, ..Gap::of(first, GapReason::Damage, None) };
+            inbox.put_gap(inbox.head, gap, now);
+        } else if first <= last {
             inbox.head = last;
             let at_most = Some(last + 1 - first);
-            let gap = Gap {
-                at_most,
-                since: Some(sheet.written_at.min(now.unix_ms)),
-                until: Some(now.unix_ms),
-                ..Gap::of(first, GapReason::Crash, None)
-            };
-            inbox.put_gap(last, gap, now);
+            inbox.put_gap(last, Gap { at_most, since, until, ..Gap::of(first, GapReason::Crash, None) }, now);
         }
         inbox.drop_overflow();
         inbox

@@ -573,6 +573,8 @@ impl Inbox {
         for observer in observers {
             observer.pump(&stream, &mut deliver);
         }
+        let read_by_all = self.readers().map(|reader| reader.delivered).min().unwrap_or(u64::MAX);
+        self.disk.close_page(read_by_all);
         wanted
     }
 

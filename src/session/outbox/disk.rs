@@ -125,6 +125,12 @@ impl Outbox {
             && self.queue.front().is_some_and(|item| item.number <= self.disk.promised)
     }
 
+    /// Whether a message is not on the disk that is to be kept.
+    pub(in super::super) fn has_unsaved(&self) -> bool {
+        let last = self.queue.iter().rev().find(|item| !item.passing);
+        last.is_some_and(|item| item.number > self.disk.saved)
+    }
+
     /// Whether something is not on the disk that should be some time; asked once.
     pub(in super::super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
@@ -148,7 +154,9 @@ impl Outbox {
         holes.retain(|number| *number > cleared);
         changes.extend(holes.iter().map(|&number| Change::Unposted { from: number, to: number }));
         let mut posts = 0;
-        let mut reposted = std::mem::take(&mut self.disk.reposted);
+        // A full disk takes nothing that is not there, and what is there can stay as it is.
+        let full = self.disk.full;
+        let mut reposted = if full { Vec::new() } else { std::mem::take(&mut self.disk.reposted) };
         reposted.sort_unstable();
         for item in self.queue.iter().take_while(|item| item.number <= to).filter(|item| !item.passing) {
             posts += 1;
@@ -163,7 +171,7 @@ impl Outbox {
         if forgotten > self.disk.forgotten_saved {
             changes.push(Change::EndingsForgotten { to: forgotten });
         }
-        let subscriptions = std::mem::take(&mut self.disk.subscriptions);
+        let subscriptions = if full { BTreeSet::new() } else { std::mem::take(&mut self.disk.subscriptions) };
         for key in &subscriptions {
             changes.push(match self.subscriptions.iter().find(|known| known.key == *key) {
                 Some(Subscription { position, key, body }) => {
@@ -198,6 +206,15 @@ impl Outbox {
         self.disk.reposted.extend(snapshot.reposted);
         self.disk.settled.extend(snapshot.settled);
         self.disk.subscriptions.extend(snapshot.subscriptions);
+        self.changed = true;
+    }
+
+    /// The disk may have lost anything of what was written: all is written anew.
+    pub(in super::super) fn disk_was_damaged(&mut self) {
+        let written = self.queue.iter().map(|item| item.number).filter(|number| *number <= self.disk.saving);
+        self.disk.reposted = written.collect();
+        self.disk.settled = self.ended.iter().chain(&self.unreported).cloned().collect();
+        self.disk.subscriptions.extend(self.subscriptions.iter().map(|known| known.key.clone()));
         self.changed = true;
     }
 

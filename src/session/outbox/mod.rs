@@ -423,12 +423,17 @@ impl Outbox {
         if known.stage.is_some_and(|reached| reached >= stage) {
             return false;
         }
-        (known.stage, known.refusal) = (Some(stage), refusal);
-        // A message that ends badly is always told; a good stage if it was asked for.
-        if stage <= Stage::Acknowledged && !known.wanted.contains(&Some(stage)) {
-            return false;
-        }
-        add(&mut self.receipts, known.port, stage, refusal, Arc::clone(id));
+        let before = known.stage.replace(stage);
+        known.refusal = refusal;
+        // A message that ends badly is always told. A good stage stands for those below it too: whoever asked only for
+        // `stored` hears that, also if the server was faster than the disk.
+        let told = if stage > Stage::Acknowledged {
+            Some(stage)
+        } else {
+            known.wanted.into_iter().flatten().filter(|wanted| *wanted <= stage).max()
+        };
+        let Some(told) = told.filter(|told| before.is_none_or(|before| before < *told)) else { return false };
+        add(&mut self.receipts, known.port, told, refusal, Arc::clone(id));
         true
     }
 
@@ -477,16 +482,15 @@ impl Outbox {
         for receipt in std::mem::take(&mut self.receipts) {
             let Receipt { port, stage, refusal, ids } = receipt;
             if attached(port) {
-                if stage > Stage::Stored {
-                    for id in &ids {
-                        self.settle(Arc::clone(id), true);
-                    }
+                for id in &ids {
+                    self.settle(Arc::clone(id), true);
                 }
                 due.push(Receipt { port, stage, refusal, ids });
                 continue;
             }
-            for id in ids.into_iter().filter(|_| stage > Stage::Stored) {
-                let reader = self.known.get(&id).and_then(|known| reader_of(&known.consumer));
+            for id in ids {
+                let Some(known) = self.known.get(&id).filter(|known| known.ended.is_some()) else { continue };
+                let reader = reader_of(&known.consumer);
                 self.settle(Arc::clone(&id), reader.is_some());
                 if let Some(port) = reader {
                     add(&mut due, port, stage, refusal, id);

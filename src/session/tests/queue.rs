@@ -40,6 +40,18 @@ fn what_was_received_first_is_not_called_stored_afterwards() {
 }
 
 #[test]
+fn whoever_asks_only_for_stored_hears_that_also_if_the_server_was_faster_than_the_disk() {
+    let mut rig = Rig::connected();
+    rig.disk = false;
+    rig.send_as(1, Send { receipts: Some(vec![Stage::Stored]), ..send("a") });
+    assert_eq!(rig.pong(), ["1: stored a"]);
+    assert_eq!(rig.save(), [""; 0], "once");
+    rig.disk = true;
+    rig.send_as(1, Send { receipts: Some(vec![Stage::Stored]), ..send("b") });
+    assert_eq!(rig.pong(), [""; 0], "it was told before");
+}
+
+#[test]
 fn one_ping_is_out_at_a_time_and_its_answer_stands_for_all_before_it() {
     let mut rig = Rig::connected();
     assert!(rig.send("a").contains(&"#1 ping".into()));

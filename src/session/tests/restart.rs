@@ -403,12 +403,19 @@ fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_with_the_rest() {
     let mut rig = Rig::connected();
     rig.frame("a");
     rig.wait(IDLE);
-    rig.input(Input::Room(false));
+    assert_eq!(rig.input(Input::Room(false)), ["1: error disk-full"]);
+    assert_eq!(rig.status()["can_store"], false);
     assert_eq!(rig.send("x"), ["1: refused x (disk)"]);
     assert_eq!(rig.send_as(1, Send { id: None, ..send("y") }), ["1: error disk-full"]);
     assert_eq!(deliveries(&rig.frame("b")), ["1: message 2 b"]);
     rig.wait(IDLE);
     assert_eq!(rows(&rig), [1], "no message goes to the disk");
+    assert!(!rig.session.is_saved(), "so the daemon must not end");
+    assert_eq!(
+        rig.due().map(|(_, timer)| timer),
+        rig.session.poll_timeout().map(|(_, timer)| timer),
+        "no use in trying"
+    );
     rig.ack(1, 1);
     rig.wait(IDLE);
     assert_eq!(rows(&rig), [0; 0], "but one can go");

@@ -115,6 +115,7 @@ impl Shelf {
         let mut subscriptions: Vec<_> = self.subscriptions.values().cloned().collect();
         subscriptions.sort_by_key(|subscription| subscription.position);
         Some(Record {
+            rewound: false,
             sheet: self.sheet.clone()?,
             bookmarks: self.bookmarks.values().cloned().collect(),
             arrivals: self.arrivals.values().map(outline).collect(),
