@@ -116,7 +116,7 @@ impl Session {
 
     /// Whether all is on the disk, or nothing more can be done for it.
     pub(super) fn is_done(&self, journal: &Journal) -> bool {
-        let given_up = journal.stopping.is_some() && journal.retry.is_some();
+        let given_up = journal.stopping.is_some() && (journal.retry.is_some() || journal.dirty.is_none());
         // A full disk leaves messages where they are although nothing is to be done now.
         let all = self.inbox.saved() == self.inbox.head() && !self.outbox.has_unsaved();
         journal.under_way.is_none() && (given_up || (journal.dirty.is_none() && all))
@@ -243,7 +243,6 @@ impl Session {
             lost_posts: self.lost_posts,
             closed: self.is_closed(),
             deserted_at: self.deserted.map(|since| now.unix_at(since)),
-            running: self.journal.as_ref().is_some_and(|journal| journal.stopping.is_none()),
             // One whose mark may be lost with this daemon is to be told by the next.
             outage_since: inbox.outage_since.into_iter().chain(self.outage_since).min(),
             written_at: now.unix_ms,
@@ -357,8 +356,6 @@ impl Session {
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
         let (outbox, missing) = Outbox::restore(settings.queue.clone(), &mut record, now);
         let sheet = record.sheet;
-        // If the daemon ended without a word, nobody knows what it still read from the server.
-        let outage = sheet.running.then_some(sheet.written_at);
         let connection = if sheet.closed {
             Connection::Closed
         } else {
@@ -368,22 +365,30 @@ impl Session {
         let window = sheet.learnt_window_ms.map(Duration::from_millis);
         let mut retry = Retry::restore(now.elapsed_until(sheet.budget_full_at), window);
         retry.configure(&settings.reconnect, now.elapsed);
-        Self {
+        let mut session = Self {
             protocols: sheet.protocols,
             epoch: sheet.epoch.into(),
             connection,
             retry,
-            outage_since: sheet.outage_since.or(outage),
+            // Nobody knows what the earlier daemon read from the server after it last wrote.
+            outage_since: sheet.outage_since.or(Some(sheet.written_at)),
             answers_pings: sheet.answers_pings,
             answers_beats: sheet.answers_beats,
             inbox,
             outbox,
             lost_posts: sheet.lost_posts + missing,
-            journal: Some(Journal { reserved: sheet.reserved, lending: true, ..Journal::default() }),
+            journal: Some(Journal {
+                reserved: sheet.reserved,
+                lending: true,
+                dirty: Some(now.elapsed),
+                ..Journal::default()
+            }),
             deserted: Some(sheet.deserted_at.map_or(now.elapsed, |at| now.elapsed_at(at))),
             blank: false,
-            sheet_changed: true,
             ..fresh
-        }
+        };
+        // What ended with the file is settled before anything is written.
+        session.send_receipts();
+        session
     }
 }

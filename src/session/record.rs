@@ -48,11 +48,9 @@ pub struct Sheet {
     pub closed: bool,
     /// Since when no port is attached; `None` if one is.
     pub deserted_at: Option<u64>,
-    /// The daemon went on: after this was written there may have been a connection, or there was one.
-    pub running: bool,
     /// When the connection was lost that has not come back yet.
     pub outage_since: Option<u64>,
-    /// When this was written: until then, at least, the daemon lived.
+    /// When this was written: until then, at least, the daemon lived. After it there may have been a connection.
     pub written_at: u64,
     /// When the budget of attempts will be full again.
     pub budget_full_at: u64,

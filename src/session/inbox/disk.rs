@@ -81,6 +81,11 @@ impl Disk {
         self.backing != Backing::None
     }
 
+    /// The same disk without anything on it.
+    pub(super) fn cleared(&self) -> Self {
+        Self { backing: self.backing, ..Self::default() }
+    }
+
     pub(super) fn page(&self) -> &VecDeque<(u64, Body)> {
         &self.page
     }

@@ -64,8 +64,9 @@ pub(in super::super) struct Snapshot {
 }
 
 impl Disk {
-    pub(super) fn is_there(&self) -> bool {
-        self.there
+    /// The same disk without anything on it.
+    pub(super) fn cleared(&self) -> Self {
+        Self { there: self.there, full: self.full, ..Self::default() }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -125,10 +126,12 @@ impl Outbox {
             && self.queue.front().is_some_and(|item| item.number <= self.disk.promised)
     }
 
-    /// Whether a message is not on the disk that is to be kept.
+    /// Whether something is not on the disk that is to be kept.
     pub(in super::super) fn has_unsaved(&self) -> bool {
         let last = self.queue.iter().rev().find(|item| !item.passing);
         last.is_some_and(|item| item.number > self.disk.saved)
+            || !self.disk.reposted.is_empty()
+            || !self.disk.subscriptions.is_empty()
     }
 
     /// Whether something is not on the disk that should be some time; asked once.
@@ -213,7 +216,7 @@ impl Outbox {
     pub(in super::super) fn disk_was_damaged(&mut self) {
         let written = self.queue.iter().map(|item| item.number).filter(|number| *number <= self.disk.saving);
         self.disk.reposted = written.collect();
-        self.disk.settled = self.ended.iter().chain(&self.unreported).cloned().collect();
+        self.disk.settled = self.ended.iter().chain(&self.unreported).filter_map(|id| self.outcome(id)).collect();
         self.disk.subscriptions.extend(self.subscriptions.iter().map(|known| known.key.clone()));
         self.changed = true;
     }

@@ -171,6 +171,16 @@ fn what_was_closed_stays_so_in_the_next_daemon_and_in_the_one_after() {
 }
 
 #[test]
+fn a_session_that_was_closed_when_the_daemon_was_killed_is_written_by_the_next_without_anybody_coming() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.input(close(false));
+    rig.crash();
+    rig.wait(IDLE);
+    assert!(rig.session.is_saved() && !rig.session.is_needed(), "the daemon may end");
+}
+
+#[test]
 fn a_session_that_was_stopped_twice_before_it_could_connect_connects_in_the_third_daemon() {
     let mut rig = Rig::connected();
     rig.stop_and_go_on();
@@ -426,6 +436,32 @@ fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_with_the_rest() {
 }
 
 #[test]
+fn a_full_disk_is_as_full_after_everything_was_forgotten() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Room(false));
+    rig.input(close(true));
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame("a");
+    assert_eq!(rig.send("x"), ["1: refused x (disk)"]);
+    rig.wait(IDLE);
+    assert_eq!(rows(&rig), [0; 0]);
+}
+
+#[test]
+fn a_daemon_stays_for_a_subscription_that_a_full_disk_does_not_take_but_ends_if_it_is_told_to() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Room(false));
+    let payload = Some(Body::Json("1".into()));
+    rig.input(Input::Subscribe { port: PortId(1), key: "a".into(), payload, reference: None });
+    rig.frame("b");
+    rig.wait(IDLE);
+    assert!(!rig.session.is_saved());
+    rig.input(Input::Stop);
+    assert!(rig.session.is_saved(), "nothing more can be done");
+}
+
+#[test]
 fn on_a_full_disk_memory_holds_no_more_than_in_memory_mode() {
     let mut rig = inbox(|inbox| inbox.max_bytes = 64 << 20);
     rig.input(Input::Room(false));
@@ -497,6 +533,19 @@ fn a_message_whose_content_is_damaged_is_refused_and_one_without_a_trace_is_told
     let lines = rig.open(1, "main");
     assert!(lines.contains(&"1: refused x (damage)".into()), "{lines:?}");
     assert!(lines.contains(&"1: error damaged".into()), "{lines:?}");
+}
+
+#[test]
+fn a_message_whose_content_is_damaged_does_not_leave_the_disk_before_its_ending_is_there() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    let mut record = rig.shelf.record().unwrap();
+    record.posts[0].1 = None;
+    rig.session = Session::restore(birth(), record, rig.now);
+    rig.detach(9);
+    assert_eq!(rig.shelf.posts.len(), 0, "something was written");
+    rig.crash();
+    assert!(rig.open(1, "main").contains(&"1: refused x (damage)".into()));
 }
 
 #[test]

@@ -43,8 +43,6 @@ pub(super) struct World {
     link: Option<Link>,
     last_attempt: u64,
     disk: Disk,
-    /// The session is as the last daemon left it, and has not written anything.
-    restored: bool,
     /// How often the disk had to do something since the time last went on.
     busy: usize,
     /// When anything last happened to the session but what it asked of the disk, and how much that had to do.
@@ -73,7 +71,6 @@ impl World {
             link: None,
             last_attempt: 0,
             disk: Disk::new(),
-            restored: false,
             busy: 0,
             disturbed: Duration::ZERO,
             unwritten: BTreeMap::new(),
@@ -92,7 +89,7 @@ impl World {
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
-            Step::Stall { ms } => self.advance(Duration::from_millis(ms)),
+            Step::Stall { ms } => self.oversleep(Duration::from_millis(ms)),
             Step::WallClock { ms } => self.set_wall_clock(ms),
             Step::DiskIsSlow(slow) => {
                 self.disk.slow = slow;
@@ -108,7 +105,7 @@ impl World {
                 self.flush();
             }
             Step::Sleep { ms, told } => {
-                self.advance(Duration::from_millis(ms));
+                self.oversleep(Duration::from_millis(ms));
                 if told {
                     self.distrust("sleep", Input::Woke);
                 }
@@ -330,7 +327,9 @@ impl World {
             self.disk.forget();
             self.unwritten.clear();
             self.last_attempt = 0;
-            self.disk_is_full(self.disk.full);
+            if self.disk.full {
+                self.tell_room();
+            }
         }
         let Opening { port, consumer, observe, auto, text, .. } = opening;
         let head = self.model.stream.head();
@@ -458,6 +457,12 @@ impl World {
         self.now.unix_ms = self.wall.as_millis() as u64;
     }
 
+    /// Time passes, and nobody serves the timers.
+    fn oversleep(&mut self, time: Duration) {
+        self.advance(time);
+        self.disturbed = self.disturbed.max(self.now.elapsed);
+    }
+
     fn set_wall_clock(&mut self, ms: i64) {
         self.model.clock_was_set_back |= ms < 0;
         let step = Duration::from_millis(ms.unsigned_abs());
@@ -568,8 +573,7 @@ impl World {
                 }
                 Action::Save { ticket, changes } => {
                     assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
-                    self.disk.save(ticket, changes, self.model.picture(self.now));
-                    self.restored = false;
+                    self.disk.save(ticket, changes, self.model.picture_for_disk(self.now));
                 }
                 Action::Load { ticket, from, to } => self.disk.load(ticket, from, to),
                 Action::Connect { attempt, url, protocols, max_message } => {
@@ -749,11 +753,15 @@ impl World {
     }
 
     fn disk_is_full(&mut self, full: bool) {
-        if self.mode == Mode::Durable && (self.disk.full != full || full) {
+        if self.mode == Mode::Durable && self.disk.full != full {
             self.disk.full = full;
-            self.model.disk_is_full(full);
-            self.input(Input::Room(!full));
+            self.tell_room();
         }
+    }
+
+    fn tell_room(&mut self) {
+        self.model.disk_is_full(self.disk.full);
+        self.input(Input::Room(!self.disk.full));
     }
 
     /// The write that is under way is done, whether the session hears of it or not.
@@ -777,10 +785,11 @@ impl World {
         let enough = self.disturbed + self.model.settings.inbox.persist_after + IDLE;
         let is_saved = session.is_saved();
         assert!(is_saved || !self.disk.is_well() || self.now.elapsed < enough, "nothing happens, and it is not written");
-        if is_saved && !self.restored {
+        if is_saved {
             let sheet = self.disk.shelf.sheet();
             let head = self.model.stream.head();
             assert!(self.disk.full || (sheet.head, sheet.reserved) == (head, head), "{head} is not written: {sheet:?}");
+            assert!(self.model.posts.are_written(), "a message to the server is not written");
             self.disk.picture.as_ref().unwrap().assert_is(self.model.picture(self.now));
         }
     }
@@ -822,9 +831,10 @@ impl World {
         let session = Session::restore(birth, record, self.now);
         assert_eq!(session.epoch, *self.epochs.last().unwrap(), "the epoch goes on");
         self.session = Some(session);
-        self.restored = true;
         self.take_actions();
-        self.disk_is_full(self.disk.full);
+        if self.disk.full {
+            self.tell_room();
+        }
         self.meet("restarted");
     }
 

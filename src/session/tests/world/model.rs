@@ -117,6 +117,9 @@ impl Model {
         if !attaching.observe && std::mem::take(&mut self.lost_posts) > 0 {
             self.errors.push((attaching.port, Code::Damaged));
         }
+        if self.posts.disk_full {
+            self.errors.push((attaching.port, Code::DiskFull));
+        }
         self.deserted = None;
         self.line.opened(changed, &self.settings.reconnect, now);
         self.opened.push(OpenedDue {
@@ -239,7 +242,11 @@ impl Model {
         self.stopping.is_some()
     }
 
+    /// Everybody is told, and whoever comes while it is so.
     pub(super) fn disk_is_full(&mut self, full: bool) {
+        if full {
+            self.errors.extend(self.stream.ports().map(|port| (port, Code::DiskFull)));
+        }
         self.posts.disk_full = full;
     }
 

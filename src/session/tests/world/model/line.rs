@@ -519,7 +519,6 @@ impl Line {
     pub(super) fn restart(
         &mut self,
         picture: &LinePicture,
-        stopped: bool,
         written: Now,
         settings: &settings::Reconnect,
         now: Now,
@@ -533,8 +532,8 @@ impl Line {
             until: now.elapsed,
             full_at: full_at.min(now.elapsed + settings.refill * settings.burst),
             asked_window,
-            // A daemon that is killed cannot say what it still read.
-            outage_since: outage_since.or((!stopped).then_some(written.unix_ms)),
+            // Nobody can say what the earlier daemon still read.
+            outage_since: outage_since.or(Some(written.unix_ms)),
             ever_ponged,
             ever_replied,
             met: std::mem::take(&mut self.met),

@@ -29,6 +29,8 @@ struct Post {
     /// Connections that ended, perhaps for a message, while this one was unconfirmed on them.
     losses: u32,
     state: PostState,
+    /// Whose it is on the disk: a full one takes no other.
+    written_consumer: &'static str,
 }
 
 /// What became of a message so far.
@@ -86,6 +88,8 @@ pub(in super::super) struct Posts {
     due: Vec<(u64, String, Due)>,
     owed: BTreeMap<String, Owed>,
     pub(in super::super) disk_full: bool,
+    /// The subscriptions on the disk: a full one takes no others.
+    written_subscriptions: Vec<(&'static str, Body)>,
     /// Those whose endings nobody waits to hear of, in that order: their ids are remembered for a while.
     told: VecDeque<usize>,
     /// What happened in this input.
@@ -153,6 +157,7 @@ impl Posts {
             passing: false,
             losses: 0,
             state: PostState::of(consumer),
+            written_consumer: consumer,
         });
         None
     }
@@ -190,6 +195,7 @@ impl Posts {
             passing: true,
             losses: 0,
             state: PostState::of(consumer),
+            written_consumer: consumer,
         });
     }
 
@@ -260,8 +266,10 @@ impl Posts {
     /// And the session hears of that.
     pub(in super::super) fn stored(&mut self, picture: &PostsPicture, stream: &Stream) {
         let stored = Due { stage: Stage::Stored, reason: None };
+        self.written_subscriptions.clone_from(&picture.subscriptions);
         for index in &picture.queue {
             let post = &mut self.posts[*index];
+            post.written_consumer = picture.states[*index].consumer;
             if post.number.is_none() || post.state.reached.is_some() {
                 continue;
             }
@@ -381,8 +389,12 @@ impl Posts {
         assert!(!post.state.ended);
         self.bytes -= post.body.len();
         (post.state.ended, post.state.ended_at) = (true, now.unix_ms);
-        post.state.reached = Some(Due { stage, reason });
-        if let Some(id) = post.id.clone().filter(|_| stage > Stage::Acknowledged || post.wants.contains(&stage)) {
+        let before = post.state.reached.replace(Due { stage, reason }).map(|due| due.stage);
+        // A message that ends badly is always told. A good stage stands for those below it.
+        let asked = post.wants.iter().copied().filter(|wanted| *wanted <= stage).max();
+        let told = if stage > Stage::Acknowledged { Some(stage) } else { asked };
+        let told = told.filter(|told| before.is_none_or(|before| before < *told));
+        if let Some((id, stage)) = post.id.clone().zip(told) {
             let port = Some(post.port).filter(|port| stream.is_attached(*port));
             self.owed.insert(id, Owed { index, due: Due { stage, reason }, port, consumer: post.state.consumer });
         } else if post.id.is_some() {
@@ -447,6 +459,21 @@ impl Posts {
         }
     }
 
+    /// What a full disk takes of that.
+    pub(super) fn picture_for_full_disk(&self) -> PostsPicture {
+        let mut picture = self.picture();
+        picture.subscriptions.clone_from(&self.written_subscriptions);
+        for (post, state) in self.posts.iter().zip(&mut picture.states).filter(|(post, _)| !post.state.ended) {
+            state.consumer = post.written_consumer;
+        }
+        picture
+    }
+
+    /// Whether everything that is queued is on the disk.
+    pub(in super::super) fn are_written(&self) -> bool {
+        self.queue.iter().all(|index| self.posts[*index].number.is_some() || self.posts[*index].passing)
+    }
+
     /// What is stored is queued again, and what has ended is known to have ended, if that was written. Returns how many
     /// were lost with a damaged file.
     pub(super) fn restart(&mut self, picture: PostsPicture, record: &Record, now: Now) -> u64 {
@@ -458,7 +485,7 @@ impl Posts {
             let unknown = PostState { ended: true, known: false, ..post.state };
             post.state = states.get(index).copied().unwrap_or(unknown);
             post.state.ended |= post.passing;
-            (post.port, post.losses) = (0, 0);
+            (post.port, post.losses, post.written_consumer) = (0, 0, post.state.consumer);
         }
         let (kept, gone): (Vec<usize>, Vec<usize>) = queue.iter().partition(|index| self.posts[**index].number.is_some());
         for index in gone {
@@ -466,7 +493,9 @@ impl Posts {
             (state.ended, state.known) = (true, false);
         }
         (self.bytes, self.written) = (0, 0);
-        (self.owed, self.told, self.subscriptions) = (owed, told, subscriptions);
+        (self.owed, self.told) = (owed, told);
+        self.written_subscriptions.clone_from(&subscriptions);
+        self.subscriptions = subscriptions;
         self.first.clear();
         self.due.clear();
         let nobody = Stream::default();

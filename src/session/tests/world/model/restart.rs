@@ -18,8 +18,6 @@ pub(in super::super) struct Picture {
     line: LinePicture,
     deserted: Option<Duration>,
     lost_posts: u64,
-    /// The daemon was about to end.
-    stopped: bool,
 }
 
 impl Picture {
@@ -37,6 +35,13 @@ impl Picture {
 }
 
 impl Model {
+    /// What a write takes to the disk that begins now.
+    pub(in super::super) fn picture_for_disk(&self, now: Now) -> Picture {
+        let picture = self.picture(now);
+        let posts = if self.posts.disk_full { self.posts.picture_for_full_disk() } else { picture.posts };
+        Picture { posts, ..picture }
+    }
+
     pub(in super::super) fn picture(&self, now: Now) -> Picture {
         let nobody = self.stream.ports().next().is_none();
         let mut line = self.line.picture();
@@ -51,7 +56,6 @@ impl Model {
             line,
             deserted: self.deserted.or(nobody.then_some(now.elapsed)),
             lost_posts: self.lost_posts,
-            stopped: self.stopping.is_some(),
         }
     }
 
@@ -77,12 +81,12 @@ impl Model {
         rest.stream = Stream::without_young(&picture.stream, record);
         rest.line.outage_since = young_outage.into_iter().chain(rest.line.outage_since).min();
         let line = rest.line.clone();
-        let Picture { written, url, protocols, settings, stream, posts, deserted, lost_posts, stopped, .. } = picture;
+        let Picture { written, url, protocols, settings, stream, posts, deserted, lost_posts, .. } = picture;
         let sheet = &record.sheet;
         assert_eq!((&sheet.url, &sheet.protocols), (&url.to_string(), &protocols));
         assert_eq!(sheet.closed, line.closed, "closed");
         assert_eq!(sheet.deserted_at, deserted.map(|since| written.unix_at(since)));
-        self.line.restart(&line, stopped, written, &settings.reconnect, now);
+        self.line.restart(&line, written, &settings.reconnect, now);
         let mut next = Self::new(self.mode, settings, url);
         (next.stream, next.posts, next.line) =
             (std::mem::take(&mut self.stream), std::mem::take(&mut self.posts), std::mem::take(&mut self.line));
@@ -91,7 +95,7 @@ impl Model {
         let covered = |since| told.is_some_and(|told| told <= since || self.clock_was_set_back);
         assert!(outage.is_none_or(covered), "lost unreported: what came since {outage:?}, told since {told:?}");
         next.lost_posts = lost_posts + next.posts.restart(posts, record, now);
-        (next.protocols, next.blank) = (protocols, false);
+        (next.protocols, next.blank, next.clock_was_set_back) = (protocols, false, self.clock_was_set_back);
         next.posts.disk_full = false;
         next.deserted = Some(sheet.deserted_at.map_or(now.elapsed, |at| now.elapsed_at(at)));
         *self = next;
