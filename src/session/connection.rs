@@ -420,8 +420,7 @@ impl Session {
             self.changed();
         }
         self.figures.last_pong_at = Some(now.unix_ms);
-        self.outbox.received(number, now);
-        self.write_queue(now);
+        self.received(number, now);
         self.send_receipts();
     }
 
@@ -460,12 +459,18 @@ impl Session {
         let Some(number) = self.outbox.last_written() else { return };
         if live.answers == Some(false) {
             if live.flushed {
-                self.outbox.received(number, now);
-                self.write_queue(now);
+                self.received(number, now);
             }
         } else if live.ping.is_none() {
             self.ping(number, None, now);
         }
+    }
+
+    /// The server's peer has everything up to `number`, so that what waited for that can go.
+    fn received(&mut self, number: u64, now: Now) {
+        self.outbox.received(number, now);
+        self.outbox.expire(now);
+        self.write_queue(now);
     }
 
     fn ping(&mut self, number: u64, suspicion: Option<Suspicion>, now: Now) {

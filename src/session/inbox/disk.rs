@@ -216,10 +216,15 @@ impl Inbox {
         Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals, outage_since }
     }
 
-    /// What `snapshot` took is on the disk. Of messages only so many stay in memory that nobody has to wait for the first.
+    /// What `snapshot` took is on the disk.
     pub(in super::super) fn snapshot_saved(&mut self, snapshot: &Snapshot) {
-        let first = self.index_behind(self.disk.saved);
-        let last = self.index_behind(snapshot.saved);
+        (self.disk.saved, self.disk.cleared) = (snapshot.saved, snapshot.cleared);
+    }
+
+    /// Of what has come to the disk above `seq`, only so much stays in memory that nobody has to wait for the first.
+    pub(in super::super) fn release(&mut self, seq: u64) {
+        let first = self.index_behind(seq);
+        let last = self.index_behind(self.disk.saved);
         for entry in self.entries.range_mut(first..last).rev() {
             if self.resident <= RESIDENT {
                 break;
@@ -230,7 +235,6 @@ impl Inbox {
                 entry.kept = Kept::OnDisk(length);
             }
         }
-        (self.disk.saved, self.disk.cleared) = (snapshot.saved, snapshot.cleared);
     }
 
     /// What `snapshot` took is not on the disk, and has to be taken again.

@@ -405,7 +405,7 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.leave(&entry);
-            self.floor = entry.seq;
+            (self.floor, self.changed) = (entry.seq, true);
             self.drop_leading_holes();
         }
     }

@@ -121,17 +121,19 @@ impl Outbox {
 
     /// Whether a message is not on the disk whose sender waits to hear that it is.
     pub(in super::super) fn has_promises(&self) -> bool {
-        self.disk.promised > self.disk.saved
-            && !self.disk.full
-            && self.queue.front().is_some_and(|item| item.number <= self.disk.promised)
+        let unsaved = self.queue.partition_point(|item| item.number <= self.disk.saved);
+        !self.disk.full && self.queue.get(unsaved).is_some_and(|item| item.number <= self.disk.promised)
     }
 
     /// Whether something is not on the disk that is to be kept.
     pub(in super::super) fn has_unsaved(&self) -> bool {
-        let last = self.queue.iter().rev().find(|item| !item.passing);
-        last.is_some_and(|item| item.number > self.disk.saved)
-            || !self.disk.reposted.is_empty()
-            || !self.disk.subscriptions.is_empty()
+        self.unsaved_since().is_some() || !self.disk.reposted.is_empty() || !self.disk.subscriptions.is_empty()
+    }
+
+    /// When the oldest message was sent that is not on the disk, nor on its way there.
+    pub(in super::super) fn unsaved_since(&self) -> Option<Duration> {
+        let unsaved = self.queue.partition_point(|item| item.number <= self.disk.saving);
+        self.queue.range(unsaved..).find(|item| !item.passing).map(|item| item.came)
     }
 
     /// Whether something is not on the disk that should be some time; asked once.

@@ -305,6 +305,52 @@ fn a_message_that_nobody_wants_to_hear_of_has_time_to_be_confirmed_before_it_is_
 }
 
 #[test]
+fn a_promise_that_has_ended_is_no_reason_to_write_again_and_again() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.send("a");
+    rig.disk = false;
+    rig.send_as(1, Send { ttl_ms: Some(100), ..send("b") });
+    rig.wait(Duration::from_millis(100));
+    rig.connect();
+    rig.frame("c");
+    for _ in 0..3 {
+        rig.save();
+        if rig.unsaved.is_none() {
+            return;
+        }
+    }
+    panic!("{:?}", rig.unsaved);
+}
+
+#[test]
+fn a_message_that_was_too_young_for_one_write_has_its_time_though_nothing_else_happens() {
+    let mut rig = Rig::connected();
+    rig.lose(reset());
+    rig.wait(IDLE);
+    rig.send_as(1, Send { id: None, ..send("a") });
+    rig.send("b");
+    rig.input(close(false));
+    rig.send_as(1, Send { id: None, ..send("c") });
+    rig.input(close(false));
+    rig.wait(IDLE);
+    assert_eq!(rig.shelf.posts.len(), 3);
+}
+
+#[test]
+fn nothing_is_written_again_and_again_while_a_message_has_its_time() {
+    let mut rig = inbox(|inbox| inbox.persist_after = seconds(10));
+    rig.frame("a");
+    rig.wait(IDLE);
+    let before = rig.shelf.sheet().written_at;
+    rig.wait(seconds(9));
+    assert_eq!(rig.shelf.sheet().written_at, before);
+    rig.wait(seconds(2));
+    assert_eq!(rows(&rig), [1]);
+    assert!(rig.session.is_saved());
+}
+
+#[test]
 fn subscriptions_and_protocols_are_there_in_the_next_daemon() {
     let mut rig = Rig::new();
     rig.open_as(1, Open { protocols: Some(vec!["v1".into()]), ..open("main") });
@@ -365,6 +411,14 @@ fn who_stays_away_is_counted_across_daemons() {
     rig.wait(seconds(12 * 60 * 60 + 1));
     assert_eq!(rig.status()["consumers"], json!([]));
     assert_eq!(rig.status()["state"], "disconnected", "it lingers a day");
+}
+
+#[test]
+fn what_had_to_wait_for_the_disk_is_shown_before_it_leaves_the_memory() {
+    let mut rig = inbox(|inbox| inbox.persist_after = Duration::ZERO);
+    rig.open_as(2, Open { observe: true, ..open("main") });
+    let lines = rig.frame_of(large(2 << 20));
+    assert_eq!(deliveries(&lines), ["1: message 1 binary:2097152 bytes", "2: message 1 binary:2097152 bytes"]);
 }
 
 #[test]
@@ -615,6 +669,19 @@ fn a_message_that_ends_three_connections_is_refused_and_those_behind_it_go_on() 
 }
 
 #[test]
+fn what_expires_while_it_waits_for_a_suspect_is_not_sent() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    for _ in 0..2 {
+        rig.break_and_redial();
+        rig.connect();
+    }
+    rig.send_as(1, Send { ttl_ms: Some(1000), ..send("b") });
+    rig.now.elapsed += seconds(2);
+    assert_eq!(rig.pong(), ["1: expired b", "1: received a"].iter().rev().copied().collect::<Vec<_>>());
+}
+
+#[test]
 fn a_message_is_not_to_blame_for_a_server_that_goes_away() {
     let mut rig = Rig::connected();
     rig.send("a");
@@ -624,6 +691,19 @@ fn a_message_is_not_to_blame_for_a_server_that_goes_away() {
         rig.next_timer();
         assert_eq!(sent(&rig.connect()).len(), 1);
     }
+}
+
+#[test]
+fn what_is_kept_for_nobody_any_more_leaves_the_disk_with_the_next_acknowledgement() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.detach(1);
+    rig.wait(seconds(24 * 60 * 60));
+    rig.open(2, "side");
+    rig.wait(IDLE);
+    rig.ack(2, 1);
+    rig.wait(IDLE);
+    assert_eq!(rig.shelf.sheet().floor, 1);
 }
 
 #[test]

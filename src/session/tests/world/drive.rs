@@ -86,6 +86,7 @@ impl World {
 
     pub(super) fn step(&mut self, step: &Step) {
         self.busy = 0;
+        if TRACE.get() { eprintln!("{step:?}"); }
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
@@ -325,6 +326,7 @@ impl World {
             self.begin_epoch(&session.epoch);
             self.session = Some(session);
             self.disk.forget();
+            self.disk.abandon();
             self.unwritten.clear();
             self.last_attempt = 0;
             if self.disk.full {
@@ -520,6 +522,7 @@ impl World {
     /// Gives an input to the session and checks what it wants done; returns how much that is.
     fn input(&mut self, input: Input) -> usize {
         let Some(session) = &mut self.session else { return 0 };
+        if TRACE.get() { let t = format!("{input:?}"); eprintln!("  > {}", &t[..t.len().min(150)]); }
         session.handle(input, self.now);
         self.disturbed = self.disturbed.max(self.now.elapsed);
         self.take_actions()
@@ -543,6 +546,7 @@ impl World {
             self.model.line.writes();
         }
         for action in actions {
+            if TRACE.get() { let t = format!("{action:?}"); eprintln!("  < {}", &t[..t.len().min(400)]); }
             match action {
                 Action::ToExtension { port, event } => {
                     assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");

@@ -375,6 +375,7 @@ impl Model {
     fn receive_what_is_written(&mut self, now: Now) {
         if self.line.confirms_what_is_written() {
             self.posts.received(self.posts.last_written(), &self.stream, now);
+            self.posts.expire(&self.stream, now);
         }
     }
 
@@ -385,6 +386,7 @@ impl Model {
     pub(super) fn pong(&mut self, pong: SentPing, now: Now) {
         if let Some(behind) = self.line.pong(pong, now) {
             self.posts.confirmed(behind, &self.stream, now);
+            self.posts.expire(&self.stream, now);
         }
     }
 
