@@ -178,7 +178,7 @@ impl Inbox {
     /// Everything is gone, and numbers begin anew; the ports that read stay.
     pub(super) fn clear(&mut self) {
         let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
-        let fresh = if self.disk.is_there() { fresh.on_disk() } else { fresh };
+        let fresh = Self { disk: self.disk.cleared(), ..fresh };
         let Self { mut consumers, mut observers, attachments, .. } = std::mem::replace(self, fresh);
         self.attachments = attachments;
         consumers.retain_mut(|consumer| {
@@ -405,7 +405,7 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.leave(&entry);
-            self.floor = entry.seq;
+            (self.floor, self.changed) = (entry.seq, true);
             self.drop_leading_holes();
         }
     }
