@@ -192,6 +192,8 @@ pub(in super::super) struct Stream {
     keeping: Keeping,
     readers: BTreeMap<u64, Reader>,
     observers: BTreeMap<u64, Observer>,
+    /// Ports of a daemon that ends.
+    leaving: BTreeSet<u64>,
     /// The newest number of each key.
     newest: BTreeMap<u8, u64>,
     /// What the disk has lost, and nobody has noticed yet.
@@ -215,7 +217,20 @@ impl Stream {
     }
 
     pub(in super::super) fn is_attached(&self, port: u64) -> bool {
-        self.reads(port) || self.watches(port)
+        self.reads(port) || self.watches(port) || self.leaving.contains(&port)
+    }
+
+    /// The daemon has ended, and its ports with it.
+    pub(super) fn leave(&mut self) {
+        self.leaving.clear();
+    }
+
+    /// The daemon ends: ports get nothing more of the stream, but hear what becomes of what they sent.
+    pub(super) fn takes_leave(&mut self, now: Now) {
+        self.leaving = self.ports().collect();
+        for port in self.leaving.clone() {
+            self.detach(port, now);
+        }
     }
 
     pub(super) fn ports(&self) -> impl Iterator<Item = u64> {
@@ -500,7 +515,10 @@ impl Stream {
         let Some(limit) = now.elapsed.checked_sub(inbox.retention) else { return };
         assert!(self.oldest().is_none_or(|came| came > limit), "a message is kept for longer than `retention_ms`");
         let stays = |consumer: &Consumer| matches!(consumer.presence, Presence::Away(since) if since <= limit);
-        assert!(!self.keeping.consumers.values().any(stays), "a consumer away for longer than `retention_ms` is removed");
+        assert!(
+            !self.keeping.consumers.values().any(stays),
+            "a consumer away for longer than `retention_ms` is removed"
+        );
     }
 
     /// A message is deleted when every consumer has acknowledged it.
@@ -727,7 +745,10 @@ impl Stream {
     pub(super) fn told_overdue(&mut self, port: u64, now: Now) {
         let stuck = self.readers.get_mut(&port).and_then(|reader| reader.stuck.as_mut());
         let stuck = stuck.expect("a window that stands");
-        assert!(!stuck.told && stuck.since + OVERDUE_TIME <= now.elapsed, "a full window that stands for 10 s is told once");
+        assert!(
+            !stuck.told && stuck.since + OVERDUE_TIME <= now.elapsed,
+            "a full window that stands for 10 s is told once"
+        );
         stuck.told = true;
     }
 
