@@ -209,7 +209,9 @@ impl Outbox {
         self.disk.saving = self.disk.saved;
         self.disk.holes.extend(snapshot.holes);
         self.disk.reposted.extend(snapshot.reposted);
-        self.disk.settled.extend(snapshot.settled);
+        // What was said of the same ids since counts.
+        let newer = std::mem::replace(&mut self.disk.settled, snapshot.settled);
+        self.disk.settled.extend(newer);
         self.disk.subscriptions.extend(snapshot.subscriptions);
         self.changed = true;
     }

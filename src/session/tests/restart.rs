@@ -277,6 +277,23 @@ fn an_ending_that_was_told_and_forgotten_before_either_was_written_is_not_told_b
 }
 
 #[test]
+fn what_became_of_an_ending_after_a_write_that_failed_is_what_counts() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    rig.detach(1);
+    rig.disk = false;
+    rig.pong();
+    rig.wait(PERSIST_AFTER);
+    let (ticket, _) = rig.unsaved.take().unwrap();
+    assert!(rig.open(1, "main").contains(&"1: received x".into()));
+    rig.input(Input::NotSaved { ticket });
+    rig.disk = true;
+    rig.wait(seconds(2));
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: received x".into()));
+}
+
+#[test]
 fn ids_are_forgotten_after_a_day() {
     let mut rig = Rig::connected();
     rig.send("x");
@@ -308,8 +325,8 @@ fn a_message_that_nobody_wants_to_hear_of_has_time_to_be_confirmed_before_it_is_
 fn a_promise_that_has_ended_is_no_reason_to_write_again_and_again() {
     let mut rig = Rig::new();
     rig.open(1, "main");
-    rig.send("a");
     rig.disk = false;
+    rig.send("a");
     rig.send_as(1, Send { ttl_ms: Some(100), ..send("b") });
     rig.wait(Duration::from_millis(100));
     rig.connect();
@@ -411,6 +428,24 @@ fn who_stays_away_is_counted_across_daemons() {
     rig.wait(seconds(12 * 60 * 60 + 1));
     assert_eq!(rig.status()["consumers"], json!([]));
     assert_eq!(rig.status()["state"], "disconnected", "it lingers a day");
+}
+
+#[test]
+fn what_an_observer_saw_or_has_missed_already_is_not_missed_again_when_it_is_dropped() {
+    let mut rig = inbox(|inbox| inbox.max_messages = 3);
+    rig.detach(1);
+    rig.open_as(2, Open { observe: true, ..open("main") });
+    for _ in 0..2 {
+        rig.frame_of(large(1 << 20));
+    }
+    rig.wait(IDLE);
+    rig.disk = false;
+    for _ in 0..3 {
+        rig.frame_of(large(1 << 20));
+    }
+    rig.save();
+    let lines = rig.written(2, 1);
+    assert_eq!(deliveries(&lines), ["2: gap 2..=5 observer-lag count 4"]);
 }
 
 #[test]

@@ -32,8 +32,6 @@ use steps::{BEAT, BEAT_REPLY, COLLAPSES, Content, Damage, Named, Opening, Outage
 const PORTS: u64 = 3;
 const CONSUMERS: [&str; 3] = ["main", "side", "log"];
 
-std::thread_local! { static TRACE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) }; }
-
 /// What large messages are cut from.
 static LARGE: LazyLock<Bytes> = LazyLock::new(|| vec![b'1'; 32 << 20].into());
 
@@ -80,7 +78,6 @@ fn explore(mode: Mode, special: &'static str) {
 fn fail(mode: Mode, history: Vec<Step>) -> ! {
     let history = shortest(mode, history);
     let script: String = history.iter().map(|step| format!("    {step:?}\n")).collect();
-    TRACE.set(true);
     assert!(catch_unwind(|| live_through(mode, &history)).is_err());
     panic!("the shortest history that fails as said above, of a session in {} mode:\n{script}", mode.as_str());
 }

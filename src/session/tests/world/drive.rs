@@ -43,7 +43,8 @@ pub(super) struct World {
     link: Option<Link>,
     last_attempt: u64,
     disk: Disk,
-    /// How often the disk had to do something since the time last went on.
+    disk_is_at_work: bool,
+    /// How often something was written since anything else happened.
     busy: usize,
     /// When anything last happened to the session but what it asked of the disk, and how much that had to do.
     disturbed: Duration,
@@ -71,6 +72,7 @@ impl World {
             link: None,
             last_attempt: 0,
             disk: Disk::new(),
+            disk_is_at_work: false,
             busy: 0,
             disturbed: Duration::ZERO,
             unwritten: BTreeMap::new(),
@@ -85,10 +87,6 @@ impl World {
     }
 
     pub(super) fn step(&mut self, step: &Step) {
-        self.busy = 0;
-        if TRACE.get() {
-            eprintln!("{step:?}");
-        }
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
@@ -296,7 +294,7 @@ impl World {
 
     /// When all is done, a daemon that is killed leaves nothing to tell.
     fn leave_nothing(&mut self) {
-        self.wait(self.model.settings.inbox.persist_after + IDLE);
+        self.wait(self.model.settings.inbox.persist_after + seconds(2));
         self.step(&Step::Crash { lands: false, outage: Outage::default() });
         let kept = self.session.as_ref().map(|session| session.inbox.kept().0);
         assert!(kept.is_none_or(|kept| kept == 0), "after an idle crash something is told");
@@ -455,7 +453,6 @@ impl World {
     }
 
     fn advance(&mut self, time: Duration) {
-        self.busy = 0;
         self.now.elapsed += time;
         self.wall += time;
         self.now.unix_ms = self.wall.as_millis() as u64;
@@ -478,9 +475,11 @@ impl World {
         // Once more if a connection ended, and with it the settings that held.
         for _ in 0..2 {
             let Some(session) = &mut self.session else { return };
+            self.busy = 0;
+            let more = session.deadlines().any(|(at, timer)| at <= self.now.elapsed && timer != Timer::Save);
             self.model.timeout(self.now);
             session.handle_timeout(self.now);
-            if self.take_actions() > 0 {
+            if self.take_actions() > 0 || more {
                 self.disturbed = self.disturbed.max(self.now.elapsed);
             }
             let Some(session) = &self.session else { return };
@@ -524,9 +523,8 @@ impl World {
     /// Gives an input to the session and checks what it wants done; returns how much that is.
     fn input(&mut self, input: Input) -> usize {
         let Some(session) = &mut self.session else { return 0 };
-        if TRACE.get() {
-            let t = format!("{input:?}");
-            eprintln!("  > {}", &t[..t.len().min(150)]);
+        if !matches!(input, Input::Saved { .. } | Input::NotSaved { .. } | Input::Loaded { .. }) {
+            self.busy = 0;
         }
         session.handle(input, self.now);
         self.disturbed = self.disturbed.max(self.now.elapsed);
@@ -551,10 +549,6 @@ impl World {
             self.model.line.writes();
         }
         for action in actions {
-            if TRACE.get() {
-                let t = format!("{action:?}");
-                eprintln!("  < {}", &t[..t.len().min(400)]);
-            }
             match action {
                 Action::ToExtension { port, event } => {
                     assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");
@@ -731,12 +725,16 @@ impl World {
 impl World {
     /// A disk that is not slow does at once what it is asked for.
     fn disk_works(&mut self) {
+        if std::mem::replace(&mut self.disk_is_at_work, true) {
+            return;
+        }
         while !self.disk.slow && self.disk.is_asked() {
-            self.busy += 1;
-            assert!(self.busy < 100, "the disk is asked again and again: {:?}", self.disk.saving);
+            self.busy += usize::from(self.disk.saving.is_some());
+            assert!(self.busy < 10, "it is written again and again: {:?}", self.disk.saving);
             self.disk_saves();
             self.disk_reads();
         }
+        self.disk_is_at_work = false;
     }
 
     fn disk_saves(&mut self) {

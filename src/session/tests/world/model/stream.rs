@@ -602,7 +602,10 @@ impl Stream {
                     promised.start(thing.seq, bytes);
                     observer.due.push_back((from, thing.seq));
                 } else {
-                    let (count, since, until) = self.missing(from, thing.seq);
+                    let (count, since, until) = self.missing(thing.from, thing.seq);
+                    // Of a part it is known only if each number stands for one message.
+                    let dense = count == Some(thing.seq + 1 - thing.from);
+                    let count = if from == thing.from { count } else { dense.then(|| thing.seq + 1 - from) };
                     let missed = observer.missed.get_or_insert(Missed { from, seq: 0, count: Some(0), since, until });
                     missed.seq = thing.seq;
                     missed.count = missed.count.zip(count).map(|(before, more)| before + more);
