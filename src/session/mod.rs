@@ -382,6 +382,10 @@ pub trait Conversation: fmt::Debug {
     /// Whether `port` has it open.
     fn is_attached(&self, port: PortId) -> bool;
 
+    /// What `port` would have to ask for to go on elsewhere where it is here, behind what it was given; nothing if it is not
+    /// attached, or if that is not possible.
+    fn reopening(&self, port: PortId) -> Option<Open>;
+
     /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
     fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool;
 
@@ -515,6 +519,10 @@ impl Conversation for Session {
         self.ports.contains(&port)
     }
 
+    fn reopening(&self, port: PortId) -> Option<Open> {
+        self.reopening_of(port)
+    }
+
     fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {
         self.refusal(port, open, url).is_none()
     }
@@ -584,7 +592,7 @@ impl Conversation for Session {
                     live.heard = now.elapsed;
                 }
             }
-            Input::Saved { ticket } => self.handle_saved(ticket),
+            Input::Saved { ticket } => self.handle_saved(ticket, now),
             Input::NotSaved { ticket } => self.handle_not_saved(ticket, now),
             Input::Loaded { ticket, bodies, to } => self.handle_loaded(ticket, bodies, to),
             Input::Room(room) => self.handle_room(room),

@@ -3,7 +3,7 @@
 //! not know to be stored.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::ambush::{Ambush, Moment};
 use crate::fault::Kind;
 use crate::log::{Consumer, Event, Gap, Log, PortId, Post, Stage};
 use crate::machine::{Machine, ORIGIN, signal};
@@ -28,6 +30,9 @@ const TICK: Duration = Duration::from_millis(4);
 
 /// The session that all of this is about.
 const SESSION: &str = "torture";
+
+/// How many messages that were received a worker may ask about again.
+const REMEMBERED: usize = 12;
 
 /// What a worker is told to do, or to suffer.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +49,8 @@ pub(crate) enum Command {
     StopAcks(bool),
     /// Its host does not run, or runs on.
     Suspend(bool),
+    /// It posts so many messages at once.
+    PostMany(u32),
     /// It posts nothing new, opens a new port, and asks what became of everything that it does not know to have ended.
     AskForAll,
 }
@@ -62,6 +69,7 @@ pub(crate) struct Upbringing {
     pub(crate) log: Arc<Log>,
     pub(crate) machine: Arc<Machine>,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) ambush: Arc<Ambush>,
     pub(crate) url: String,
     /// `open.settings`.
     pub(crate) settings: serde_json::Value,
@@ -90,6 +98,7 @@ impl Worker {
             leaving: Vec::new(),
             return_at: Some(Instant::now()),
             posts: BTreeMap::new(),
+            received: VecDeque::new(),
             last_post: 0,
             post_at: Instant::now(),
             quiet: false,
@@ -132,6 +141,8 @@ struct Life {
     return_at: Option<Instant>,
     /// What is not known to have ended.
     posts: BTreeMap<u64, Letter>,
+    /// The last few that were received.
+    received: VecDeque<(u64, Letter)>,
     last_post: u64,
     post_at: Instant,
     quiet: bool,
@@ -256,6 +267,10 @@ impl Life {
                 self.acks_stopped = stop;
                 return true;
             }
+            Command::PostMany(count) => {
+                (0..count).for_each(|_| self.post_new());
+                return true;
+            }
             Command::AskForAll => {
                 (self.quiet, self.ask_for_all) = (true, true);
                 self.close_port(Duration::ZERO);
@@ -289,9 +304,9 @@ impl Life {
                 if suspend {
                     log.add(Event::Fault(Kind::HostSuspended, consumer));
                 }
-                signal(present.port.pid(), if suspend { "STOP" } else { "CONT" });
+                signal(present.port.pid(), if suspend { Signal::SIGSTOP } else { Signal::SIGCONT });
             }
-            Command::StopAcks(_) | Command::AskForAll => {}
+            Command::StopAcks(_) | Command::PostMany(_) | Command::AskForAll => {}
         }
         true
     }
@@ -442,6 +457,7 @@ impl Life {
             return self.log().wrong(format!("{port}: {what}: seq {:?}", incoming.seq));
         };
         self.log().add(Event::Delivered { port, seq, push, number });
+        self.upbringing.ambush.spring(Moment::Delivered, self.log());
         self.upbringing.marks.advance(self.consumer, number);
         self.processed(seq, incoming.replay);
     }
@@ -509,10 +525,16 @@ impl Life {
         };
         let epoch = incoming.epoch.clone().unwrap_or_default();
         self.log().add(Event::Opened { port, epoch: epoch.clone(), acked, head, pending });
+        self.upbringing.ambush.spring(Moment::Opened, self.log());
         let Some(present) = &mut self.present else { return };
         (present.opened, present.processed, present.acked) = (Some((epoch, head)), acked, acked);
         // One that took over has no use for the older one, sooner or later.
         self.leaving.iter_mut().for_each(Port::close);
+        let unsure = self.rng.usize(..=self.received.len());
+        for (number, letter) in self.received.iter().take(unsure) {
+            // Whoever is not sure asks: nothing is sent again for that.
+            self.post(*number, letter);
+        }
         let ask_for_all = self.ask_for_all || self.rng.bool();
         for (number, letter) in &self.posts {
             if ask_for_all || !letter.stored {
@@ -527,6 +549,10 @@ impl Life {
             return;
         }
         self.post_at = now + Duration::from_millis(self.rng.u64(..200));
+        self.post_new();
+    }
+
+    fn post_new(&mut self) {
         self.last_post += 1;
         let ttl = (self.rng.u32(..12) == 0).then(|| Duration::from_millis(self.rng.u64(200..3000)));
         let letter = Letter { stored: false, resend: self.rng.u32(..12) > 0, ttl };
@@ -566,14 +592,23 @@ impl Life {
             };
             self.log().add(Event::Receipt { port, post, stage, reason: reason.clone() });
             match stage {
+                Stage::Stored => self.upbringing.ambush.spring(Moment::Stored, self.log()),
+                Stage::Received => self.upbringing.ambush.spring(Moment::Received, self.log()),
+                _ => {}
+            }
+            match stage {
                 Stage::Stored => {
                     if let Some(letter) = self.posts.get_mut(&post.number) {
                         letter.stored = true;
                     }
                 }
-                Stage::Received | Stage::Expired | Stage::Refused => {
-                    self.posts.remove(&post.number);
+                Stage::Received => {
+                    if let Some(letter) = self.posts.remove(&post.number) {
+                        self.received.truncate(REMEMBERED - 1);
+                        self.received.push_front((post.number, letter));
+                    }
                 }
+                Stage::Expired | Stage::Refused => drop(self.posts.remove(&post.number)),
             }
         }
     }

@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 /// The extension, as Chromium names it.
 pub(crate) const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop/";
@@ -104,20 +106,15 @@ impl Machine {
         }
     }
 
-    /// Kills the daemon; returns when it is gone.
-    pub(crate) fn kill_daemon(&self, pid: u32) -> Result<()> {
-        signal(pid, "KILL");
-        self.wait_for_daemon_other_than(pid)
-    }
-
     /// Has the daemon stopped by a person; returns when it is gone.
     pub(crate) fn stop_daemon(&self, pid: u32) -> Result<()> {
         let output = self.run(&["stop"])?;
         ensure!(output.status.success(), "`stop` failed: {output:?}");
-        self.wait_for_daemon_other_than(pid)
+        self.wait_for_end_of(pid)
     }
 
-    fn wait_for_daemon_other_than(&self, pid: u32) -> Result<()> {
+    /// Returns when that daemon is gone.
+    pub(crate) fn wait_for_end_of(&self, pid: u32) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
         while self.daemon() == Some(pid) {
             ensure!(Instant::now() < deadline, "the daemon (process {pid}) does not end");
@@ -173,7 +170,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         for pid in self.processes() {
-            signal(pid, "KILL");
+            signal(pid, Signal::SIGKILL);
         }
         if self.workshop.disks {
             // What is still in use goes with this process.
@@ -183,7 +180,8 @@ impl Drop for Machine {
 }
 
 /// Sends a signal to a process that was started here. It may be gone.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let mut kill = Command::new("kill");
-    let _ = kill.args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
+    }
 }

@@ -6,7 +6,7 @@
 //! what they got, while hosts, daemon and server are killed or suspended, connections are lost or fall silent, nobody
 //! reads or acknowledges, the disk is full and the clock jumps. The log is then judged by what `PROTOCOL.md` promises.
 //!
-//! To read in this order: `world` lets it happen, with faults of the kinds in `fault` · `server` and `extension` (with its
+//! To read in this order: `world` lets it happen, with faults of the kinds in `fault`, and now and then an `ambush` · `server` and `extension` (with its
 //! `port`s) are the two ends, `machine` is what the bridge runs on, `numbered` what they say to each other · `log` is what
 //! they saw, `reckoning` what follows from it.
 //!
@@ -15,6 +15,7 @@
 
 #![expect(clippy::print_stdout, reason = "tables are what this program is for")]
 
+mod ambush;
 mod extension;
 mod fault;
 #[path = "../../benches/relay/frames.rs"]

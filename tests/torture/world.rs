@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::ambush::{Ambush, Moment};
 use crate::extension::{Command, Upbringing, Worker};
 use crate::fault::Kind;
 use crate::log::{Consumer, Entry, Event, Log};
@@ -74,16 +76,19 @@ pub(crate) fn run(plan: &Plan, workshop: Workshop, interrupted: &AtomicBool) -> 
     let ip = [127, 0, 0, 2 + (plan.number % 250) as u8];
     let server = Server::start(ip, terms.resuming, rng.u64(..), Arc::clone(&log), Arc::clone(&marks));
     let server = server.context("the server cannot listen")?;
+    let ambush = Arc::<Ambush>::default();
     let upbringing = Upbringing {
         log: Arc::clone(&log),
         machine: Arc::clone(&machine),
         marks: Arc::clone(&marks),
+        ambush: Arc::clone(&ambush),
         url: server.url(),
         settings,
         ports: Arc::default(),
     };
     let workers = Consumer::ALL.map(|consumer| Worker::start(consumer, upbringing.clone(), rng.u64(..)));
-    let mut world = World { log, machine, marks, server, workers, rng, active: Vec::new() };
+    let may_kill_server = plan.kinds.contains(&Kind::ServerKilled);
+    let mut world = World { log, machine, marks, ambush, server, workers, rng, may_kill_server, active: Vec::new() };
     let went = world.go(plan, interrupted);
     let World { log, machine, server, workers, .. } = world;
     drop(workers);
@@ -92,7 +97,13 @@ pub(crate) fn run(plan: &Plan, workshop: Workshop, interrupted: &AtomicBool) -> 
     for error in [went, stopped].into_iter().filter_map(Result::err) {
         log.wrong(format!("{error:#}"));
     }
-    let left = machine.processes();
+    // A process lets go of everything just before it ends.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut left = machine.processes();
+    while !left.is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+        left = machine.processes();
+    }
     if !left.is_empty() {
         log.wrong(format!("processes are left: {left:?}"));
     }
@@ -112,9 +123,11 @@ struct World {
     log: Arc<Log>,
     machine: Arc<Machine>,
     marks: Arc<Marks>,
+    ambush: Arc<Ambush>,
     server: Server,
     workers: [Worker; 2],
     rng: fastrand::Rng,
+    may_kill_server: bool,
     /// Faults that last, and how to end them.
     active: Vec<Active>,
 }
@@ -212,12 +225,15 @@ impl World {
                     // It would not hear.
                     return Ok(false);
                 }
-                fault(&self.log);
                 match kind {
-                    Kind::DaemonKilled => self.machine.kill_daemon(pid)?,
-                    Kind::DaemonStopped => self.machine.stop_daemon(pid)?,
+                    Kind::DaemonKilled => self.kill_daemon(pid)?,
+                    Kind::DaemonStopped => {
+                        fault(&self.log);
+                        self.machine.stop_daemon(pid)?;
+                    }
                     _ => {
-                        signal(pid, "STOP");
+                        fault(&self.log);
+                        signal(pid, Signal::SIGSTOP);
                         return Ok(true);
                     }
                 }
@@ -257,13 +273,30 @@ impl World {
         Ok(true)
     }
 
+    /// Kills the daemon just now, or right after it has said something that it must keep.
+    fn kill_daemon(&mut self, pid: u32) -> Result<()> {
+        let moment = Moment::ALL[self.rng.usize(..Moment::ALL.len())];
+        let patience = Duration::from_millis(if self.rng.bool() { self.rng.u64(50..400) } else { 0 });
+        if !patience.is_zero() && matches!(moment, Moment::Stored | Moment::Received) {
+            if moment == Moment::Stored && self.may_kill_server && self.rng.bool() {
+                // Else the server often has it before the disk.
+                self.make(Kind::ServerKilled)?;
+            }
+            for worker in &self.workers {
+                worker.command(Command::PostMany(self.rng.u32(1..20)));
+            }
+        }
+        self.ambush.lay(moment, pid, patience, &self.log);
+        self.machine.wait_for_end_of(pid)
+    }
+
     fn heal(&self, over: &Active) -> Result<()> {
         match (over.kind, over.whom) {
             (Kind::ReaderStalled, Whom::Worker(worker)) => drop(self.workers[worker].command(Command::Stall(false))),
             (Kind::AcksStopped, Whom::Worker(worker)) => drop(self.workers[worker].command(Command::StopAcks(false))),
             (Kind::HostSuspended, Whom::Worker(worker)) => drop(self.workers[worker].command(Command::Suspend(false))),
             (Kind::DaemonSuspended, Whom::Process(pid)) if self.machine.processes().contains(&pid) => {
-                signal(pid, "CONT");
+                signal(pid, Signal::SIGCONT);
             }
             (Kind::ServerKilled, _) => self.server.set_down(false),
             (Kind::Refusing, _) => self.server.set_refusing(false),

@@ -178,7 +178,7 @@ impl Inbox {
     /// Everything is gone, and numbers begin anew; the ports that read stay.
     pub(super) fn clear(&mut self) {
         let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
-        let fresh = if self.disk.is_there() { fresh.on_disk() } else { fresh };
+        let fresh = Self { disk: self.disk.cleared(), ..fresh };
         let Self { mut consumers, mut observers, attachments, .. } = std::mem::replace(self, fresh);
         self.attachments = attachments;
         consumers.retain_mut(|consumer| {
@@ -405,7 +405,7 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.leave(&entry);
-            self.floor = entry.seq;
+            (self.floor, self.changed) = (entry.seq, true);
             self.drop_leading_holes();
         }
     }
@@ -505,6 +505,18 @@ impl Inbox {
             .iter()
             .find(|consumer| consumer.reader().is_some_and(|reader| reader.port == port))
             .map(|consumer| &*consumer.name)
+    }
+
+    /// How `port` wants to read; its consumer, and up to where it was given what came: an observer has neither.
+    pub(super) fn manner_of(&self, port: PortId) -> Option<(Manner, Option<(&str, u64)>)> {
+        let reading = self.consumers.iter().find_map(|consumer| {
+            let reader = consumer.reader().filter(|reader| reader.port == port)?;
+            Some((reader.manner, Some((&*consumer.name, reader.delivered))))
+        });
+        reading.or_else(|| {
+            let observer = self.observers.iter().find(|observer| observer.port == port)?;
+            Some((Manner { acknowledge: Acknowledge::Auto, as_text: observer.as_text }, None))
+        })
     }
 
     /// Whether `port` only watches.

@@ -1,7 +1,8 @@
 //! Judges what came to the server. What it knows of the bridge is what `PROTOCOL.md` promises:
 //!
 //! - Messages come in the order in which they were posted, on each connection and over all.
-//! - One comes twice only on different connections, and not if the daemon knew that it had come and was not killed since.
+//! - One comes twice only on different connections, and not if the daemon knew that it had come, unless it ended abruptly
+//!   right after that.
 //! - `received` is said of what has come. What is `stored` comes, or ends in another way.
 //! - An ending has its reason: only what may expire does, after its time; only what must not be sent again is refused
 //!   because of a lost connection, only what was under way when three were lost because of those, and nothing for want of
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 use super::{About, Count, History, Reckoning};
 use crate::log::{Consumer, Entry, Event, Post, Stage};
+
+/// How long an ending may take to be on the disk, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Timers may be early by as much as clocks are coarse.
 const COARSE: Duration = Duration::from_millis(20);
@@ -61,8 +65,10 @@ struct Fate {
     arrived_on: Option<u32>,
     /// How it ended, as the extension was last told.
     ending: Option<Stage>,
-    /// The same, if the daemon that said it has not ended abruptly since.
-    known_ending: Option<Stage>,
+    /// The same, if the daemon that said it had the time to write it, or has not ended abruptly since; and when it said so.
+    known_ending: Option<(Stage, Duration)>,
+    /// It was posted again after it had ended, so that it may come in another place if that ending is forgotten.
+    asked_again: bool,
 }
 
 impl Judge<'_> {
@@ -72,6 +78,7 @@ impl Judge<'_> {
                 let (first_posted, resend, ttl, ended_before) = (entry.at, *resend, *ttl, self.ended_connections);
                 if let Some(fate) = self.fates.get_mut(post) {
                     fate.maybe_refused |= self.history.is_full_between(fate.first_posted, entry.at);
+                    fate.asked_again |= fate.ending.is_some();
                 }
                 self.fates.entry(*post).or_insert_with(|| Fate {
                     first_posted,
@@ -88,7 +95,12 @@ impl Judge<'_> {
             }
             Event::Ended { .. } => self.ended_connections += 1,
             Event::Fault(..) if self.history.ends_abruptly(index) => {
-                self.fates.values_mut().for_each(|fate| fate.known_ending = None);
+                let history = self.history;
+                for fate in self.fates.values_mut() {
+                    fate.known_ending = fate
+                        .known_ending
+                        .filter(|(_, heard)| *heard + PATIENCE < entry.at && history.is_untroubled(*heard, entry.at));
+                }
             }
             _ => {}
         }
@@ -101,7 +113,7 @@ impl Judge<'_> {
             return self.reckoning.find(Count::OtherWrongs, index, about, what);
         };
         let before = fate.arrived_on.replace(connection);
-        let Fate { known_ending, maybe_refused, .. } = *fate;
+        let Fate { known_ending, maybe_refused, asked_again, .. } = *fate;
         // A server may still find something on a connection that was given up: nobody sends it there any more.
         let stale = connection < self.newest_connection;
         self.newest_connection = self.newest_connection.max(connection);
@@ -110,12 +122,15 @@ impl Judge<'_> {
             self.reckoning.find(Count::ArrivedTwiceWithoutFault, index, about, what);
         } else if before.is_some() {
             self.reckoning.tally.add(Count::ArrivedTwiceWithFault, 1);
-            if known_ending == Some(Stage::Received) && !stale {
+            if known_ending.is_some_and(|(stage, _)| stage == Stage::Received) && !stale {
                 let what = format!("{} came again on connection {connection}, after it was `received`", post.id());
                 self.reckoning.find(Count::ArrivedTwiceWithoutFault, index, about, what);
             }
         } else {
             self.reckoning.tally.add(Count::Arrived, 1);
+        }
+        if asked_again {
+            return;
         }
         let last_on = self.last_on.insert((post.consumer, connection), post.number).unwrap_or(0);
         if post.number < last_on && !maybe_refused {
@@ -147,9 +162,11 @@ impl Judge<'_> {
             fate.stored = true;
             return;
         }
-        let ended_before = fate.known_ending;
+        let ended_before = fate.known_ending.map(|(stage, _)| stage);
         fate.ending = Some(stage);
-        fate.known_ending = trusted.then_some(stage).or(ended_before);
+        if trusted {
+            fate.known_ending.get_or_insert((stage, at));
+        }
         let wrong = match (stage, reason) {
             _ if trusted && ended_before.is_some_and(|before| before != stage) => {
                 format!("ended as {stage:?}, after it had ended as {ended_before:?}")

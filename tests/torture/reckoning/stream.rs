@@ -8,7 +8,7 @@
 //!   anything, if the inbox is small.
 //! - Where a connection was lost a gap stands, whatever is missing.
 //! - A message comes twice on different ports only, and only if something happened to the first.
-//! - What was acknowledged, and is known to be, does not come again, unless the daemon ended abruptly.
+//! - What was acknowledged, and is known to be, does not come again, unless the daemon ended abruptly right after that.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::{About, Count, End, History, Reckoning, Terms};
 use crate::log::{Consumer, Entry, Event, Gap, PortId};
 
-/// How much later than `persist_after_ms` a message is safe, on a machine that is busy with other things.
+/// How much later than it should be something is on the disk, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 pub(super) fn judge(log: &[Entry], history: &History, terms: &Terms, reckoning: &mut Reckoning) {
@@ -70,7 +70,7 @@ struct Push {
     /// When the daemon was known to have read it.
     read: Option<Duration>,
     /// When anybody was first given it.
-    delivered: Option<usize>,
+    delivered: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -99,8 +99,8 @@ struct Reader {
     /// The port that was last given a number.
     given: HashMap<u64, u32>,
     acked: u64,
-    /// Acknowledged, and the daemon knows.
-    taken: u64,
+    /// Acknowledged, and the daemon knows, or must have written; and since when.
+    taken: Vec<(Duration, u64)>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -131,7 +131,11 @@ impl<'a> Judge<'a> {
                 of_it.for_each(|push| push.read = Some(entry.at));
             }
             Event::Fault(..) if self.history.ends_abruptly(index) => {
-                self.readers.iter_mut().for_each(|reader| reader.taken = 0);
+                let history = self.history;
+                let kept = |heard| heard + PATIENCE < entry.at && history.is_untroubled(heard, entry.at);
+                for reader in &mut self.readers {
+                    reader.taken.retain(|(heard, _)| kept(*heard));
+                }
             }
             Event::Started(port) => {
                 self.ports.insert(port.number, Port { highest: self.highest, ..Port::default() });
@@ -149,7 +153,7 @@ impl<'a> Judge<'a> {
                 let Some(sent) = self.pushes.get_mut(*push as usize - 1) else {
                     return self.wrong(index, about, format!("push {push} came to {port}, and was never sent"));
                 };
-                sent.delivered.get_or_insert(index);
+                sent.delivered.get_or_insert(entry.at);
                 let before = *self.places.entry(*seq).or_insert(Place::Push(*push));
                 if before != Place::Push(*push) {
                     self.wrong(index, about, format!("{seq} is the number of something else already, on {port}"));
@@ -166,8 +170,7 @@ impl<'a> Judge<'a> {
                 reader.acked = reader.acked.max(*seq);
             }
             Event::AckTaken { port, seq } if self.history.is_trusted(port.number, index) => {
-                let reader = self.reader(port.consumer);
-                reader.taken = reader.taken.max(*seq);
+                self.reader(port.consumer).taken.push((entry.at, *seq));
             }
             _ => {}
         }
@@ -188,7 +191,8 @@ impl<'a> Judge<'a> {
             self.wrong(index, about, format!("{port}: another epoch has begun, so that all before is lost"));
             self.epoch = Some(epoch);
         }
-        let Reader { acked: ever, taken, .. } = *self.reader(port.consumer);
+        let Reader { acked: ever, taken, .. } = self.reader(port.consumer);
+        let (ever, taken) = (*ever, taken.iter().map(|(_, seq)| *seq).max().unwrap_or(0));
         if acked > ever {
             let what = format!("{port} begins behind {acked}, and no more than {ever} was ever acknowledged");
             self.wrong(index, about, what);
@@ -295,7 +299,8 @@ impl<'a> Judge<'a> {
             return self.reckoning.find(Count::OutOfOrder, index, about, what);
         }
         let connection = |push: u64| self.pushes[push as usize - 1].connection;
-        if before.push > 0 && connection(before.push) != connection(push) && gaps.is_empty() {
+        let says_so = |gap: &Gap| matches!(&*gap.reason, "disconnected" | "overflow");
+        if before.push > 0 && connection(before.push) != connection(push) && !gaps.iter().any(says_so) {
             let what = format!("`{}`: a connection was lost before {seq}, and no gap says so", consumer.name());
             self.wrong(index, about, what);
         }
@@ -337,13 +342,17 @@ impl<'a> Judge<'a> {
         let safe = sent.read.is_some_and(|read| {
             read + self.terms.persist_after + PATIENCE < end.at && self.history.is_untroubled(read, end.at)
         });
-        if safe {
-            let what = format!("push {lost}, which the daemon had for long, did not come to `{}`", consumer.name());
-            self.reckoning.find(Count::LostThoughSafe, index, about, what);
-        } else if self.terms.persist_after.is_zero() && sent.delivered.is_some_and(|given| given < end.begin) {
-            let what = format!("push {lost}, which had been delivered, did not come to `{}`", consumer.name());
-            self.reckoning.find(Count::LostThoughSafe, index, about, what);
-        }
+        // With a full disk everything waits in memory.
+        let kept = sent.delivered.is_some_and(|given| given < end.at && !self.history.is_full_between(given, end.at));
+        let had = if safe {
+            "which the daemon had for long"
+        } else if self.terms.persist_after.is_zero() && kept {
+            "which had been delivered"
+        } else {
+            return;
+        };
+        let what = format!("push {lost}, {had}, did not come to `{}`", consumer.name());
+        self.reckoning.find(Count::LostThoughSafe, index, about, what);
     }
 
     /// With a server that repeats what the extension has not processed, each number comes.
