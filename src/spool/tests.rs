@@ -1,7 +1,7 @@
 //! Tests of the spool on real files.
 //!
-//! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what should be
-//! kept, and `disk` is a disk that can be told to misbehave.
+//! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what
+//! should be kept, and `disk` is a disk that can be told to misbehave.
 
 mod damage;
 mod disk;
