@@ -28,6 +28,9 @@ use crate::server::Marks;
 /// How often a worker looks at its watch.
 const TICK: Duration = Duration::from_millis(4);
 
+/// Within this time it is open which of two ports the daemon hears first; it may be suspended, or busy.
+const SOON: Duration = Duration::from_secs(3);
+
 /// The session that all of this is about.
 const SESSION: &str = "torture";
 
@@ -97,6 +100,7 @@ impl Worker {
             present: None,
             leaving: Vec::new(),
             return_at: Some(Instant::now()),
+            last_opened: None,
             posts: BTreeMap::new(),
             received: VecDeque::new(),
             last_post: 0,
@@ -139,6 +143,7 @@ struct Life {
     /// Ports that are closed, and one that another has taken over from.
     leaving: Vec<Port>,
     return_at: Option<Instant>,
+    last_opened: Option<Instant>,
     /// What is not known to have ended.
     posts: BTreeMap<u64, Letter>,
     /// The last few that were received.
@@ -154,6 +159,8 @@ struct Life {
 /// The port that the worker uses.
 struct Present {
     port: Port,
+    /// It was opened soon after another one.
+    is_second: bool,
     /// Epoch and head as `opened` told them.
     opened: Option<(Box<str>, u64)>,
     chunks: Vec<String>,
@@ -352,8 +359,10 @@ impl Life {
             _ => Manner::Promptly,
         };
         self.return_at = None;
+        let before = self.last_opened.replace(Instant::now());
         self.present = Some(Present {
             port,
+            is_second: before.is_some_and(|before| before.elapsed() < SOON),
             opened: None,
             chunks: Vec::new(),
             manner,
@@ -623,8 +632,9 @@ impl Life {
             "disk-full" => self.log().note(text),
             // The host found no daemon: `reckoning` knows whether anybody is to blame. The port is over.
             "daemon-unavailable" => self.log().note(text),
-            // What an older port asked for may be read later than what this one did, if both had to wait for the daemon.
-            "superseded" if !self.leaving.is_empty() => {
+            // Of two ports that were opened at about the same time, each with its own host, either may be the later one
+            // for the daemon.
+            "superseded" if self.present.as_ref().is_some_and(|present| present.is_second) => {
                 self.log().note(text);
                 self.close_port(Duration::from_millis(10));
             }
