@@ -86,7 +86,9 @@ impl World {
 
     pub(super) fn step(&mut self, step: &Step) {
         self.busy = 0;
-        if TRACE.get() { eprintln!("{step:?}"); }
+        if TRACE.get() {
+            eprintln!("{step:?}");
+        }
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
@@ -522,7 +524,10 @@ impl World {
     /// Gives an input to the session and checks what it wants done; returns how much that is.
     fn input(&mut self, input: Input) -> usize {
         let Some(session) = &mut self.session else { return 0 };
-        if TRACE.get() { let t = format!("{input:?}"); eprintln!("  > {}", &t[..t.len().min(150)]); }
+        if TRACE.get() {
+            let t = format!("{input:?}");
+            eprintln!("  > {}", &t[..t.len().min(150)]);
+        }
         session.handle(input, self.now);
         self.disturbed = self.disturbed.max(self.now.elapsed);
         self.take_actions()
@@ -546,7 +551,10 @@ impl World {
             self.model.line.writes();
         }
         for action in actions {
-            if TRACE.get() { let t = format!("{action:?}"); eprintln!("  < {}", &t[..t.len().min(400)]); }
+            if TRACE.get() {
+                let t = format!("{action:?}");
+                eprintln!("  < {}", &t[..t.len().min(400)]);
+            }
             match action {
                 Action::ToExtension { port, event } => {
                     assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");
@@ -785,10 +793,15 @@ impl World {
 
     /// When nothing happens, everything is on the disk before long; and if the session says so, it is.
     fn check_saved(&self) {
-        let Some(session) = self.session.as_ref().filter(|_| self.mode == Mode::Durable && !self.model.blank) else { return };
+        let Some(session) = self.session.as_ref().filter(|_| self.mode == Mode::Durable && !self.model.blank) else {
+            return;
+        };
         let enough = self.disturbed + self.model.settings.inbox.persist_after + IDLE;
         let is_saved = session.is_saved();
-        assert!(is_saved || !self.disk.is_well() || self.now.elapsed < enough, "nothing happens, and it is not written");
+        assert!(
+            is_saved || !self.disk.is_well() || self.now.elapsed < enough,
+            "nothing happens, and it is not written"
+        );
         if is_saved {
             let sheet = self.disk.shelf.sheet();
             let head = self.model.stream.head();

@@ -516,13 +516,7 @@ impl Line {
     }
 
     /// It connects again, unless it was closed, and as soon as the budget allows it: that was not filled meanwhile.
-    pub(super) fn restart(
-        &mut self,
-        picture: &LinePicture,
-        written: Now,
-        settings: &settings::Reconnect,
-        now: Now,
-    ) {
+    pub(super) fn restart(&mut self, picture: &LinePicture, written: Now, settings: &settings::Reconnect, now: Now) {
         let &LinePicture { closed, outage_since, full_at, asked_window, ever_ponged, ever_replied } = picture;
         let full_at = now.elapsed_until(written.unix_at(full_at));
         *self = Self {

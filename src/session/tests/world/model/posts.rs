@@ -164,7 +164,9 @@ impl Posts {
 
     /// An id is remembered for a day after its last stage.
     fn forget_ids(&mut self, now: Now) {
-        while let Some(index) = self.told.pop_front_if(|index| self.posts[*index].state.ended_at + ID_TIME < now.unix_ms) {
+        while let Some(index) =
+            self.told.pop_front_if(|index| self.posts[*index].state.ended_at + ID_TIME < now.unix_ms)
+        {
             self.posts[index].state.known = false;
             self.met.push("an id is forgotten");
         }
@@ -254,7 +256,8 @@ impl Posts {
 
     /// A write has reached the disk, with a beginning of what was queued when it was asked for.
     pub(in super::super) fn lie_on(&mut self, shelf: &Shelf, picture: &PostsPicture) {
-        let mut queued = picture.queue.iter().filter(|index| self.posts[**index].number.is_none()).collect::<VecDeque<_>>();
+        let mut queued =
+            picture.queue.iter().filter(|index| self.posts[**index].number.is_none()).collect::<VecDeque<_>>();
         for (number, (row, body)) in shelf.posts.range(self.last_number + 1..) {
             self.last_number = *number;
             let post = &mut self.posts[*queued.pop_front().expect("what is kept was posted")];
@@ -487,7 +490,8 @@ impl Posts {
             post.state.ended |= post.passing;
             (post.port, post.losses, post.written_consumer) = (0, 0, post.state.consumer);
         }
-        let (kept, gone): (Vec<usize>, Vec<usize>) = queue.iter().partition(|index| self.posts[**index].number.is_some());
+        let (kept, gone): (Vec<usize>, Vec<usize>) =
+            queue.iter().partition(|index| self.posts[**index].number.is_some());
         for index in gone {
             let state = &mut self.posts[index].state;
             (state.ended, state.known) = (true, false);

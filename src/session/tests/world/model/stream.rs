@@ -500,7 +500,10 @@ impl Stream {
         let Some(limit) = now.elapsed.checked_sub(inbox.retention) else { return };
         assert!(self.oldest().is_none_or(|came| came > limit), "a message is kept for longer than `retention_ms`");
         let stays = |consumer: &Consumer| matches!(consumer.presence, Presence::Away(since) if since <= limit);
-        assert!(!self.keeping.consumers.values().any(stays), "a consumer away for longer than `retention_ms` is removed");
+        assert!(
+            !self.keeping.consumers.values().any(stays),
+            "a consumer away for longer than `retention_ms` is removed"
+        );
     }
 
     /// A message is deleted when every consumer has acknowledged it.
@@ -727,7 +730,10 @@ impl Stream {
     pub(super) fn told_overdue(&mut self, port: u64, now: Now) {
         let stuck = self.readers.get_mut(&port).and_then(|reader| reader.stuck.as_mut());
         let stuck = stuck.expect("a window that stands");
-        assert!(!stuck.told && stuck.since + OVERDUE_TIME <= now.elapsed, "a full window that stands for 10 s is told once");
+        assert!(
+            !stuck.told && stuck.since + OVERDUE_TIME <= now.elapsed,
+            "a full window that stands for 10 s is told once"
+        );
         stuck.told = true;
     }
 
