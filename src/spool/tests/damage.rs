@@ -304,11 +304,14 @@ fn an_exchange_of_files_that_was_interrupted_is_finished() {
     assert!(!place(&directory).fresh().path.exists());
     rig.spool.close();
     // When the damaged one had gone: its log must not be taken for the new one's.
-    let complete = fs::read(place(&directory).path).unwrap();
+    let other = Killed::new(11, 40);
+    let elsewhere = other.copy(0, |_| ());
+    Rig::open_at(place(&elsewhere)).spool.close();
     let directory = killed.copy(0, |_| ());
+    fs::rename(place(&elsewhere).path, place(&directory).fresh().path).unwrap();
     fs::remove_file(place(&directory).path).unwrap();
-    fs::write(place(&directory).fresh().path, complete).unwrap();
     let mut rig = Rig::open_at(place(&directory));
+    let latest = other.states.last().unwrap();
     assert_eq!(rig.kept, latest.kept());
     rig.assert_messages(latest, "finished");
 }
@@ -325,11 +328,13 @@ fn damage_that_comes_to_light_in_use_costs_only_what_it_hit() {
         let messages = (from..from + 100).map(|seq| message(seq, &texts[usize::try_from(seq).unwrap()]));
         rig.write(SESSION, messages.chain([sheet(from)]).collect());
     }
-    // Too much to be in its memory. The page types of some pages in the middle become nonsense.
+    // Too much to be in its memory. The page types of some pages in two places become nonsense.
     let pages = usize::try_from(fs::metadata(&place.path).unwrap().len()).unwrap() / 4096;
     assert!(pages > 1500);
     let mut content = fs::read(&place.path).unwrap();
-    (pages / 2..pages / 2 + 10).for_each(|page| content[page * 4096] = 0x77);
+    for place in [pages / 3, pages * 2 / 3] {
+        (place..place + 5).for_each(|page| content[page * 4096] = 0x77);
+    }
     overwrite(&place.path, &content);
     let mut loaded = 0;
     for from in (0..4000).step_by(100) {
