@@ -87,7 +87,6 @@ impl World {
     }
 
     pub(super) fn step(&mut self, step: &Step) {
-        if TRACE.get() { eprintln!("{step:?}"); }
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
@@ -180,6 +179,11 @@ impl World {
                 }
             }
             Step::Crash { lands, outage } => {
+                self.meet(match (&self.disk.saving, lands) {
+                    (None, _) => "killed",
+                    (Some(_), true) => "killed while writing, and it was written",
+                    (Some(_), false) => "killed while writing, and it was not written",
+                });
                 if lands && self.disk.fails == 0 {
                     self.land();
                 }
@@ -524,8 +528,9 @@ impl World {
     /// Gives an input to the session and checks what it wants done; returns how much that is.
     fn input(&mut self, input: Input) -> usize {
         let Some(session) = &mut self.session else { return 0 };
-        if !matches!(input, Input::Saved { .. } | Input::NotSaved { .. } | Input::Loaded { .. }) { self.busy = 0; }
-        if TRACE.get() { let t = format!("{input:?}"); eprintln!("  > {}", &t[..t.len().min(150)]); }
+        if !matches!(input, Input::Saved { .. } | Input::NotSaved { .. } | Input::Loaded { .. }) {
+            self.busy = 0;
+        }
         session.handle(input, self.now);
         self.disturbed = self.disturbed.max(self.now.elapsed);
         self.take_actions()
@@ -549,7 +554,6 @@ impl World {
             self.model.line.writes();
         }
         for action in actions {
-            if TRACE.get() { let t = format!("{action:?}"); eprintln!("  < {}", &t[..t.len().min(400)]); }
             match action {
                 Action::ToExtension { port, event } => {
                     assert!(self.model.stream.is_attached(port.0) || self.model.expects_error(port.0), "{event:?}");
@@ -571,7 +575,8 @@ impl World {
                 Action::Pause { attempt } => {
                     assert_eq!(self.open_attempt(), Some(attempt));
                     self.model.line.paused = true;
-                    self.meet("paused");
+                    let full = self.model.is_full();
+                    self.meet(if full { "paused" } else { "paused for the disk" });
                 }
                 Action::Resume { attempt } => {
                     assert_eq!(self.open_attempt(), Some(attempt));
@@ -792,10 +797,15 @@ impl World {
 
     /// When nothing happens, everything is on the disk before long; and if the session says so, it is.
     fn check_saved(&self) {
-        let Some(session) = self.session.as_ref().filter(|_| self.mode == Mode::Durable && !self.model.blank) else { return };
+        let Some(session) = self.session.as_ref().filter(|_| self.mode == Mode::Durable && !self.model.blank) else {
+            return;
+        };
         let enough = self.disturbed + self.model.settings.inbox.persist_after + IDLE;
         let is_saved = session.is_saved();
-        assert!(is_saved || !self.disk.is_well() || self.now.elapsed < enough, "nothing happens, and it is not written");
+        assert!(
+            is_saved || !self.disk.is_well() || self.now.elapsed < enough,
+            "nothing happens, and it is not written"
+        );
         if is_saved {
             let sheet = self.disk.shelf.sheet();
             let head = self.model.stream.head();

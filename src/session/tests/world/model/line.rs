@@ -150,6 +150,8 @@ impl Line {
         if free_at <= now.elapsed {
             self.dial_due = true;
         } else {
+            let restarted = self.why == "restart" && self.phase == Phase::Waiting;
+            self.met.extend(restarted.then_some("waits for the budget after a restart"));
             (self.phase, self.why, self.network) = (Phase::Waiting, "attempt-budget", true);
             self.fresh = false;
             self.bounds = Some(Bounds { earliest: free_at, latest: free_at, halves: ["waits for the budget"; 2] });
@@ -516,13 +518,7 @@ impl Line {
     }
 
     /// It connects again, unless it was closed, and as soon as the budget allows it: that was not filled meanwhile.
-    pub(super) fn restart(
-        &mut self,
-        picture: &LinePicture,
-        written: Now,
-        settings: &settings::Reconnect,
-        now: Now,
-    ) {
+    pub(super) fn restart(&mut self, picture: &LinePicture, written: Now, settings: &settings::Reconnect, now: Now) {
         let &LinePicture { closed, outage_since, full_at, asked_window, ever_ponged, ever_replied } = picture;
         let full_at = now.elapsed_until(written.unix_at(full_at));
         *self = Self {

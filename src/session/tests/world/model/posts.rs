@@ -28,6 +28,8 @@ struct Post {
     passing: bool,
     /// Connections that ended, perhaps for a message, while this one was unconfirmed on them.
     losses: u32,
+    /// An earlier daemon sent it, and this one has not.
+    resent: bool,
     state: PostState,
     /// Whose it is on the disk: a full one takes no other.
     written_consumer: &'static str,
@@ -158,6 +160,7 @@ impl Posts {
             expires: ttl.map(|ttl| now.elapsed + ttl),
             passing: false,
             losses: 0,
+            resent: false,
             state: PostState::of(consumer),
             written_consumer: consumer,
         });
@@ -166,7 +169,9 @@ impl Posts {
 
     /// An id is remembered for a day after its last stage.
     fn forget_ids(&mut self, now: Now) {
-        while let Some(index) = self.told.pop_front_if(|index| self.posts[*index].state.ended_at + ID_TIME < now.unix_ms) {
+        while let Some(index) =
+            self.told.pop_front_if(|index| self.posts[*index].state.ended_at + ID_TIME < now.unix_ms)
+        {
             self.posts[index].state.known = false;
             self.met.push("an id is forgotten");
         }
@@ -196,6 +201,7 @@ impl Posts {
             expires: None,
             passing: true,
             losses: 0,
+            resent: false,
             state: PostState::of(consumer),
             written_consumer: consumer,
         });
@@ -256,7 +262,8 @@ impl Posts {
 
     /// A write has reached the disk, with a beginning of what was queued when it was asked for.
     pub(in super::super) fn lie_on(&mut self, shelf: &Shelf, picture: &PostsPicture) {
-        let mut queued = picture.queue.iter().filter(|index| self.posts[**index].number.is_none()).collect::<VecDeque<_>>();
+        let mut queued =
+            picture.queue.iter().filter(|index| self.posts[**index].number.is_none()).collect::<VecDeque<_>>();
         for (number, (row, body)) in shelf.posts.range(self.last_number + 1..) {
             self.last_number = *number;
             let post = &mut self.posts[*queued.pop_front().expect("what is kept was posted")];
@@ -314,6 +321,7 @@ impl Posts {
         assert!(post.expires.is_none_or(|expires| expires >= now.elapsed), "what has expired is not sent");
         self.met.extend(post.passing.then_some("subscribed live"));
         self.met.extend(self.server_has.contains(&index).then_some("doubled"));
+        self.met.extend(std::mem::take(&mut self.posts[index].resent).then_some("sent again by the next daemon"));
         self.written += 1;
         Some(index)
     }
@@ -400,7 +408,8 @@ impl Posts {
         if let Some((id, stage)) = post.id.clone().zip(told) {
             let port = Some(post.port).filter(|port| stream.is_attached(*port));
             let reached = Due { stage: ended_as, reason };
-            self.owed.insert(id, Owed { index, reached, due: Due { stage, reason }, port, consumer: post.state.consumer });
+            self.owed
+                .insert(id, Owed { index, reached, due: Due { stage, reason }, port, consumer: post.state.consumer });
         } else if post.id.is_some() {
             self.told.push_back(index);
         }
@@ -433,6 +442,7 @@ impl Posts {
         let next = self.queue.get(self.written).map(|index| &self.posts[*index]);
         let alone = self.written > 0 && [first, next].iter().flatten().any(|post| post.is_suspect());
         assert!(!connected || alone || next.is_none(), "something waits though there is a connection");
+        self.met.extend((connected && next.is_some()).then_some("waits for one that is suspected"));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -491,13 +501,15 @@ impl Posts {
             post.state.ended |= post.passing;
             (post.port, post.losses, post.written_consumer) = (0, 0, post.state.consumer);
         }
-        let (kept, gone): (Vec<usize>, Vec<usize>) = queue.iter().partition(|index| self.posts[**index].number.is_some());
+        let (kept, gone): (Vec<usize>, Vec<usize>) =
+            queue.iter().partition(|index| self.posts[**index].number.is_some());
         for index in gone {
             let state = &mut self.posts[index].state;
             (state.ended, state.known) = (true, false);
         }
         (self.bytes, self.written) = (0, 0);
         (self.owed, self.told) = (owed, told);
+        self.met.extend((!self.owed.is_empty()).then_some("an ending outlives the daemon"));
         self.written_subscriptions.clone_from(&subscriptions);
         self.subscriptions = subscriptions;
         self.first.clear();
@@ -518,6 +530,7 @@ impl Posts {
             match body {
                 Some(body) => {
                     self.bytes += body.len();
+                    post.resent = true;
                     self.queue.push_back(index);
                 }
                 None => {

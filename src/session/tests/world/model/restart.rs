@@ -54,7 +54,7 @@ impl Model {
             stream: self.stream.picture(),
             posts: self.posts.picture(),
             line,
-            deserted: self.deserted.or(nobody.then_some(now.elapsed)),
+            deserted: self.deserted.or_else(|| nobody.then_some(now.elapsed)),
             lost_posts: self.lost_posts,
         }
     }
