@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::BytesMut;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
@@ -19,11 +18,10 @@ use crate::config::{Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::install::{self, ExtensionId, HostName};
-use crate::wire::frame::{self, Decoder};
 use crate::{daemon, host, log, os};
 
 /// How long a daemon may take from its last word to its end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,7 +295,7 @@ async fn signal_or_hangup() -> &'static str {
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
-    let Some(link) = running(paths)? else {
+    let Some(link) = running_soon(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
@@ -305,12 +303,8 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
     // The daemon lets go of the link, and then of its lock, when it ends. Another one may have the lock by then: an
     // extension that lost its port asks for a new one at once.
     let _ = (&*link.stream).read(&mut [0]);
-    let lock = paths.daemon_lock();
-    let deadline = Instant::now() + STOP_TIMEOUT;
-    while os::try_lock(&os::open_lock_file(&lock)?).is_err() && std::fs::read_to_string(&lock)?.trim() == stopping {
-        anyhow::ensure!(Instant::now() < deadline, "the daemon (process {stopping}) does not end");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let ended = launch::has_ended(paths, &stopping, STOP_TIMEOUT)?;
+    anyhow::ensure!(ended, "the daemon (process {stopping}) does not end");
     complain("the daemon has ended");
     Ok(Exit::Fine)
 }
@@ -340,21 +334,29 @@ fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
     }
 }
 
+/// The same, also to a daemon that is just starting: it has the lock already, and nobody answers yet.
+fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    loop {
+        if let Some(link) = running(paths)? {
+            return Ok(Some(link));
+        }
+        match std::fs::File::open(paths.daemon_lock()) {
+            Ok(lock) if os::try_lock(&lock).is_err() => {}
+            _ => return Ok(None),
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "a daemon has the lock {} and does not answer",
+            paths.daemon_lock().display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Asks the daemon one thing.
 fn ask(link: &HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
-    let mut out = BytesMut::new();
-    frame::put(&mut out, |out| out.extend_from_slice(serde_json::json!({"type": what}).to_string().as_bytes()));
-    (&*link.stream).write_all(&out).context("cannot ask the daemon")?;
-    let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
-    let mut bytes = vec![0; 64 * 1024];
-    loop {
-        if let Some(answer) = decoder.next()? {
-            return serde_json::from_slice(&answer).context("the daemon's answer is no JSON");
-        }
-        let length = (&*link.stream).read(&mut bytes).context("the daemon did not answer")?;
-        anyhow::ensure!(length > 0, "the daemon ended before it answered");
-        decoder.buffer().extend_from_slice(&bytes[..length]);
-    }
+    launch::ask(link, &serde_json::json!({"type": what})).context("the daemon does not answer")
 }
 
 fn status_text(answer: &serde_json::Value) -> String {

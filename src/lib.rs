@@ -30,7 +30,8 @@
 //! 5. [`server`] (`src/server/mod.rs`): messages to the WebSocket
 //!
 //! and comes back the same way. What must not be lost on it is kept by [`spool`] (`src/spool/mod.rs`), on its own thread:
-//! what and when, the session says (`src/session/journal.rs`). What the frames and messages look like is in [`wire`];
+//! what and when, the session says (`src/session/journal.rs`). When a newer version is installed, its daemon takes over from
+//! the older one, and ports do not notice: [`wire::link`] tells how. What the frames and messages look like is in [`wire`];
 //! `PROTOCOL.md` describes it for people.
 //!
 //! This library exists for the program and its tests; it promises no stable interface.

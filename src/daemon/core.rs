@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use url::Url;
 
+use super::launch;
 use super::port::Port;
 use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
@@ -126,6 +127,10 @@ pub(super) struct Core {
     /// Ask again whether the daemon is needed.
     pub(super) need_changed: Rc<Notify>,
     pub(super) stop: Rc<Notify>,
+    /// Another daemon takes over when this one ends.
+    pub(super) moving: bool,
+    /// The daemon takes leave of its hosts.
+    pub(super) leaving: watch::Sender<bool>,
     pub(super) connections: JoinSet<()>,
     spool: Spool,
     /// Whether the spool's disk takes messages.
@@ -151,6 +156,8 @@ impl Core {
                 earlier: Rc::default(),
                 need_changed: Rc::default(),
                 stop: Rc::default(),
+                moving: false,
+                leaving: watch::Sender::default(),
                 connections: JoinSet::new(),
                 spool,
                 room: true,
@@ -167,7 +174,6 @@ impl Core {
             self.reload_config();
         }
         for Kept { session: number, owner, given: given_text, damage, record } in kept {
-            self.last_number = self.last_number.max(number);
             let Owner { origin, profile, name } = owner;
             let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
             let Ok(url) = Url::parse(&record.sheet.url) else {
@@ -323,7 +329,7 @@ impl Core {
             );
             return Err(Problem::new(Code::TooManySessions, message));
         }
-        let id = SessionId(self.next_number());
+        let id = SessionId(self.spool.draw_number());
         let given = Layer::default();
         let birth = self.birth(id, &identity, &given, &url);
         let now = self.clock.now();
@@ -634,8 +640,30 @@ impl Core {
         self.heard.notify_one();
     }
 
+    /// The daemon of version `build` wants to take over when this one has ended.
+    ///
+    /// # Errors
+    /// If it is not to; says why.
+    pub(super) fn hand_over(&mut self, build: &str) -> Result<(), String> {
+        const OWN: &str = env!("CARGO_PKG_VERSION");
+        if !launch::supersedes(build, OWN) {
+            return Err(format!("only a newer version takes over from version {OWN}"));
+        }
+        if !self.room {
+            return Err("its disk takes nothing, and what waits in its memory would be lost; make room first".into());
+        }
+        info!(version = %harmless(build), "another version takes over");
+        self.moving = true;
+        Ok(())
+    }
+
     /// The daemon ends: sessions do nothing more, and say what has to be kept.
     pub(super) fn stop_sessions(&mut self) {
+        if self.moving {
+            for (id, port) in &self.ports {
+                port.moves_with(&self.reopenings(*id, port));
+            }
+        }
         self.tell_all(|_| Some(Input::Stop));
     }
 
@@ -649,13 +677,42 @@ impl Core {
         self.spool
     }
 
-    pub(super) fn disconnect_all(&mut self) {
+    /// Closes all connections, behind what was sent before; whoever takes them sees how they end.
+    pub(super) fn disconnect_all(&mut self) -> JoinSet<()> {
         for slot in self.sessions.values_mut() {
             if let Some((_, outgoing)) = slot.connection.take() {
-                outgoing.close(1001, "the daemon ends");
+                outgoing.finish(1001, "the daemon ends");
             }
         }
-        self.ports.clear();
+        std::mem::take(&mut self.connections)
+    }
+
+    /// Ends all ports, and forgets the sessions: whatever happens from here on changes nothing of what was kept.
+    pub(super) fn end_ports(&mut self) -> Vec<Port> {
+        let direct = |slot: &Slot| slot.identity.mode == Mode::Direct && !slot.session.is_void();
+        let unfinished: Vec<_> = self.sessions.iter().filter(|(_, slot)| direct(slot)).map(|(id, _)| *id).collect();
+        for id in unfinished {
+            // A server that took too long to answer; a plain WebSocket ends with its daemon.
+            self.input(id, Input::Over { attempt: 0, close: Closed::abnormal() });
+        }
+        let ports = std::mem::take(&mut self.ports);
+        self.sessions.clear();
+        ports.into_values().inspect(Port::end).collect()
+    }
+
+    /// What `port` would have to open elsewhere to go on where it is.
+    fn reopenings(&self, id: PortId, port: &Port) -> Vec<Open> {
+        let slots = port.sessions.values().filter_map(|session| self.sessions.get(session));
+        let reopenings = slots.filter_map(|slot| {
+            let Identity { origin, profile, mode, name } = &slot.identity;
+            let open = slot.session.reopening(id)?;
+            let configured = self.config.session_url(origin, name);
+            let url = open.url.filter(|url| configured.is_none_or(|configured| configured.as_str() != url));
+            // What is on the disk needs no repeating, and must not take the place of what another port said since.
+            let settings = Some(&slot.given_text).filter(|text| *mode == Mode::Memory && !text.is_empty()).cloned();
+            Some(Open { profile: profile.clone(), url, settings, ..open })
+        });
+        reopenings.collect()
     }
 
     pub(super) fn is_attached(&self, id: SessionId, port: PortId) -> bool {

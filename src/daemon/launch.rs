@@ -1,8 +1,9 @@
-//! Finding the daemon, and starting it if there is none.
+//! Finding the daemon, starting it if there is none, and replacing it if it is older than this program.
 //!
 //! Owns: the way from "a host needs a daemon" to a link with one, whoever else is trying the same; and the daemon's
 //! half of it, which is to say when it is ready. A burst of hosts starts one daemon: whoever holds the launch lock
-//! starts it, the others wait for the lock and find it running.
+//! starts it, the others wait for the lock and find it running. So do the hosts of a daemon that is asked to make way: they
+//! call when it has told them, and wait until the next one is there.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,15 +12,29 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use semver::Version;
+use serde_json::{Value, json};
+use tracing::warn;
+
 use crate::config::Paths;
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
+use crate::log::chain;
 use crate::os;
+use crate::wire::frame::{self, Decoder};
+use crate::wire::link::{Header, VERSION};
 
 /// How long a daemon may take until it is ready.
 const READY: Duration = Duration::from_secs(10);
 
 /// How long a host goes on when daemons come and go while it calls.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long an older daemon may take from the request to make way until it is gone.
+const WAY: Duration = Duration::from_secs(15);
+
+/// How often to look whether it is.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What a daemon says when it is ready; anything else is why it is not.
 const READY_WORD: &str = "ready\n";
@@ -49,9 +64,41 @@ pub enum LaunchError {
     /// The program was started and says nothing.
     #[error("the daemon was started and is not ready after {} s", READY.as_secs())]
     Slow,
+    /// The daemon is newer, and its links are others.
+    #[error(
+        "the daemon that runs is version {daemon}, with which version {} cannot speak; restart the browser, so that it \
+         starts the program that is installed now", env!("CARGO_PKG_VERSION")
+    )]
+    TooOld {
+        /// The daemon's version.
+        daemon: String,
+    },
+    /// An older daemon does not make way.
+    #[error(
+        "the daemon that runs is version {daemon} and does not make way for version {}: {said}; end it with \
+         `websocket-bridge stop`", env!("CARGO_PKG_VERSION")
+    )]
+    Stays {
+        /// The daemon's version.
+        daemon: String,
+        /// What it said, or what it did not do.
+        said: String,
+    },
 }
 
-/// A link to the daemon, which is started if need be.
+/// Whether a daemon of the version `newer` takes over from one of the version `older`.
+pub(super) fn supersedes(newer: &str, older: &str) -> bool {
+    match (Version::parse(newer), Version::parse(older)) {
+        (Ok(newer), Ok(older)) => newer.cmp_precedence(&older).is_gt(),
+        _ => false,
+    }
+}
+
+fn is_outdated(daemon: &Header) -> bool {
+    supersedes(env!("CARGO_PKG_VERSION"), &daemon.build)
+}
+
+/// A link to the daemon, which is started if need be, and replaced if it is older than this program.
 ///
 /// # Errors
 /// Why there is none.
@@ -60,7 +107,8 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
     loop {
         // A daemon that is just going away may still take a call; then the next round starts another.
         match endpoint::connect(paths, origin) {
-            Ok(link) => return Ok(link),
+            Ok(link) if is_outdated(&link.daemon) => {}
+            Ok(link) => return usable(link),
             Err(EndpointError::Nobody { .. } | EndpointError::Mute { .. }) if Instant::now() < deadline => {}
             Err(error) => return Err(error.into()),
         }
@@ -69,10 +117,89 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
         std::fs::create_dir_all(data).map_err(failed("make the directory", data.to_owned()))?;
         let lock = os::open_lock_file(&paths.launch_lock()).map_err(failed("open", paths.launch_lock()))?;
         os::lock(&lock).map_err(failed("lock", paths.launch_lock()))?;
-        if let Ok(link) = endpoint::connect(paths, origin) {
-            return Ok(link);
+        match endpoint::connect(paths, origin) {
+            Ok(link) if is_outdated(&link.daemon) => {
+                // Nobody is to be heard out on it.
+                drop(link.stream);
+                match replace(paths, &link.daemon.build) {
+                    // It has its reasons, and is better than none.
+                    Err(stays @ LaunchError::Stays { .. }) if link.daemon.version == VERSION => {
+                        warn!(error = %chain(&stays), "the older daemon goes on");
+                        return Ok(endpoint::connect(paths, origin)?);
+                    }
+                    replaced => replaced?,
+                }
+            }
+            Ok(link) => return usable(link),
+            Err(_) => {}
         }
         start(&std::env::current_exe().map_err(failed("find", "this program".into()))?)?;
+    }
+}
+
+/// A link, if this program can speak on it.
+fn usable(link: HostLink) -> Result<HostLink, LaunchError> {
+    if link.daemon.version == VERSION { Ok(link) } else { Err(LaunchError::TooOld { daemon: link.daemon.build }) }
+}
+
+/// Asks an older daemon, of version `build`, to make way, and waits until it is gone.
+fn replace(paths: &Paths, build: &str) -> Result<(), LaunchError> {
+    let stays = |said: String| LaunchError::Stays { daemon: build.to_owned(), said };
+    let request = json!({"type": "hand-over", "build": env!("CARGO_PKG_VERSION")});
+    let answer = endpoint::connect(paths, "").map(|link| ask(&link, &request));
+    let moving = match answer {
+        Ok(Ok(answer)) if answer["moving"].is_u64() => answer["moving"].to_string(),
+        Ok(Ok(answer)) => return Err(stays(answer["error"].as_str().unwrap_or("it does not say why").to_owned())),
+        Ok(Err(error)) => return Err(stays(error.to_string())),
+        // It has ended meanwhile, by itself.
+        Err(EndpointError::Nobody { .. } | EndpointError::Mute { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if has_ended(paths, &moving, WAY)? {
+        Ok(())
+    } else {
+        Err(stays(format!("it still runs after {} s", WAY.as_secs())))
+    }
+}
+
+/// Waits until the daemon of that process id has let go of its lock, which another one may have by then.
+///
+/// # Errors
+/// If the lock cannot be used.
+pub fn has_ended(paths: &Paths, pid: &str, patience: Duration) -> Result<bool, LaunchError> {
+    let path = paths.daemon_lock();
+    let failed = |source| LaunchError::Io { tried: "open", path: path.clone(), source };
+    let deadline = Instant::now() + patience;
+    while os::try_lock(&os::open_lock_file(&path).map_err(failed)?).is_err()
+        && std::fs::read_to_string(&path).map_err(failed)?.trim() == pid
+    {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(true)
+}
+
+/// Asks a daemon one thing, as a person does.
+///
+/// # Errors
+/// If it does not answer.
+pub fn ask(link: &HostLink, request: &Value) -> io::Result<Value> {
+    let mut out = BytesMut::new();
+    frame::put(&mut out, |out| out.extend_from_slice(request.to_string().as_bytes()));
+    (&*link.stream).write_all(&out)?;
+    let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        if let Some(answer) = decoder.next().map_err(io::Error::other)? {
+            return Ok(serde_json::from_slice(&answer)?);
+        }
+        let length = (&*link.stream).read(&mut bytes)?;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon ended before it answered"));
+        }
+        decoder.buffer().extend_from_slice(&bytes[..length]);
     }
 }
 
@@ -147,5 +274,24 @@ impl Starter {
             // Whoever waited may be gone, which changes nothing for us.
             let _ = output.write_all(text.as_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_version_of_higher_precedence_takes_over() {
+        for (newer, older) in
+            [("0.2.0", "0.1.9"), ("0.10.0", "0.9.0"), ("1.0.0", "1.0.0-rc.2"), ("1.0.0-rc.10", "1.0.0-rc.9")]
+        {
+            assert!(supersedes(newer, older), "{newer} {older}");
+            assert!(!supersedes(older, newer), "{older} {newer}");
+        }
+        for build in ["0.1.0", "1.0.0-rc.1", "1.0.0+a"] {
+            assert!(!supersedes(build, build), "{build}");
+        }
+        assert!(!supersedes("1.0.0+b", "1.0.0+a") && !supersedes("2", "1.0.0") && !supersedes("2.0.0", "unknown"));
     }
 }

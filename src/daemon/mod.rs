@@ -166,23 +166,24 @@ async fn serve(
     tokio::task::spawn_local(hear_spool(Rc::clone(&core), news));
     let end = tokio::select! {
         reason = shutdown => reason,
-        () = stop.notified() => "asked to stop",
+        () = stop.notified() => if core.borrow().moving { "a newer version takes over" } else { "asked to stop" },
         () = unneeded(&core) => "nobody needs it",
         never = accept_links(&core, &listener) => never,
         never = run_timers(&core) => never,
         never = watch_machine(&core) => never,
     };
     drop(listener);
+    // In this order: what extensions asked for is done, all that must not be lost is kept, servers have heard that this is
+    // the end, and then hosts hear that everything is as it should be.
+    port::hear_out(&core).await;
     core.borrow_mut().stop_sessions();
     if tokio::time::timeout(SAVE, all_saved(&core)).await.is_err() {
         error!("not everything could be saved within {} s; the rest is lost", SAVE.as_secs());
     }
-    let mut goodbyes = {
-        let mut core = core.borrow_mut();
-        core.disconnect_all();
-        std::mem::take(&mut core.connections)
-    };
+    let mut goodbyes = core.borrow_mut().disconnect_all();
     let _ = tokio::time::timeout(GOODBYE, async { while goodbyes.join_next().await.is_some() {} }).await;
+    let ports = core.borrow_mut().end_ports();
+    port::see_off(&ports).await;
     end
 }
 

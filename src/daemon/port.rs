@@ -1,10 +1,11 @@
 //! One port of an extension, as the daemon sees it: a link to its host.
 //!
-//! Owns: reading requests from the link and answering those that no session must decide; writing events to it. Two tasks
-//! serve a link, one for each direction, so that a slow reader stops only what goes to it.
+//! Owns: reading requests from the link and answering those that no session must decide; writing events to it; and taking
+//! leave of hosts when the daemon ends, perhaps for another one ([`crate::wire::link`]). Two tasks serve a link, one for each
+//! direction, so that a slow reader stops only what goes to it.
 //!
-//! A port whose origin is empty is a person's: the command line of the same user, which may ask for everything and stop
-//! the daemon.
+//! A port whose origin is empty is a person's: the command line of the same user, which may ask for everything and end the
+//! daemon, or a newer program of the same user, which takes its place.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +18,7 @@ use interprocess::local_socket::tokio::Stream;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::core::{Core, SessionId};
 use super::endpoint;
@@ -25,8 +26,9 @@ use crate::log::{chain, harmless};
 use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
 use crate::wire::frame::{Decoder, FrameError, MAX_FROM_EXTENSION};
+use crate::wire::link::{Control, ControlError};
 use crate::wire::request::{Envelope, Malformed};
-use crate::wire::{Code, Encoder, Event, Request};
+use crate::wire::{Code, Encoder, Event, Open, Request, Resumption};
 
 /// Bytes that are encoded before they are written: enough to fill a write, little enough to keep none waiting.
 const WRITE: usize = 64 * 1024;
@@ -53,9 +55,15 @@ fn weight(event: &Event) -> usize {
 /// link has an end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long the daemon, when it ends, waits for hosts that make no progress with what they were saying; and for all of
+/// them, whatever they do.
+const SILENCE: Duration = Duration::from_secs(1);
+const HEARING: Duration = Duration::from_secs(5);
+
 /// What the daemon knows of a port.
 pub(super) struct Port {
     queue: Rc<Queue>,
+    requests: Rc<Requests>,
     /// The sessions that this port has open, by the names that it uses.
     pub(super) sessions: BTreeMap<String, SessionId>,
 }
@@ -67,7 +75,15 @@ struct Queue {
     /// [`weight`] of each of them, and of all.
     weights: RefCell<VecDeque<usize>>,
     weight: Cell<usize>,
+    /// The port announced that feature.
     batch: Cell<bool>,
+    /// The host is to be told that it should say nothing more.
+    stop: Cell<bool>,
+    /// Nothing comes after what is here but the last word to the host.
+    ending: Cell<bool>,
+    last_word: RefCell<Option<Control>>,
+    /// The link is closed.
+    gone: Notify,
     /// The host takes nothing any more; what it said before is still read.
     deaf: Cell<bool>,
     /// Far too much waits.
@@ -78,10 +94,42 @@ struct Queue {
     drained: Notify,
 }
 
+/// How far it is with what the host asks for.
+#[derive(Default)]
+struct Requests {
+    /// Bytes that were read from the link.
+    read: Cell<u64>,
+    /// The same, without what was said about the link itself, when nothing of it was left over.
+    taken: Cell<u64>,
+    /// The host has nothing more to say, or is gone.
+    heard_out: Notify,
+    /// Nothing more is done that it asks for.
+    over: Cell<bool>,
+}
+
 impl Port {
     /// Puts an event on its way.
     pub(super) fn send(&self, event: Event) {
         self.queue.send(event);
+    }
+
+    /// The last word to the host will be that the port moves to another daemon, where this is what it has open.
+    pub(super) fn moves_with(&self, opens: &[Open]) {
+        let opens = opens.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>();
+        let said = opens.and_then(|opens| serde_json::to_vec(&Resumption { batch: self.queue.batch.get(), opens }));
+        match said {
+            Ok(said) => {
+                let moved = Control::Moved { taken: self.requests.taken.get(), port: said.into() };
+                self.queue.last_word.replace(Some(moved));
+            }
+            Err(error) => error!(%error, "a port cannot be described, and ends"),
+        }
+    }
+
+    /// Sends what is left, and closes the link.
+    pub(super) fn end(&self) {
+        self.queue.ending.set(true);
+        self.queue.filled.notify_one();
     }
 }
 
@@ -128,7 +176,14 @@ impl Queue {
 /// Serves a host that has called, until one side is gone.
 pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
     let path = core.borrow().paths.socket().to_owned();
-    let link = match endpoint::greet(stream, &path).await {
+    let mut leaving = core.borrow().leaving.subscribe();
+    let link = tokio::select! {
+        biased;
+        // Whoever has not been answered calls again, and gets the next daemon.
+        _ = leaving.wait_for(|leaving| *leaving) => return,
+        link = endpoint::greet(stream, &path) => link,
+    };
+    let link = match link {
         Ok(link) => link,
         Err(error) => return warn!(error = %chain(&error), "a caller was turned away"),
     };
@@ -136,11 +191,11 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         return serve_person(&core, &link.stream).await;
     }
     let origin: Arc<str> = link.host.origin.into();
-    let queue = Rc::<Queue>::default();
+    let (queue, requests) = (Rc::<Queue>::default(), Rc::<Requests>::default());
     let id = {
         let mut core = core.borrow_mut();
         let id = PortId(core.next_number());
-        let port = Port { queue: Rc::clone(&queue), sessions: BTreeMap::new() };
+        let port = Port { queue: Rc::clone(&queue), requests: Rc::clone(&requests), sessions: BTreeMap::new() };
         core.ports.insert(id, port);
         core.need_changed.notify_one();
         id
@@ -149,19 +204,23 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
     // Through a `&Stream` each read would be followed by one that finds nothing, to learn that.
     let (reader, writer) = tokio::io::split(link.stream);
     let end = {
-        let mut requests = std::pin::pin!(read_requests(&core, id, &origin, reader, &queue));
+        let mut reading = std::pin::pin!(read_requests(&core, id, &origin, reader, &queue, &requests));
         tokio::select! {
-            end = &mut requests => end,
+            end = &mut reading => end,
             () = queue.overrun.notified() => "the host does not take what it is sent".to_owned(),
             end = write_events(&core, writer, &queue) => {
-                // The host is gone, but what the extension posted last may still lie in the link.
-                queue.deafen();
-                let _ = tokio::time::timeout(LAST_WORDS, requests).await;
+                if !queue.ending.get() {
+                    // The host is gone, but what the extension posted last may still lie in the link.
+                    queue.deafen();
+                    let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+                }
                 end
             }
         }
     };
     info!(port = id.0, reason = end, "port closed");
+    requests.heard_out.notify_one();
+    queue.gone.notify_one();
     let mut core = core.borrow_mut();
     if let Some(port) = core.ports.remove(&id) {
         for session in port.sessions.into_values() {
@@ -178,8 +237,11 @@ async fn read_requests(
     origin: &Arc<str>,
     mut reader: ReadHalf<Stream>,
     queue: &Queue,
+    requests: &Requests,
 ) -> String {
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
+    // Bytes of what the host said about the link.
+    let mut controls = 0;
     loop {
         match reader.read_buf(decoder.buffer()).await {
             Ok(0) => {
@@ -188,10 +250,13 @@ async fn read_requests(
                     Err(torn) => format!("the host closed the link: {torn}"),
                 };
             }
-            Ok(_) => {}
+            Ok(count) => requests.read.set(requests.read.get() + count as u64),
             Err(error) => return format!("cannot read from the host: {error}"),
         }
         loop {
+            if requests.over.get() {
+                return std::future::pending().await;
+            }
             match decoder.next() {
                 Ok(Some(frame)) => {
                     handle_frame(&mut core.borrow_mut(), id, origin, &frame);
@@ -203,10 +268,33 @@ async fn read_requests(
                     queue.send(Problem::new(Code::TooLarge, format!("{error}; send it in parts")).into());
                 }
                 Err(torn @ FrameError::Torn { .. }) => return torn.to_string(),
+                Err(FrameError::NoFrame) => {
+                    let control = match Control::read(decoder.rest()) {
+                        Ok(None) => break,
+                        Ok(Some((control, length))) => {
+                            decoder.pass_over(length);
+                            controls += length as u64;
+                            control
+                        }
+                        Err(error) => return error.to_string(),
+                    };
+                    match control {
+                        Control::Resume { port } => resume(&mut core.borrow_mut(), id, origin, &port),
+                        Control::Stopped => {
+                            requests.taken.set(requests.read.get() - controls);
+                            requests.heard_out.notify_one();
+                            return std::future::pending().await;
+                        }
+                        Control::Stop | Control::Moved { .. } => return ControlError.to_string(),
+                    }
+                }
             }
             while queue.is_full() {
                 queue.drained.notified().await;
             }
+        }
+        if decoder.finish().is_ok() {
+            requests.taken.set(requests.read.get() - controls);
         }
     }
 }
@@ -216,13 +304,20 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, q
     let mut encoder = Encoder::default();
     let mut out = BytesMut::new();
     loop {
-        if queue.batch.take() {
+        if queue.batch.get() {
             encoder.allow_batches();
+        }
+        if queue.stop.take() {
+            Control::Stop.put(&mut out);
         }
         let more = queue.encode(&mut encoder, &mut out);
         if out.is_empty() && !more {
-            queue.filled.notified().await;
-            continue;
+            if !queue.ending.get() {
+                queue.filled.notified().await;
+                continue;
+            }
+            let Some(last) = queue.last_word.take() else { return "the daemon ends".into() };
+            last.put(&mut out);
         }
         while out.has_remaining() {
             match writer.write_buf(&mut out).await {
@@ -259,6 +354,66 @@ fn handle_frame(core: &mut Core, id: PortId, origin: &Arc<str>, frame: &Bytes) {
     }
 }
 
+/// Goes on with a port that was another daemon's, which says how it was.
+fn resume(core: &mut Core, id: PortId, origin: &Arc<str>, said: &[u8]) {
+    let Resumption { batch, opens } = match serde_json::from_slice(said) {
+        Ok(resumption) => resumption,
+        Err(error) => return warn!(port = id.0, %error, "what the other daemon said of the port cannot be understood"),
+    };
+    info!(port = id.0, sessions = opens.len(), "the port was another daemon's");
+    if let Some(port) = core.ports.get(&id) {
+        port.queue.batch.set(batch);
+    }
+    for open in opens {
+        handle_frame(core, id, origin, &Bytes::copy_from_slice(open.get().as_bytes()));
+    }
+}
+
+/// Lets hosts end what they are saying and does what they ask for until then: afterwards nobody asks for anything.
+pub(super) async fn hear_out(core: &Rc<RefCell<Core>>) {
+    let all: Vec<_> = {
+        let core = core.borrow();
+        core.leaving.send_replace(true);
+        let stop = |port: &Port| {
+            port.queue.stop.set(true);
+            port.queue.filled.notify_one();
+            Rc::clone(&port.requests)
+        };
+        core.ports.values().map(stop).collect()
+    };
+    let heard_out = async {
+        for requests in &all {
+            requests.heard_out.notified().await;
+        }
+    };
+    let read = || all.iter().map(|requests| requests.read.get()).sum::<u64>();
+    let silence = async {
+        let mut before = None;
+        while before.replace(read()) != Some(read()) {
+            tokio::time::sleep(SILENCE).await;
+        }
+    };
+    tokio::select! {
+        () = heard_out => {}
+        () = silence => info!("a host does not end what it was saying"),
+        () = tokio::time::sleep(HEARING) => info!("a host does not come to the end of what it was saying"),
+    }
+    for requests in all {
+        requests.over.set(true);
+    }
+}
+
+/// Waits until ports that were told to end are gone, which is when their hosts have taken what was left.
+pub(super) async fn see_off(ports: &[Port]) {
+    let all_gone = async {
+        for port in ports {
+            port.queue.gone.notified().await;
+        }
+    };
+    // A browser that reads nothing loses its port.
+    let _ = tokio::time::timeout(LAST_WORDS, all_gone).await;
+}
+
 impl From<Malformed> for Problem {
     fn from(malformed: Malformed) -> Self {
         Self::new(malformed.code, malformed.message)
@@ -283,7 +438,7 @@ fn handle_request(
         }
         Request::Hello { batch } => {
             if let Some(port) = core.ports.get(&id) {
-                port.queue.batch.set(batch);
+                port.queue.batch.set(batch || port.queue.batch.get());
                 port.send(Event::Welcome { reference, origin: Arc::clone(origin) });
             }
         }
@@ -334,7 +489,7 @@ fn opened(core: &Core, id: PortId, session: &str) -> Result<SessionId, Problem> 
     })
 }
 
-/// Answers the command line: one request a frame, `status` or `stop`.
+/// Answers the command line: one request a frame.
 async fn serve_person(core: &Rc<RefCell<Core>>, stream: &Stream) {
     let (mut reader, mut writer) = (stream, stream);
     let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
@@ -348,7 +503,14 @@ async fn serve_person(core: &Rc<RefCell<Core>>, stream: &Stream) {
                     stop = true;
                     json!({"stopping": std::process::id()})
                 }
-                _ => json!({"error": "this daemon answers `status` and `stop`"}),
+                Some("hand-over") => match core.borrow_mut().hand_over(request["build"].as_str().unwrap_or_default()) {
+                    Ok(()) => {
+                        stop = true;
+                        json!({"moving": std::process::id()})
+                    }
+                    Err(why) => json!({"error": why}),
+                },
+                _ => json!({"error": "this daemon answers `status`, `stop` and `hand-over`"}),
             };
             let mut out = BytesMut::new();
             crate::wire::frame::put(&mut out, |out| out.extend_from_slice(answer.to_string().as_bytes()));

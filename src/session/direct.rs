@@ -294,6 +294,9 @@ fn foreign_field(open: &Open) -> Option<&'static str> {
     if open.observe {
         return Some("`observe`");
     }
+    if !open.connect {
+        return Some("`connect: false`");
+    }
     open.after.is_some().then_some("`after`")
 }
 
@@ -353,6 +356,10 @@ impl Conversation for Direct {
 
     fn is_attached(&self, port: PortId) -> bool {
         self.port == port && !self.is_void()
+    }
+
+    fn reopening(&self, _: PortId) -> Option<Open> {
+        None
     }
 
     fn admits(&self, _: PortId, open: &Open, _: Option<&Url>) -> bool {

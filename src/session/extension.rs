@@ -8,7 +8,7 @@ use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
 use crate::wire::event::{Opened, Refusal};
-use crate::wire::{Acknowledge, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
+use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
 
 /// The least time between two attempts that an extension asks for.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Session {
         }
         self.deserted = None;
         let connect = match self.connection {
-            Connection::Closed => true,
+            Connection::Closed => open.connect,
             // Somebody has changed what it may have waited for.
             Connection::Parked { .. } => changed,
             _ => false,
@@ -85,6 +85,25 @@ impl Session {
         if self.can_store() == Some(false) {
             self.tell_disk_full(port);
         }
+    }
+
+    /// What `port` would have to ask for to go on elsewhere where it is here.
+    pub(super) fn reopening_of(&self, port: PortId) -> Option<Open> {
+        let (manner, place) = self.inbox.manner_of(port)?;
+        Some(Open {
+            session: self.name.to_string(),
+            profile: String::new(),
+            url: Some(self.url.to_string()),
+            mode: self.mode,
+            consumer: place.map_or("main", |(consumer, _)| consumer).to_owned(),
+            observe: place.is_none(),
+            after: place.map(|(_, seq)| After { epoch: self.epoch.to_string(), seq }),
+            connect: !matches!(self.connection, Connection::Closed),
+            acknowledge: manner.acknowledge,
+            as_text: manner.as_text,
+            protocols: Some(self.protocols.clone()),
+            settings: None,
+        })
     }
 
     /// Why a port may not open the session so.

@@ -325,7 +325,7 @@ impl Session {
     /// The daemon ends: the connection too, and everything goes to the disk.
     pub(super) fn stop(&mut self, now: Now) {
         if let Some(attempt) = self.attempt() {
-            self.actions.push_back(Action::Disconnect { attempt, code: 1001, reason: "the daemon ends" });
+            self.actions.push_back(self.goodbye(attempt));
         }
         if self.is_connected() {
             self.outage_since.get_or_insert(now.unix_ms);
@@ -333,7 +333,8 @@ impl Session {
         }
         let closed = self.is_closed();
         self.connection = Connection::Closed;
-        for port in std::mem::take(&mut self.ports) {
+        // They are given nothing more of the stream, but hear what becomes of what they sent.
+        for &port in &self.ports {
             self.inbox.detach(port, now.elapsed);
         }
         self.deserted.get_or_insert(now.elapsed);
@@ -344,6 +345,15 @@ impl Session {
             (journal.hurry, journal.retry) = (true, None);
         }
         self.keep(now);
+    }
+
+    /// What is kept on the disk can be sent by the next daemon; what is kept in memory is sent now.
+    fn goodbye(&self, attempt: u64) -> Action {
+        let (code, reason) = (1001, "the daemon ends");
+        match self.mode {
+            Mode::Memory => Action::Finish { attempt, code, reason: reason.into() },
+            _ => Action::Disconnect { attempt, code, reason },
+        }
     }
 
     /// Whether it is not to connect by itself, also in the next daemon.

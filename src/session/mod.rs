@@ -382,6 +382,10 @@ pub trait Conversation: fmt::Debug {
     /// Whether `port` has it open.
     fn is_attached(&self, port: PortId) -> bool;
 
+    /// What `port` would have to ask for to go on elsewhere where it is here, behind what it was given; nothing if it is not
+    /// attached, or if that is not possible.
+    fn reopening(&self, port: PortId) -> Option<Open>;
+
     /// Whether an [`Input::Open`] of that content would attach the port; if not, the port would be told why.
     fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool;
 
@@ -513,6 +517,10 @@ impl Conversation for Session {
 
     fn is_attached(&self, port: PortId) -> bool {
         self.ports.contains(&port)
+    }
+
+    fn reopening(&self, port: PortId) -> Option<Open> {
+        self.reopening_of(port)
     }
 
     fn admits(&self, port: PortId, open: &Open, url: Option<&Url>) -> bool {

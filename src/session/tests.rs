@@ -302,6 +302,7 @@ fn open(consumer: &str) -> Open {
         consumer: consumer.into(),
         observe: false,
         after: None,
+        connect: true,
         acknowledge: Acknowledge::Manual,
         as_text: false,
         protocols: None,

@@ -24,14 +24,14 @@ pub(super) struct Ballast {
 impl Ballast {
     pub(super) fn new(place: &Place) -> Self {
         Self {
-            path: place.beside(".ballast"),
+            path: place.ballast(),
             #[cfg(test)]
             is_full: place.is_full.clone(),
         }
     }
 
-    /// Makes the file, if it is not there, and if there is room for twice as much: else it would be taken back as soon as
-    /// it was given up, and given up again with the next write.
+    /// Makes the file, if it is not there, and if there is room for twice as much: else it would be taken back as soon
+    /// as it was given up, and given up again with the next write.
     pub(super) fn take(&self) -> io::Result<()> {
         #[cfg(test)]
         if self.is_full.load(std::sync::atomic::Ordering::SeqCst) {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
-use tracing::warn;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
-use super::{Damage, SpoolError, log, rows};
+use super::log::{self, Mark};
+use super::{Damage, SpoolError, rows};
 use crate::os;
 
 /// The format that this build writes.
@@ -35,16 +35,10 @@ const STEPS: &[&str] = &[rows::SCHEMA];
 const MARK: i32 = i32::from_be_bytes(*b"WSB\0");
 
 /// After so many pages the log is copied into the file: about a millisecond's work.
-const MAX_LOG: i32 = 256;
+const MAX_LOG: u32 = 256;
 
 /// How SQLite is to treat the file.
 pub(super) const PRAGMAS: &[(&str, &str)] = &[
-    // One process, one connection: no file for shared memory, no lock for each transaction.
-    ("locking_mode", "EXCLUSIVE"),
-    // These two hold for a new file, and must come before anything is in it. Pages that became free can be given back
-    // in small steps.
-    ("page_size", "4096"),
-    ("auto_vacuum", "INCREMENTAL"),
     ("journal_mode", "WAL"),
     // What is committed is on the disk. macOS has a stronger word for that, and nobody else knows it.
     ("synchronous", "FULL"),
@@ -64,6 +58,13 @@ pub(super) const PRAGMAS: &[(&str, &str)] = &[
     // A damaged file is noticed sooner, and what it claims to be its schema is not trusted.
     ("cell_size_check", "ON"),
     ("trusted_schema", "OFF"),
+];
+
+/// The same before anything is in it; it stays so.
+const NEW_PRAGMAS: &[(&str, &str)] = &[
+    ("page_size", "4096"),
+    // Pages that became free can be given back in small steps.
+    ("auto_vacuum", "INCREMENTAL"),
 ];
 
 /// Where the file is, and how to get at it.
@@ -92,36 +93,92 @@ impl Place {
     }
 
     /// The same for another file.
-    pub(super) fn at(&self, path: PathBuf) -> Self {
+    fn at(&self, path: PathBuf) -> Self {
         Self { path, ..self.clone() }
     }
 
     /// A file beside it: its name without the ending, and `rest`.
-    pub(super) fn beside(&self, rest: &str) -> PathBuf {
+    fn beside(&self, rest: &str) -> PathBuf {
         let mut name = OsString::from(self.path.file_stem().unwrap_or_default());
         name.push(rest);
         self.path.with_file_name(name)
     }
 
+    /// A file of SQLite's beside it: its whole name, and `rest`.
+    fn and(&self, rest: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(rest);
+        name.into()
+    }
+
     /// The log of the file.
     pub(super) fn log(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        name.into()
+        self.and("-wal")
+    }
+
+    /// Says how much of the log is promised to be there.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.path.with_extension("mark")
+    }
+
+    /// The new file, as long as it has not the name of a damaged one.
+    pub(super) fn fresh(&self) -> Self {
+        self.at(self.beside("-new.db"))
+    }
+
+    /// Where a damaged file is set aside under this date.
+    pub(super) fn aside(&self, date: &str) -> Self {
+        self.at(self.beside(&format!("-damaged-{date}.db")))
+    }
+
+    /// The damaged files that were set aside, the oldest first.
+    pub(super) fn set_aside(&self) -> Vec<Self> {
+        let beginning = self.beside("-damaged-");
+        let beginning = beginning.as_os_str().as_encoded_bytes();
+        let is_one = |path: &PathBuf| {
+            path.extension().is_some_and(|extension| extension == "db")
+                && path.as_os_str().as_encoded_bytes().starts_with(beginning)
+        };
+        let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+        found.sort();
+        found.into_iter().map(|path| self.at(path)).collect()
+    }
+
+    /// Everything that may be here.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut places = vec![self.clone(), self.fresh()];
+        places.extend(self.set_aside());
+        // SQLite has a journal of the old kind for a moment when it makes a file.
+        let of_one = |place: Self| [place.log(), place.mark(), place.and("-journal"), place.path];
+        places.into_iter().flat_map(of_one).chain([self.ballast()]).collect()
+    }
+
+    /// The file that is given up when the disk is full.
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.path.with_extension("ballast")
+    }
+
+    /// Removes the log, and what is promised about it.
+    pub(super) fn remove_log(&self) -> io::Result<()> {
+        remove(&self.log())?;
+        remove(&self.mark())
     }
 
     pub(super) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or_else(|| Path::new("."))
     }
 
-    /// Opens the file for SQL.
+    /// Opens the file for SQL. If nothing else is said, closing it changes nothing more: it may be damaged.
     pub(super) fn connect(&self) -> rusqlite::Result<Connection> {
         // No other thread uses the connection at the same time, so it needs no lock of its own.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        match self.vfs {
+        let db = match self.vfs {
             None => Connection::open_with_flags(&self.path, flags),
             Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs),
-        }
+        }?;
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(db)
     }
 }
 
@@ -159,8 +216,8 @@ impl From<rusqlite::Error> for Failure {
             | ErrorCode::FileLockingProtocolFailed
             | ErrorCode::PermissionDenied => Self::Failing(text),
             ErrorCode::TooBig => Self::Impossible(text),
-            // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be there,
-            // a header that allows no writing.
+            // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be
+            // there, a header that allows no writing.
             _ => Self::Damaged(Damage::Holes, text),
         }
     }
@@ -180,8 +237,9 @@ impl From<io::Error> for Failure {
 #[derive(Debug)]
 pub(super) struct File {
     db: Connection,
-    /// How many pages are in the log, and how many of them have been copied into the file.
-    log: (i32, i32),
+    /// How many pages are in the log.
+    log: u32,
+    mark: Mark,
 }
 
 impl File {
@@ -192,18 +250,30 @@ impl File {
         }
         // SQLite would make it for everybody to read; what it puts beside it is as private as it is.
         os::append_private(&place.path)?;
-        if !log::is_whole(&place.log())? {
+        let is_new = std::fs::metadata(&place.path)?.len() == 0;
+        if is_new {
+            // Somebody took away the one whose log this was.
+            place.remove_log()?;
+        }
+        let is_whole = log::is_whole(place)?;
+        let mut db = place.connect()?;
+        // One process, one connection: no file for shared memory, no lock for each transaction. This comes before
+        // anything is read; what else is said about a file changes it, so it must be ours.
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let version = version(&db, &place.path, STEPS);
+        if !is_whole && !matches!(version, Err(Failure::Refused(_))) {
             return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
         }
-        let mut db = place.connect()?;
-        for (name, value) in PRAGMAS {
+        version?;
+        for (name, value) in NEW_PRAGMAS.iter().filter(|_| is_new).chain(PRAGMAS) {
             db.pragma_update(None, name, value)?;
         }
         db.set_prepared_statement_cache_capacity(rows::STATEMENTS);
         migrate(&mut db, &place.path, STEPS)?;
-        let mut file = Self { db, log: (0, 0) };
-        // What a crash has left behind the end of the log would later look like damage.
-        file.empty_log()?;
+        let mut file = Self { db, log: 0, mark: Mark::open(place)? };
+        // A process that was killed may have left what no disk has yet, and from now on it is relied upon.
+        sync_log(place)?;
+        file.measure_log()?;
         Ok(file)
     }
 
@@ -217,21 +287,36 @@ impl File {
         let transaction = self.db.transaction()?;
         make(&transaction)?;
         transaction.commit()?;
-        self.checkpoint(CheckpointMode::NOOP)
+        self.measure_log()
     }
 
-    /// Copies the log into the file if it has become long.
+    /// Empties the log if it has become long.
     pub(super) fn keep_log_short(&mut self) -> Result<(), Failure> {
-        if self.log.0 < MAX_LOG { Ok(()) } else { self.checkpoint(CheckpointMode::PASSIVE) }
+        if self.log < MAX_LOG { Ok(()) } else { self.empty_log() }
     }
 
     /// Copies the log into the file, and gives back the room that it took.
     pub(super) fn empty_log(&mut self) -> Result<(), Failure> {
-        self.checkpoint(CheckpointMode::TRUNCATE)
+        self.mark.wipe();
+        let emptied = self.checkpoint(CheckpointMode::TRUNCATE);
+        if self.log > 0 {
+            self.mark.promise(self.log);
+        }
+        emptied
+    }
+
+    /// Marks how long the log is: everything in it is on the disk.
+    fn measure_log(&mut self) -> Result<(), Failure> {
+        self.checkpoint(CheckpointMode::NOOP)?;
+        if self.log > 0 {
+            self.mark.promise(self.log);
+        }
+        Ok(())
     }
 
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), Failure> {
-        self.log = self.db.wal_checkpoint_v2(Some(MAIN_DB), mode)?;
+        let (pages, _) = self.db.wal_checkpoint_v2(Some(MAIN_DB), mode)?;
+        self.log = u32::try_from(pages).unwrap_or(0);
         Ok(())
     }
 
@@ -248,7 +333,7 @@ impl File {
         while steps.next()?.is_some() {}
         drop(steps);
         drop(statement);
-        self.checkpoint(CheckpointMode::NOOP)
+        self.measure_log()
     }
 
     /// Looks for damage that no checksum shows: pages, and so rows, that are not where they belong.
@@ -256,68 +341,90 @@ impl File {
         // A number is how much is told at most.
         let sql = format!("PRAGMA quick_check({})", table.unwrap_or("1"));
         let found: String = self.db.query_row(&sql, (), |row| row.get(0))?;
-        if found == "ok" { Ok(()) } else { Err(Failure::Damaged(Damage::Holes, found)) }
+        if found == "ok" {
+            return Ok(());
+        }
+        // Pages that the disk does not give are among what it finds.
+        let code = found.split_once("error code=").and_then(|(_, code)| code.get(..2));
+        if code == Some("10") || found.contains("failed to get page") {
+            return Err(Failure::Failing(found));
+        }
+        Err(Failure::Damaged(Damage::Holes, found))
     }
 
-    /// Ends the use of the file: everything is in it, and nothing beside it.
+    /// Ends the use of the file: everything is in it, and there is no log.
     pub(super) fn close(mut self) -> Result<(), Failure> {
-        let emptied = self.empty_log();
-        let closed = self.db.close().map_err(|(_, error)| error.into());
-        emptied.and(closed)
+        self.empty_log()?;
+        self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(self.db.close().map_err(|(_, error)| error)?)
     }
 
     /// Ends the use of the file after a failure, and changes nothing more. Returns how long the log is without the
     /// transaction that failed, which may be there as a whole although nobody knows whether it is on the disk.
     pub(super) fn abandon(self) -> u64 {
-        let (pages, copied) = self.log;
-        if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-            warn!(%error, "the log may be copied into the file while that is closed");
-        }
-        // The next transaction after a log that was copied as a whole is at its beginning.
-        if pages == copied { 0 } else { log::length(u64::try_from(pages).unwrap_or(0)) }
+        log::length(self.log)
+    }
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
 /// Cuts a log that is longer, for good.
 pub(super) fn cut_log(place: &Place, length: u64) -> io::Result<()> {
+    let Some(log) = open_log(place)? else { return Ok(()) };
+    if log.metadata()?.len() > length {
+        log.set_len(length)?;
+    }
+    log.sync_all()
+}
+
+/// Waits until what is in the log is on the disk.
+fn sync_log(place: &Place) -> io::Result<()> {
+    open_log(place)?.map_or(Ok(()), |log| log.sync_all())
+}
+
+fn open_log(place: &Place) -> io::Result<Option<std::fs::File>> {
     match std::fs::OpenOptions::new().write(true).open(place.log()) {
-        Ok(log) if log.metadata()?.len() > length => log.set_len(length).and_then(|()| log.sync_all()),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
 }
 
+/// Brings the file from whatever format it has to that which the last step leads to.
 pub(super) fn migrate(db: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Failure> {
     let transaction = db.transaction()?;
-    let known = i32::try_from(steps.len()).expect("a few steps");
-    let version = version(&transaction, path)?;
-    if version > known {
-        return Err(Failure::Refused(SpoolError::Newer { path: path.to_owned(), version }));
-    }
+    let (version, known) = (version(&transaction, path, steps)?, steps.len());
     if version < known {
-        for step in &steps[usize::try_from(version).expect("not below zero")..] {
-            transaction.execute_batch(step)?;
-        }
+        steps[version..].iter().try_for_each(|step| transaction.execute_batch(step))?;
+        let known = i32::try_from(known).expect("a few steps");
         transaction.pragma_update(None, "user_version", known)?;
         transaction.pragma_update(None, "application_id", MARK + known)?;
     }
     Ok(transaction.commit()?)
 }
 
-/// The format of the file, 0 for an empty one.
-fn version(db: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
+/// The format of the file, 0 for an empty one. Changes nothing.
+fn version(db: &Connection, path: &Path, steps: &[&str]) -> Result<usize, Failure> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (mark, version) = (number("application_id")?, number("user_version")?);
     let count = |sql| db.query_row(sql, (), |row| row.get::<_, i64>(0));
     if version > 0 && mark == MARK.wrapping_add(version) {
-        Ok(version)
-    } else if count("SELECT count(*) FROM sqlite_schema WHERE name IN ('owner', 'sheet', 'arrival')")? == 3 {
-        let why = format!("its marks are {mark:#x} and {version}");
-        Err(Failure::Damaged(Damage::Holes, why))
-    } else if (mark, version, count("SELECT count(*) FROM sqlite_schema")?) == (0, 0, 0) {
-        Ok(0)
-    } else {
-        Err(Failure::Refused(SpoolError::Foreign { path: path.to_owned() }))
+        return usize::try_from(version)
+            .ok()
+            .filter(|version| *version <= steps.len())
+            .ok_or_else(|| Failure::Refused(SpoolError::Newer { path: path.to_owned(), version }));
     }
+    if count("SELECT count(*) FROM sqlite_schema WHERE name IN ('owner', 'sheet', 'arrival')")? == 3 {
+        let why = format!("its marks are {mark:#x} and {version}");
+        return Err(Failure::Damaged(Damage::Holes, why));
+    }
+    if (mark, version, count("SELECT count(*) FROM sqlite_schema")?) == (0, 0, 0) {
+        return Ok(0);
+    }
+    Err(Failure::Refused(SpoolError::Foreign { path: path.to_owned() }))
 }

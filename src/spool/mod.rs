@@ -1,9 +1,9 @@
 //! What outlives the daemon: one SQLite file, which a thread of its own reads and writes.
 //!
-//! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it does
-//! when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
-//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and when,
-//! they say ([`Change`]).
+//! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it
+//! does when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
+//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and
+//! when, they say ([`Change`]).
 //!
 //! There is one connection, and so one reader and writer: nothing here ever waits for a lock.
 
@@ -16,9 +16,11 @@ mod salvage;
 mod tests;
 mod writer;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::session::record::{Change, Owner, Record};
 use crate::wire::Body;
@@ -30,6 +32,8 @@ use writer::{Command, Writer};
 pub struct Spool {
     commands: Sender<Command>,
     thread: JoinHandle<()>,
+    /// The highest number of a session.
+    last_number: Cell<u64>,
 }
 
 /// A session that was found in the file.
@@ -140,19 +144,7 @@ pub enum SpoolError {
 /// Everything that may lie beside the spool at `path`, itself included: for whoever removes all of it.
 #[must_use]
 pub fn files(path: &Path) -> Vec<PathBuf> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut files =
-        vec![path.to_owned(), beside("-wal"), beside("-shm"), beside("-journal"), path.with_extension("ballast")];
-    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok()).into_iter().flatten().flatten();
-    let set_aside = entries
-        .map(|entry| entry.path())
-        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spool-damaged-")));
-    files.extend(set_aside);
-    files
+    Place::new(path).files()
 }
 
 impl Spool {
@@ -178,17 +170,18 @@ impl Spool {
             .name("spool".to_owned())
             .spawn(move || writer.run(&received))
             .map_err(|error| unusable(format!("no thread can be started ({error})")))?;
-        Ok((Self { commands, thread }, kept))
+        let last_number = Cell::new(kept.iter().map(|kept| kept.session).max().unwrap_or(0));
+        Ok((Self { commands, thread, last_number }, kept))
     }
 
-    /// A number for a new session: nobody has had it before, so that nothing that a damaged file brings to light again
-    /// is ever taken for a part of it.
+    /// A number for a new session, above those of all there are. Nobody has had it before, also if the file has
+    /// forgotten: nothing that a damaged file brings to light again is ever taken for a part of this session.
     #[must_use]
-    pub fn draw_number() -> u64 {
-        let mut bytes = [0; 8];
-        // A system without chance has no TLS and no epochs either; two sessions that are kept still differ by owner.
-        let _ = getrandom::fill(&mut bytes);
-        u64::from_ne_bytes(bytes) >> 1
+    pub fn draw_number(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let drawn = u64::try_from(now).unwrap_or(0) << 16 | fastrand::u64(..1 << 16);
+        self.last_number.set(drawn.max(self.last_number.get() + 1));
+        self.last_number.get()
     }
 
     /// Writes changes, all or none, and after those of earlier calls. Answered by [`News::Written`] or
@@ -197,15 +190,15 @@ impl Spool {
         self.command(Command::Write { session, ticket, changes });
     }
 
-    /// Reads the messages with these numbers, as they are after all earlier calls, but no more than so many bytes unless
-    /// that would be none. Answered by [`News::Loaded`].
+    /// Reads the messages with these numbers, as they are after all earlier calls, but no more than so many bytes
+    /// unless that would be none. Answered by [`News::Loaded`].
     pub fn load(&self, session: u64, number: u64, from: u64, to: u64, max_bytes: usize) {
         self.command(Command::Load { session, number, from, to, max_bytes });
     }
 
     /// Ends it, after everything that it was asked for.
     pub fn close(self) {
-        let Self { commands, thread } = self;
+        let Self { commands, thread, .. } = self;
         drop(commands);
         // If it panicked, the log says so.
         let _ = thread.join();

@@ -1,20 +1,18 @@
 //! A damaged file, made anew from what can be read of it.
 //!
-//! Owns: reading around what cannot be read, and the exchange of the two files, which a crash may interrupt anywhere. The
-//! damaged one is set aside for whoever wants to look at it.
+//! Owns: reading around what cannot be read, and the exchange of the two files, which a crash may interrupt anywhere.
+//! The damaged one is set aside for whoever wants to look at it.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 use tracing::{info, warn};
 
 use super::Damage;
-use super::file::{Failure, File, Place};
+use super::file::{Failure, File, Place, remove};
 use super::rows::{self, Key, Table};
 use crate::os;
 
@@ -24,11 +22,11 @@ const KEPT: usize = 3;
 /// How much is copied at once, in bytes of bodies and texts.
 const BATCH: usize = 4 * 1024 * 1024;
 
-/// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and believed.
+/// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and
+/// believed.
 pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Failure> {
-    let fresh = fresh(place);
-    remove(&fresh.path)?;
-    remove(&fresh.log())?;
+    let fresh = place.fresh();
+    discard(&fresh)?;
     let mut into = File::open(&fresh)?;
     let mut copied = Copied::default();
     match open_damaged(place) {
@@ -37,7 +35,7 @@ pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Fa
     }
     into.write(|db| rows::note_damage(db, damage))?;
     into.close()?;
-    let aside = place.at(place.beside(&format!("-damaged-{}.db", stamp(SystemTime::now()))));
+    let aside = place.aside(&stamp(SystemTime::now()));
     exchange(place, &fresh, &aside)?;
     let Copied { rows, unbelievable, holes } = copied;
     warn!(
@@ -50,68 +48,48 @@ pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Fa
 
 /// Ends what a crash has interrupted.
 pub(super) fn finish(place: &Place) -> Result<(), Failure> {
-    let fresh = fresh(place);
+    let fresh = place.fresh();
     if !fresh.path.try_exists()? {
         return Ok(());
     }
     if place.path.try_exists()? {
         // It may not be complete. The damaged file is where it was.
-        remove(&fresh.path)?;
-        return Ok(remove(&fresh.log())?);
+        return Ok(discard(&fresh)?);
     }
-    remove(&place.log())?;
+    place.remove_log()?;
     fs::rename(&fresh.path, &place.path)?;
     Ok(os::sync_directory(place.directory())?)
 }
 
-/// The new file, as long as it has not the name of the old one.
-fn fresh(place: &Place) -> Place {
-    place.at(place.beside("-new.db"))
+fn discard(place: &Place) -> io::Result<()> {
+    place.remove_log()?;
+    remove(&place.path)
 }
 
-/// Gives the new file the name of the damaged one. Whenever this is interrupted, either that one is complete with its log,
-/// or there is none.
+/// Gives the new file the name of the damaged one. Whenever this is interrupted, either that one is complete with its
+/// log, or there is none.
 fn exchange(place: &Place, fresh: &Place, aside: &Place) -> io::Result<()> {
     fs::rename(&place.path, &aside.path)?;
     os::sync_directory(place.directory())?;
     match fs::rename(place.log(), aside.log()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(_) => remove(&place.log())?,
-        Ok(()) => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(%error, "cannot set the log aside as well"),
+        _ => {}
     }
+    place.remove_log()?;
+    remove(&fresh.mark())?;
     fs::rename(&fresh.path, &place.path)?;
     os::sync_directory(place.directory())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Removes the damaged files that were set aside first, if there are too many.
 fn forget_oldest(place: &Place) {
-    let mut aside = damaged_files(place);
-    aside.sort();
-    for path in aside.iter().rev().skip(KEPT) {
-        // One that stays takes room, and nothing else.
-        let _ = remove(&place.at(path.clone()).log());
-        match remove(path) {
-            Ok(()) => info!(path = %path.display(), "removed an old damaged spool"),
-            Err(error) => warn!(path = %path.display(), %error, "cannot remove an old damaged spool"),
+    for old in place.set_aside().iter().rev().skip(KEPT) {
+        match discard(old) {
+            Ok(()) => info!(path = %old.path.display(), "removed an old damaged spool"),
+            // One that stays takes room, and nothing else.
+            Err(error) => warn!(path = %old.path.display(), %error, "cannot remove an old damaged spool"),
         }
     }
-}
-
-fn damaged_files(place: &Place) -> Vec<PathBuf> {
-    let beginning = place.beside("-damaged-");
-    let is_one = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "db")
-            && path.as_os_str().as_encoded_bytes().starts_with(beginning.as_os_str().as_encoded_bytes())
-    };
-    let entries = fs::read_dir(place.directory()).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
 /// A time as `20261121T134000Z`.
@@ -126,7 +104,6 @@ fn stamp(time: SystemTime) -> String {
 /// Opens a file of which nothing can be believed, and which is to stay as it is.
 fn open_damaged(place: &Place) -> rusqlite::Result<Connection> {
     let db = place.connect()?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     for (name, value) in [
         ("locking_mode", "EXCLUSIVE"),
         ("temp_store", "MEMORY"),
@@ -229,7 +206,8 @@ impl Copy<'_> {
         self.rows(&backwards, &[&session, &last, &i64::MAX], |_| ()).map(drop)
     }
 
-    /// Copies rows as long as they can be read, and says whether that was all. `seen` is told the second column of each.
+    /// Copies rows as long as they can be read, and says whether that was all. `seen` is told the second column of
+    /// each.
     fn rows(&mut self, which: &str, values: &[&dyn ToSql], mut seen: impl FnMut(i64)) -> Result<bool, Failure> {
         let Table { name, columns, is_sound, .. } = self.table;
         let from = self.from;

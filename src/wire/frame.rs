@@ -16,6 +16,10 @@ pub const MAX_TO_EXTENSION: usize = 1024 * 1024;
 /// The longest frame that an extension may send, in bytes (Chromium's own limit; Firefox's is far higher).
 pub const MAX_FROM_EXTENSION: usize = 64 * 1024 * 1024;
 
+/// A length that no frame has, in any byte order. On a link it announces what host and daemon have to say to each other
+/// ([`super::link::Control`]); no browser sends it.
+pub const NO_LENGTH: u32 = u32::MAX;
+
 /// What can be wrong with a stream of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -33,6 +37,10 @@ pub enum FrameError {
         /// Bytes that were announced and did not come; for a cut-off length, the bytes of the length.
         missing: usize,
     },
+    /// What comes next is no frame: it begins with [`NO_LENGTH`], and stays until it is passed over ([`Decoder::rest`],
+    /// [`Decoder::pass_over`]).
+    #[error("what comes next is no message")]
+    NoFrame,
 }
 
 /// Cuts what was read into frames.
@@ -62,7 +70,8 @@ impl Decoder {
 
     /// The place to read into, with room for at least one sensible read.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        let missing = self.announced().map_or(0, |length| length.saturating_sub(self.buffer.len() - PREFIX));
+        let announced = self.announced().filter(|length| *length != NO_LENGTH as usize);
+        let missing = announced.map_or(0, |length| length.saturating_sub(self.buffer.len() - PREFIX));
         self.buffer.reserve(missing.clamp(MIN_READ, MAX_READ));
         &mut self.buffer
     }
@@ -70,7 +79,8 @@ impl Decoder {
     /// The next whole frame, without its length; `None` until more is read.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`], once for each such frame; decoding goes on behind it.
+    /// [`FrameError::TooLong`], once for each such frame; decoding goes on behind it. [`FrameError::NoFrame`], until it is
+    /// passed over.
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at None; this one waits for bytes")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.skip > 0 {
@@ -80,6 +90,9 @@ impl Decoder {
         }
         let Some(length) = self.announced() else { return Ok(None) };
         if length > self.limit {
+            if length == NO_LENGTH as usize {
+                return Err(FrameError::NoFrame);
+            }
             self.buffer.advance(PREFIX);
             self.skip = length;
             return Err(FrameError::TooLong { length, limit: self.limit });
@@ -95,6 +108,20 @@ impl Decoder {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         Ok(Some(frame))
+    }
+
+    /// What was read behind the last frame.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Goes on behind the next `count` bytes of that.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn pass_over(&mut self, count: usize) {
+        self.buffer.advance(count);
     }
 
     /// To be asked when the stream has ended: was that between two frames?
@@ -116,6 +143,39 @@ impl Decoder {
             return None;
         }
         Some(NativeEndian::read_u32(&self.buffer) as usize)
+    }
+}
+
+/// Knows where in a stream of frames it is, and keeps nothing of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tracker {
+    /// Bytes of the present frame that are still to come.
+    left: usize,
+}
+
+impl Tracker {
+    /// Goes on through `bytes`. Returns how many of them it has passed: all that belongs to frames, but for a length at the
+    /// end that is cut off, which is to be given again with what comes behind it. What begins with [`NO_LENGTH`] is not
+    /// passed.
+    pub fn pass(&mut self, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        loop {
+            let here = self.left.min(bytes.len() - passed);
+            passed += here;
+            self.left -= here;
+            let Some(prefix) = bytes[passed..].first_chunk() else { return passed };
+            let length = u32::from_ne_bytes(*prefix);
+            if length == NO_LENGTH {
+                return passed;
+            }
+            self.left = PREFIX.saturating_add(length as usize);
+        }
+    }
+
+    /// How many bytes are still to come before the present frame ends: none between two frames.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
     }
 }
 
@@ -210,6 +270,41 @@ mod tests {
         }
     }
 
+    /// What a tracker passes of `stream` that gets it in pieces that end at `cuts`, each with what it did not pass before;
+    /// and where it is then.
+    fn tracked(stream: &[u8], cuts: &[usize]) -> (usize, usize) {
+        let mut tracker = Tracker::default();
+        let mut passed = 0;
+        for cut in cuts.iter().copied().chain([stream.len()]) {
+            passed += tracker.pass(&stream[passed..cut]);
+        }
+        (passed, tracker.left())
+    }
+
+    #[test]
+    fn a_tracker_ends_where_the_frames_end_wherever_the_stream_is_cut() {
+        let frames = encoded(&[b"{}".to_vec(), vec![], vec![b'x'; 300], vec![0xff; 5]]);
+        let mut stream = frames.clone();
+        stream.extend_from_slice(&NO_LENGTH.to_ne_bytes());
+        stream.extend_from_slice(b"whatever this is");
+        for first in 0..=stream.len() {
+            for second in [first, (first + 1).min(stream.len()), (first + 2).min(stream.len()), stream.len()] {
+                assert_eq!(tracked(&stream, &[first, second]), (frames.len(), 0), "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tracker_knows_how_much_of_a_frame_is_still_to_come_and_waits_for_a_whole_length() {
+        let stream = encoded(&[b"12345".to_vec(), b"678".to_vec()]);
+        let expected = [(0, 0), (0, 0), (0, 0), (0, 0), (4, 5), (5, 4), (6, 3), (7, 2), (8, 1), (9, 0)];
+        for (end, expected) in expected.into_iter().enumerate() {
+            assert_eq!(tracked(&stream[..end], &[]), expected, "{end}");
+        }
+        assert_eq!(tracked(&stream[..11], &[]), (9, 0));
+        assert_eq!(tracked(&stream[..14], &[]), (14, 2));
+    }
+
     #[test]
     fn a_frame_of_no_bytes_is_a_frame() {
         let (seen, _) = decoded(&encoded(&[vec![], b"{}".to_vec()]), &[3], 10);
@@ -219,9 +314,25 @@ mod tests {
     #[test]
     fn an_absurd_length_costs_no_memory() {
         let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
-        decoder.buffer().extend_from_slice(&u32::MAX.to_ne_bytes());
+        decoder.buffer().extend_from_slice(&(NO_LENGTH - 1).to_ne_bytes());
         assert!(matches!(decoder.next(), Err(FrameError::TooLong { .. })));
         assert!(decoder.buffer().capacity() <= MAX_READ);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_left_where_it_stands() {
+        let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
+        let mut stream = encoded(&[b"{}".to_vec()]);
+        stream.extend_from_slice(&NO_LENGTH.to_ne_bytes());
+        decoder.buffer().extend_from_slice(&stream);
+        assert_eq!(decoder.next(), Ok(Some("{}".into())));
+        for _ in 0..2 {
+            assert_eq!(decoder.next(), Err(FrameError::NoFrame));
+        }
+        assert_eq!(decoder.rest(), NO_LENGTH.to_ne_bytes());
+        decoder.pass_over(PREFIX);
+        decoder.buffer().extend_from_slice(&encoded(&[b"[]".to_vec()]));
+        assert_eq!(decoder.next(), Ok(Some("[]".into())));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod link;
 pub mod request;
 
 pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Token, Window};
-pub use request::{Acknowledge, After, Mode, Open, Request, Send};
+pub use request::{Acknowledge, After, Mode, Open, Request, Resumption, Send};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;

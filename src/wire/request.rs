@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{
@@ -87,14 +87,16 @@ pub enum Request {
     },
 }
 
-/// The fields of `open`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The fields of `open`. Serialised it is the request again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "open")]
 pub struct Open {
     /// Name of the session.
     pub session: String,
     /// Keeps apart what different browser profiles do under one name.
     pub profile: String,
     /// The server; absent: the one that the session already has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// What kind of session it is.
     pub mode: Mode,
@@ -103,19 +105,49 @@ pub struct Open {
     /// Only watch: no place in the session is taken.
     pub observe: bool,
     /// Where to begin, instead of at the stored place.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<After>,
+    /// Whether the session is to connect, if it was closed.
+    pub connect: bool,
     /// Who acknowledges.
+    #[serde(rename = "ack")]
     pub acknowledge: Acknowledge,
     /// Give every text frame as `text`.
+    #[serde(rename = "as", serialize_with = "serialize_as")]
     pub as_text: bool,
     /// The sub-protocols to offer to the server, in order; absent: those that the session already has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protocols: Option<Vec<String>>,
     /// JSON text of an object of settings; absent: those that the session already has.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_json")]
     pub settings: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn serialize_as<S: Serializer>(as_text: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if *as_text { "text" } else { "json" })
+}
+
+/// As the JSON that the text is.
+fn serialize_json<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let json = text.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
+    json.map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+/// What the next daemon must know of a port to go on with it: what a daemon says in [`super::link::Control::Moved`].
+/// Frozen: a newer build may add members, and reads those of any older one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Resumption {
+    /// The port announced the feature `batch`.
+    #[serde(default)]
+    pub batch: bool,
+    /// The `open` of each session that it reads or watches, which goes on behind what it was given.
+    #[serde(default)]
+    pub opens: Vec<Box<RawValue>>,
+}
+
 /// What is kept of a session, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Everything, on disk.
@@ -140,7 +172,7 @@ impl Mode {
 }
 
 /// A place in the stream, as an extension remembers it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct After {
     /// The epoch that `seq` belongs to.
     pub epoch: String,
@@ -149,7 +181,7 @@ pub struct After {
 }
 
 /// Who acknowledges messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Acknowledge {
     /// The extension, when it has processed them.
@@ -237,6 +269,8 @@ pub struct Envelope<'a> {
     observe: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
     after: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    connect: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
     protocols: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -375,6 +409,7 @@ impl<'a> Envelope<'a> {
             consumer: name_or(self.consumer, "consumer", "main")?,
             observe: self.flag(self.observe, "observe", false)?,
             after: optional(self.after, "after", "an object with `epoch` (a string) and `seq` (a whole number)")?,
+            connect: self.flag(self.connect, "connect", true)?,
             acknowledge: optional(self.ack, "ack", "`manual` or `auto`")?.unwrap_or_default(),
             as_text,
             protocols: self.protocols()?,
@@ -578,6 +613,22 @@ mod tests {
         assert_eq!((&*open.session, &*open.profile, &*open.consumer), ("default", "", "main"));
         assert_eq!((open.mode, open.as_text, open.acknowledge), (Mode::Durable, false, Acknowledge::Manual));
         assert_eq!((open.observe, open.after, open.protocols, open.settings), (false, None, None, None));
+        assert!(open.connect);
+    }
+
+    #[test]
+    fn an_open_that_was_read_is_written_as_the_same_request() {
+        for text in [
+            r#"{"type":"open"}"#,
+            r#"{"type":"open","session":"s","url":"ws://localhost/","profile":"p","mode":"memory","consumer":"c",
+                "after":{"epoch":"e","seq":7},"ack":"auto","as":"text","protocols":["a"],"connect":false,
+                "settings":{"linger_ms":1000,"heartbeat":{"send":{"b":12345678901234567890,"a":1e3}}}}"#,
+            r#"{"type":"open","mode":"direct","observe":true,"protocols":[]}"#,
+        ] {
+            let Ok(Request::Open(open)) = request(text) else { panic!("{text}") };
+            let written = serde_json::to_string(&open).unwrap();
+            assert_eq!(request(&written), Ok(Request::Open(open)), "{written}");
+        }
     }
 
     #[test]

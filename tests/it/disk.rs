@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::link::hand_over;
 use crate::support::sandbox::Sandbox;
 use crate::support::server::Server;
 use crate::support::until;
@@ -83,6 +84,8 @@ fn a_full_disk_is_told_and_refused_to_while_what_comes_goes_on_until_there_is_ro
         connection.send(Message::text(text(number)));
         assert_eq!(port.wait_for_type("message")["payload"]["number"], number);
     }
+    let refused = hand_over(&machine, "99.0.0");
+    assert!(refused["error"].as_str().unwrap().contains("its disk"), "no other daemon would find these: {refused}");
     port.post(json!({"type": "ack", "session": "default", "seq": 200}));
     until("what is acknowledged is gone", || (session(&machine)["inbox"]["messages"] == 0).then_some(()));
 

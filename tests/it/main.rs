@@ -16,6 +16,8 @@ mod disk;
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
+/// One daemon takes over from another, and ports do not notice.
+mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.

@@ -507,6 +507,18 @@ impl Inbox {
             .map(|consumer| &*consumer.name)
     }
 
+    /// How `port` wants to read; its consumer, and up to where it was given what came: an observer has neither.
+    pub(super) fn manner_of(&self, port: PortId) -> Option<(Manner, Option<(&str, u64)>)> {
+        let reading = self.consumers.iter().find_map(|consumer| {
+            let reader = consumer.reader().filter(|reader| reader.port == port)?;
+            Some((reader.manner, Some((&*consumer.name, reader.delivered))))
+        });
+        reading.or_else(|| {
+            let observer = self.observers.iter().find(|observer| observer.port == port)?;
+            Some((Manner { acknowledge: Acknowledge::Auto, as_text: observer.as_text }, None))
+        })
+    }
+
     /// Whether `port` only watches.
     pub(super) fn is_observer(&self, port: PortId) -> bool {
         self.observers.iter().any(|observer| observer.port == port)

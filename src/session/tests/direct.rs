@@ -179,6 +179,7 @@ fn what_only_a_session_has_that_keeps_something_is_refused() {
     for refused in [
         Open { observe: true, ..open("main") },
         Open { after: Some(After { epoch: "e".into(), seq: 1 }), ..open("main") },
+        Open { connect: false, ..open("main") },
     ] {
         let mut plain = Plain::new();
         assert!(plain.direct.admits(PortId(1), &open("main"), None) && !plain.direct.admits(PortId(1), &refused, None));

@@ -325,3 +325,54 @@ fn what_gave_way_to_a_newer_message_cannot_be_acknowledged() {
     assert_eq!(deliveries(&rig.ack(1, 1)), ["1: message 2 binary:2097152 bytes"]);
     assert_eq!(rig.ack(1, 3), ["1: error ack-ahead"], "3 gave way, 4 does not fit into the window");
 }
+
+#[test]
+fn a_port_that_opens_anew_what_it_is_told_goes_on_behind_what_it_was_given() {
+    let mut rig = with_messages(3, |_| {});
+    rig.ack(1, 1);
+    let reopening = rig.session.reopening(PortId(1)).unwrap();
+    assert_eq!(reopening.after, Some(After { epoch: rig.session.epoch.to_string(), seq: 3 }));
+    rig.detach(1);
+    rig.frame("4");
+    assert_eq!(deliveries(&rig.open_as(2, reopening)), ["2: replay 4 4"], "nothing twice, nothing left out");
+    assert_eq!(rig.ack(2, 3), [""; 0], "what the other port was given can be acknowledged");
+    assert_eq!(rig.status()["consumers"][0]["acked"], 3);
+}
+
+#[test]
+fn what_a_port_would_open_anew_is_as_it_has_it_open() {
+    let mut rig = Rig::new();
+    let protocols = vec!["a".to_owned(), "b".to_owned()];
+    let (acknowledge, protocols) = (Acknowledge::Auto, Some(protocols));
+    let asked = Open { acknowledge, as_text: true, protocols: protocols.clone(), ..open("c") };
+    rig.open_as(1, asked.clone());
+    let after = Some(After { epoch: rig.session.epoch.to_string(), seq: 0 });
+    let url = Some(SERVER.to_owned());
+    assert_eq!(rig.session.reopening(PortId(1)), Some(Open { after, url: url.clone(), ..asked }));
+    let watching = Open { as_text: true, ..observing() };
+    rig.open_as(2, watching.clone());
+    let reopening = rig.session.reopening(PortId(2));
+    assert_eq!(reopening, Some(Open { url, protocols, acknowledge, ..watching }));
+}
+
+#[test]
+fn a_port_that_is_not_attached_any_more_has_nothing_to_open_anew() {
+    let mut rig = Rig::connected();
+    rig.open(2, "main");
+    assert_eq!((rig.session.reopening(PortId(1)), rig.session.reopening(PortId(3))), (None, None));
+    rig.detach(2);
+    assert_eq!(rig.session.reopening(PortId(2)), None);
+}
+
+#[test]
+fn a_session_that_was_closed_stays_so_for_a_port_that_does_not_want_it_to_connect() {
+    let mut rig = Rig::connected();
+    assert!(rig.session.reopening(PortId(1)).unwrap().connect);
+    rig.input(Input::Close { forget: false, code: None, reason: None });
+    let reopening = rig.session.reopening(PortId(1)).unwrap();
+    assert!(!reopening.connect);
+    let lines = rig.open_as(2, reopening);
+    assert!(lines.contains(&"2: opened disconnected head 0 acked 0 pending 0".to_owned()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains(" connect ")), "{lines:?}");
+    assert!(rig.open(2, "main").iter().any(|line| line.contains(" connect ")));
+}

@@ -25,6 +25,10 @@ fuzz_target!(|input: &[u8]| {
         Err(malformed) => short(&malformed),
         Ok(Request::Open(open)) => {
             assert!(is_name(&open.session) && is_name(&open.consumer) && open.profile.len() <= MAX_PROFILE);
+            // As one daemon tells the next.
+            let told = Bytes::from(serde_json::to_vec(&open).expect("what was read can be written"));
+            let read = Envelope::read(&told).and_then(|envelope| envelope.request(&told));
+            assert_eq!(read, Ok(Request::Open(open)));
         }
         Ok(Request::Send { session, send }) => {
             assert!(is_name(&session));

@@ -606,7 +606,11 @@ impl World {
                         self.model.stream.pass(self.model.may_give_out(&self.disk));
                     }
                 }
-                Action::Finish { .. } => panic!("that is for direct mode"),
+                Action::Finish { attempt, .. } => {
+                    assert!(self.mode == Mode::Memory && self.model.is_stopping(), "nothing else ends so");
+                    let link = self.link.take().expect("there is something to finish");
+                    assert_eq!(link.attempt, attempt);
+                }
                 Action::Forgotten => {
                     self.disk.forget();
                     self.model.forget(self.now);

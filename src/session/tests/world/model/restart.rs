@@ -59,12 +59,10 @@ impl Model {
         }
     }
 
-    /// The daemon ends as it should: the connection ends, and every port has left.
+    /// The daemon ends as it should, and the connection with it.
     pub(in super::super) fn stop(&mut self, now: Now) {
         let closed = self.line.phase == Phase::Closed;
-        for port in self.stream.ports().collect::<Vec<_>>() {
-            self.stream.detach(port, now);
-        }
+        self.stream.takes_leave(now);
         if self.line.phase == Phase::Open {
             self.line.over(&self.settings.reconnect, now);
             self.posts.connection_lost(&self.stream, now);
@@ -90,6 +88,7 @@ impl Model {
         let mut next = Self::new(self.mode, settings, url);
         (next.stream, next.posts, next.line) =
             (std::mem::take(&mut self.stream), std::mem::take(&mut self.posts), std::mem::take(&mut self.line));
+        next.stream.leave();
         let outage = next.stream.restart(stream, record, &next.settings.inbox, now);
         let told = next.line.outage_since;
         let covered = |since| told.is_some_and(|told| told <= since || self.clock_was_set_back);

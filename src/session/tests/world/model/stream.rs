@@ -192,6 +192,8 @@ pub(in super::super) struct Stream {
     keeping: Keeping,
     readers: BTreeMap<u64, Reader>,
     observers: BTreeMap<u64, Observer>,
+    /// Ports of a daemon that ends.
+    leaving: BTreeSet<u64>,
     /// The newest number of each key.
     newest: BTreeMap<u8, u64>,
     /// What the disk has lost, and nobody has noticed yet.
@@ -215,7 +217,20 @@ impl Stream {
     }
 
     pub(in super::super) fn is_attached(&self, port: u64) -> bool {
-        self.reads(port) || self.watches(port)
+        self.reads(port) || self.watches(port) || self.leaving.contains(&port)
+    }
+
+    /// The daemon has ended, and its ports with it.
+    pub(super) fn leave(&mut self) {
+        self.leaving.clear();
+    }
+
+    /// The daemon ends: ports get nothing more of the stream, but hear what becomes of what they sent.
+    pub(super) fn takes_leave(&mut self, now: Now) {
+        self.leaving = self.ports().collect();
+        for port in self.leaving.clone() {
+            self.detach(port, now);
+        }
     }
 
     pub(super) fn ports(&self) -> impl Iterator<Item = u64> {
