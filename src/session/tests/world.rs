@@ -1,8 +1,10 @@
 //! Generated histories of a session, its ports and its server, checked after every step.
 //!
 //! The [`World`] drives the session as the daemon does: actions are taken at once, timers are served when they are due, a
-//! port that is not attached is not asked. What must come out is said by a [`Model`] that was written from the protocol
-//! alone: it knows what was pushed, posted and acknowledged, and nothing of how the session keeps it.
+//! port that is not attached is not asked; the [`Disk`] takes its time, is full, fails or loses something, and at any moment
+//! the daemon is killed and another one goes on with what is there. What must come out is said by a [`Model`] that was
+//! written from the protocol alone: it knows what was pushed, posted and acknowledged, and nothing of how the session
+//! keeps it. Of the disk it knows which numbers and messages are safe, and a [`Picture`] of itself for each write.
 //!
 //! A history is a list of [`Step`]s; one that fails is made as short as it can be and printed. Two variables of proptest
 //! say more: `PROPTEST_CASES`, how many histories are tried, and `PROPTEST_RNG_SEED`, which; with
