@@ -44,7 +44,7 @@ pub(super) struct World {
     last_attempt: u64,
     disk: Disk,
     disk_is_at_work: bool,
-    /// How often something was written since anything else happened.
+    /// How much the disk had to do since anything else happened.
     busy: usize,
     /// When anything last happened to the session but what it asked of the disk, and how much that had to do.
     disturbed: Duration,
@@ -66,7 +66,7 @@ impl World {
         Self {
             mode,
             session: None,
-            model: Model::new(mode, birth().settings, Url::parse(SERVER).unwrap()),
+            model: Model::new(mode, steps::plain(), Url::parse(SERVER).unwrap()),
             now: Now { elapsed: BEFORE, unix_ms: 1_700_000_000_000 },
             wall: Duration::from_millis(1_700_000_000_000),
             link: None,
@@ -179,6 +179,11 @@ impl World {
                 }
             }
             Step::Crash { lands, outage } => {
+                self.meet(match (&self.disk.saving, lands) {
+                    (None, _) => "killed",
+                    (Some(_), true) => "killed while writing, and it was written",
+                    (Some(_), false) => "killed while writing, and it was not written",
+                });
                 if lands && self.disk.fails == 0 {
                     self.land();
                 }
@@ -270,7 +275,7 @@ impl World {
             return;
         }
         self.step(&Step::Close { port: 1, forget: false });
-        let settings = birth().settings;
+        let settings = steps::plain();
         self.model.reconfigure(settings.clone(), self.now);
         self.input(Input::Configure { settings: Box::new(settings) });
         for _ in 0..1000 {
@@ -318,7 +323,7 @@ impl World {
     fn open(&mut self, opening: Opening) {
         self.counter += 1;
         if self.session.is_none() {
-            let settings = opening.settings.map_or_else(|| birth().settings, steps::settings);
+            let settings = opening.settings.map_or_else(|| steps::plain(), steps::settings);
             let url = Url::parse(SERVER).unwrap();
             self.model = Model::new(self.mode, settings.clone(), url.clone());
             let birth = Birth { number: 5, url, seed: self.counter as u64, settings, mode: self.mode, ..birth() };
@@ -570,7 +575,8 @@ impl World {
                 Action::Pause { attempt } => {
                     assert_eq!(self.open_attempt(), Some(attempt));
                     self.model.line.paused = true;
-                    self.meet("paused");
+                    let full = self.model.is_full();
+                    self.meet(if full { "paused" } else { "paused for the disk" });
                 }
                 Action::Resume { attempt } => {
                     assert_eq!(self.open_attempt(), Some(attempt));
@@ -632,7 +638,7 @@ impl World {
         }
         if forgotten {
             // What was set goes with it.
-            let settings = birth().settings;
+            let settings = steps::plain();
             self.model.reconfigure(settings.clone(), self.now);
             self.input(Input::Configure { settings: Box::new(settings) });
         }
@@ -729,8 +735,8 @@ impl World {
             return;
         }
         while !self.disk.slow && self.disk.is_asked() {
-            self.busy += usize::from(self.disk.saving.is_some());
-            assert!(self.busy < 10, "it is written again and again: {:?}", self.disk.saving);
+            self.busy += if self.disk.saving.is_some() { 1000 } else { 1 };
+            assert!(self.busy < 10_000, "it is written or read again and again: {:?}", self.disk);
             self.disk_saves();
             self.disk_reads();
         }

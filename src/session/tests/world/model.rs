@@ -481,7 +481,7 @@ impl Model {
         self.stream.pass(self.may_give_out(disk));
         self.stream.check(session, &self.settings.inbox, disk, now);
         self.check_told(session, link, now);
-        let full = self.settings.inbox.overflow == Overflow::Pause && self.stream.is_full(&self.settings.inbox);
+        let full = self.is_full();
         let durable = self.mode == Mode::Durable;
         let (must, may) = if durable { self.stream.floods(disk) } else { (false, false) };
         assert!(self.line.paused || !open || !(full || must), "reading goes on though it is full");
@@ -498,7 +498,14 @@ impl Model {
             assert_eq!(session.is_needed(), self.is_needed(session), "the daemon stays for what is needed");
         }
         let deliveries = self.stream.ports().count() * (2 + WINDOW.messages as usize);
-        assert!(actions <= 32 + deliveries + 4 * self.posts.len(), "{actions} actions of one input");
+        // What had to wait for the disk comes to observers all at once.
+        let shown = self.stream.observers() * OBSERVER_BYTES / 64;
+        assert!(actions <= 32 + deliveries + shown + 4 * self.posts.len(), "{actions} actions of one input");
+    }
+
+    /// Whether the server is not to be read until something is acknowledged.
+    pub(super) fn is_full(&self) -> bool {
+        self.settings.inbox.overflow == Overflow::Pause && self.stream.is_full(&self.settings.inbox)
     }
 
     /// The highest number that may be given out: one that the next daemon will not give to anything else; with

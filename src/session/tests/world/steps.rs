@@ -312,7 +312,7 @@ const STEPS: &[(u32, Make)] = &[
         port: port(rng),
         key: pick(rng, &KEYS),
         version: rng.u8(0..2),
-        bytes: pick(rng, &[None, Some(0), Some(0), Some(0), Some(0), Some(700)]),
+        bytes: pick(rng, &[None, Some(0), Some(0), Some(0), Some(700), Some(700)]),
     }),
     (3, |rng| Step::Unsubscribe { port: port(rng), key: pick(rng, &KEYS), payload: rng.u8(0..8) > 0 }),
     (16, |rng| Step::Connected { window_ms: one_in(rng, 6).then(|| pick(rng, &[0, 7_000, 900_000, u64::MAX])) }),
@@ -336,7 +336,7 @@ const STEPS: &[(u32, Make)] = &[
     (1, |_| Step::DiskIsDamaged),
     (1, |rng| Step::DiskPage { bytes: pick(rng, &[1, 200, 3000, 1 << 20]) }),
     (1, |rng| Step::DiskFails { times: rng.usize(0..3) }),
-    (1, |rng| Step::DiskIsFull(rng.u8(0..5) < 2)),
+    (2, |rng| Step::DiskIsFull(rng.u8(0..5) < 2)),
     (3, |rng| Step::Crash { lands: rng.bool(), outage: outage(rng) }),
     (1, |rng| Step::Stop { outage: outage(rng) }),
     (2, |_| Step::NetworkChanged),
@@ -408,6 +408,10 @@ fn frames(rng: &mut Rng) -> Step {
     if one_in(rng, 150) {
         // More than a window holds.
         return Step::Frames { count: rng.usize(1000..1100), content: Content::Small };
+    }
+    if one_in(rng, 100) {
+        // More than memory holds while the disk is full, or slow.
+        return Step::Frames { count: rng.usize(4..10), content: Content::Bytes(3 << 20) };
     }
     let count = if one_in(rng, 5) { rng.usize(4..30) } else { rng.usize(1..4) };
     let content = match rng.u8(0..20) {
@@ -488,11 +492,18 @@ fn wish(rng: &mut Rng) -> u64 {
     if rng.bool() { rng.u64(0..4) } else { rng.u64(..) }
 }
 
+/// Settings that nobody has said anything about, but for more room than memory has.
+pub(super) fn plain() -> Settings {
+    let mut settings = birth().settings;
+    settings.inbox.max_bytes = 64 << 20;
+    settings
+}
+
 /// Settings drawn from this seed: many are small, so that their limits are met.
 pub(super) fn settings(seed: u64) -> Settings {
     let rng = &mut Rng::with_seed(seed);
     let ms = Duration::from_millis;
-    let mut settings = birth().settings;
+    let mut settings = plain();
     if rng.bool() {
         let inbox = &mut settings.inbox;
         inbox.max_messages = pick(rng, &[1, 2, 5, 12, 60, 100_000]);
@@ -500,7 +511,6 @@ pub(super) fn settings(seed: u64) -> Settings {
         inbox.max_message_bytes = pick(rng, &[1 << 20, 64 << 20]);
     }
     if one_in(rng, 3) {
-        settings.inbox.max_bytes = pick(rng, &[6 << 20, 64 << 20]);
         settings.inbox.persist_after = ms(pick(rng, &[0, 0, 1, 2000, 10_000]));
     }
     if rng.bool() {

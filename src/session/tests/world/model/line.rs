@@ -150,6 +150,8 @@ impl Line {
         if free_at <= now.elapsed {
             self.dial_due = true;
         } else {
+            let restarted = self.why == "restart" && self.phase == Phase::Waiting;
+            self.met.extend(restarted.then_some("waits for the budget after a restart"));
             (self.phase, self.why, self.network) = (Phase::Waiting, "attempt-budget", true);
             self.fresh = false;
             self.bounds = Some(Bounds { earliest: free_at, latest: free_at, halves: ["waits for the budget"; 2] });

@@ -28,6 +28,8 @@ struct Post {
     passing: bool,
     /// Connections that ended, perhaps for a message, while this one was unconfirmed on them.
     losses: u32,
+    /// An earlier daemon sent it, and this one has not.
+    resent: bool,
     state: PostState,
     /// Whose it is on the disk: a full one takes no other.
     written_consumer: &'static str,
@@ -158,6 +160,7 @@ impl Posts {
             expires: ttl.map(|ttl| now.elapsed + ttl),
             passing: false,
             losses: 0,
+            resent: false,
             state: PostState::of(consumer),
             written_consumer: consumer,
         });
@@ -198,6 +201,7 @@ impl Posts {
             expires: None,
             passing: true,
             losses: 0,
+            resent: false,
             state: PostState::of(consumer),
             written_consumer: consumer,
         });
@@ -317,6 +321,7 @@ impl Posts {
         assert!(post.expires.is_none_or(|expires| expires >= now.elapsed), "what has expired is not sent");
         self.met.extend(post.passing.then_some("subscribed live"));
         self.met.extend(self.server_has.contains(&index).then_some("doubled"));
+        self.met.extend(std::mem::take(&mut self.posts[index].resent).then_some("sent again by the next daemon"));
         self.written += 1;
         Some(index)
     }
@@ -437,6 +442,7 @@ impl Posts {
         let next = self.queue.get(self.written).map(|index| &self.posts[*index]);
         let alone = self.written > 0 && [first, next].iter().flatten().any(|post| post.is_suspect());
         assert!(!connected || alone || next.is_none(), "something waits though there is a connection");
+        self.met.extend((connected && next.is_some()).then_some("waits for one that is suspected"));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -503,6 +509,7 @@ impl Posts {
         }
         (self.bytes, self.written) = (0, 0);
         (self.owed, self.told) = (owed, told);
+        self.met.extend((!self.owed.is_empty()).then_some("an ending outlives the daemon"));
         self.written_subscriptions.clone_from(&subscriptions);
         self.subscriptions = subscriptions;
         self.first.clear();
@@ -523,6 +530,7 @@ impl Posts {
             match body {
                 Some(body) => {
                     self.bytes += body.len();
+                    post.resent = true;
                     self.queue.push_back(index);
                 }
                 None => {

@@ -786,7 +786,9 @@ impl Stream {
         let mut readers = std::mem::take(&mut self.readers);
         for (port, reader) in &mut readers {
             let unaware = reader.other_epoch || reader.delivered < self.keeping.deleted;
-            let next = self.behind(reader.delivered).next().filter(|next| next.seq <= self.limit);
+            let next = self.behind(reader.delivered).next();
+            self.met.extend(next.filter(|next| next.seq > self.limit).map(|_| "waits for the disk to write"));
+            let next = next.filter(|next| next.seq <= self.limit);
             let bytes = if unaware { Some(ENTRY_BYTES) } else { next.map(|next| self.bytes(next, reader.text)) };
             let Some(bytes) = bytes else {
                 reader.stuck = None;
@@ -886,7 +888,7 @@ impl Stream {
             };
             outage = outage.into_iter().chain([since]).min();
         }
-        let met = std::mem::take(&mut self.met);
+        let (met, places) = (std::mem::take(&mut self.met), std::mem::take(&mut self.keeping.consumers));
         let (slots, unreadable) = (std::mem::take(&mut self.slots), std::mem::take(&mut self.unreadable));
         *self = Self { slots, head: sheet.head, keeping, unreadable, met, ..Self::default() };
         self.keeping.kept.retain(|(seq, _)| *seq <= sheet.head);
@@ -897,21 +899,25 @@ impl Stream {
             let kept = self.slots.get_mut(seq).unwrap();
             kept.came = now.elapsed_at(kept.at);
         }
-        self.read_bookmarks(record, now);
+        self.read_bookmarks(&places, record, now);
         if sheet.reserved > sheet.head {
             self.head = sheet.reserved;
             let (since, until) = (sheet.written_at.min(now.unix_ms), now.unix_ms);
             self.keep(sheet.head + 1, 0, Slot::Crash { since, until }, now);
+        } else {
+            self.met.push("restarted without a loss");
         }
         self.keep_within(inbox);
         outage
     }
 
-    fn read_bookmarks(&mut self, record: &Record, now: Now) {
+    fn read_bookmarks(&mut self, places: &BTreeMap<&'static str, Consumer>, record: &Record, now: Now) {
         assert_eq!(record.bookmarks.len(), self.keeping.consumers.len(), "{:?}", record.bookmarks);
         for bookmark in &record.bookmarks {
             let consumer = self.keeping.consumers.get_mut(&*bookmark.consumer).expect("a consumer that there was");
             assert_eq!(bookmark.acked, consumer.acked, "the place of {}", bookmark.consumer);
+            let before = places.get(&*bookmark.consumer).is_some_and(|before| before.acked > bookmark.acked);
+            self.met.extend(before.then_some("a place falls back"));
             let dropped = consumer.presence == Presence::Dropped;
             let here = consumer.presence == Presence::Here;
             assert_eq!((bookmark.dropped, bookmark.left_at.is_none()), (dropped, here));
