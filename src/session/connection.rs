@@ -416,10 +416,11 @@ impl Session {
         let Some(ping) = live.ping.take_if(|ping| ping.number == number && nonce == live.nonce) else { return };
         live.answers = Some(true);
         live.latency = Some(now.elapsed.saturating_sub(ping.sent));
-        self.answers_pings = true;
+        if !std::mem::replace(&mut self.answers_pings, true) {
+            self.changed();
+        }
         self.figures.last_pong_at = Some(now.unix_ms);
-        self.outbox.received(number, now);
-        self.write_queue(now);
+        self.received(number, now);
         self.send_receipts();
     }
 
@@ -458,12 +459,18 @@ impl Session {
         let Some(number) = self.outbox.last_written() else { return };
         if live.answers == Some(false) {
             if live.flushed {
-                self.outbox.received(number, now);
-                self.write_queue(now);
+                self.received(number, now);
             }
         } else if live.ping.is_none() {
             self.ping(number, None, now);
         }
+    }
+
+    /// The server's peer has everything up to `number`, so that what waited for that can go.
+    fn received(&mut self, number: u64, now: Now) {
+        self.outbox.received(number, now);
+        self.outbox.expire(now);
+        self.write_queue(now);
     }
 
     fn ping(&mut self, number: u64, suspicion: Option<Suspicion>, now: Now) {
@@ -539,7 +546,9 @@ impl Session {
         if !pattern::matches(reply, json) {
             return false;
         }
-        self.answers_beats = true;
+        if !std::mem::replace(&mut self.answers_beats, true) {
+            self.changed();
+        }
         if let Connection::Open(live) = &mut self.connection
             && let Some(sent) = live.beat.as_mut().and_then(|beat| beat.unanswered.take())
         {

@@ -344,6 +344,7 @@ impl Session {
     fn tell_lost_posts(&mut self, port: PortId) {
         let lost = std::mem::take(&mut self.lost_posts);
         if lost > 0 {
+            self.changed();
             let message = format!(
                 "the file that session `{}` is kept in was damaged, and {lost} messages to the server that were stored in it \
                  cannot be read any more, nor their ids; send again what has no receipt",

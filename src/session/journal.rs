@@ -40,6 +40,8 @@ pub(super) struct Journal {
     under_way: Option<UnderWay>,
     /// Since when something waits to be written.
     dirty: Option<Duration>,
+    /// What was too young is to be written when its time comes, or numbers are to be given back.
+    rest: bool,
     /// It must not wait.
     hurry: bool,
     /// A write failed: nothing is tried before.
@@ -76,6 +78,7 @@ impl Default for Journal {
             ticket: 0,
             under_way: None,
             dirty: None,
+            rest: false,
             hurry: false,
             retry: None,
             reserved: 0,
@@ -116,10 +119,11 @@ impl Session {
 
     /// Whether all is on the disk, or nothing more can be done for it.
     pub(super) fn is_done(&self, journal: &Journal) -> bool {
-        let given_up = journal.stopping.is_some() && journal.retry.is_some();
+        let settled = journal.dirty.is_none() && !journal.rest;
+        let given_up = journal.stopping.is_some() && (journal.retry.is_some() || settled);
         // A full disk leaves messages where they are although nothing is to be done now.
         let all = self.inbox.saved() == self.inbox.head() && !self.outbox.has_unsaved();
-        journal.under_way.is_none() && (given_up || (journal.dirty.is_none() && all))
+        journal.under_way.is_none() && (given_up || (settled && all))
     }
 
     /// The highest number that may be given out.
@@ -146,7 +150,9 @@ impl Session {
     /// When the next write is due.
     pub(super) fn save_due(&self) -> Option<Duration> {
         let journal = self.journal.as_ref().filter(|journal| journal.under_way.is_none() && !self.blank)?;
-        let since = journal.dirty?;
+        if journal.dirty.is_none() && !journal.rest {
+            return None;
+        }
         if journal.retry.is_some() {
             return journal.retry;
         }
@@ -159,9 +165,11 @@ impl Session {
         if at_once {
             return Some(Duration::ZERO);
         }
-        let message = self.inbox.unsaved_since().filter(|_| journal.room);
-        let message = message.map(|since| since + self.settings.inbox.persist_after);
-        Some(message.into_iter().fold(since + self.lazy(), Duration::min))
+        let messages = [self.inbox.unsaved_since(), self.outbox.unsaved_since()].into_iter().flatten().min();
+        let ripe = messages.filter(|_| journal.room).map(|since| since + self.settings.inbox.persist_after);
+        let lent = (journal.lending && messages.is_none()).then(|| self.inbox.last_came() + self.lazy());
+        let change = journal.dirty.map(|since| since + self.lazy());
+        [change, ripe, lent].into_iter().flatten().min()
     }
 
     /// Whether a message waits for a number that is safe, or soon would.
@@ -216,9 +224,8 @@ impl Session {
             journal.reserved
         };
         // What was too young is still to be written, and what was reserved to be given back; a full disk says when.
-        let rest = journal.room && (journal.lending || !all);
-        journal.dirty = rest.then_some(now.elapsed);
-        (journal.hurry, journal.retry) = (false, None);
+        journal.rest = journal.room && (journal.lending || !all || self.outbox.unsaved_since().is_some());
+        (journal.dirty, journal.hurry, journal.retry) = (None, false, None);
         let ticket = journal.next_ticket();
         let sheet = self.sheet(reserved, &inbox, &outbox, now);
         changes.push(Change::Sheet(Box::new(sheet)));
@@ -240,10 +247,11 @@ impl Session {
             arrivals: inbox.arrivals,
             posts: outbox.posts,
             last_post: outbox.last_post,
+            lost_posts: self.lost_posts,
             closed: self.is_closed(),
             deserted_at: self.deserted.map(|since| now.unix_at(since)),
-            connected: self.is_connected(),
-            outage_since: self.outage_since,
+            // One whose mark may be lost with this daemon is to be told by the next.
+            outage_since: inbox.outage_since.into_iter().chain(self.outage_since).min(),
             written_at: now.unix_ms,
             budget_full_at: now.unix_at(budget_full_at),
             learnt_window_ms: learnt_window.map(|window| window.as_millis() as u64),
@@ -253,13 +261,17 @@ impl Session {
         }
     }
 
-    pub(super) fn handle_saved(&mut self, ticket: u64) {
+    pub(super) fn handle_saved(&mut self, ticket: u64, now: Now) {
         let Some(journal) = &mut self.journal else { return };
         let Some(write) = journal.under_way.take_if(|write| write.ticket == ticket) else { return };
         journal.reserved = write.reserved;
+        let before = self.inbox.saved();
         self.inbox.snapshot_saved(&write.inbox);
         self.outbox.snapshot_saved(&write.outbox);
         self.send_receipts();
+        // Whoever waited for that is not to wait for it to be read back.
+        self.deliver(now);
+        self.inbox.release(before);
     }
 
     pub(super) fn handle_not_saved(&mut self, ticket: u64, now: Now) {
@@ -363,10 +375,8 @@ impl Session {
         let settings = birth.settings.clone();
         let fresh = Self::new(birth, now);
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
-        let (outbox, lost_posts) = Outbox::restore(settings.queue.clone(), &mut record, now);
+        let (outbox, missing) = Outbox::restore(settings.queue.clone(), &mut record, now);
         let sheet = record.sheet;
-        // Whoever was there when the daemon ended without a word has left by now.
-        let outage = sheet.connected.then_some(sheet.written_at);
         let connection = if sheet.closed {
             Connection::Closed
         } else {
@@ -376,22 +386,30 @@ impl Session {
         let window = sheet.learnt_window_ms.map(Duration::from_millis);
         let mut retry = Retry::restore(now.elapsed_until(sheet.budget_full_at), window);
         retry.configure(&settings.reconnect, now.elapsed);
-        Self {
+        let mut session = Self {
             protocols: sheet.protocols,
             epoch: sheet.epoch.into(),
             connection,
             retry,
-            outage_since: sheet.outage_since.or(outage),
+            // Nobody knows what the earlier daemon read from the server after it last wrote.
+            outage_since: sheet.outage_since.or(Some(sheet.written_at)),
             answers_pings: sheet.answers_pings,
             answers_beats: sheet.answers_beats,
             inbox,
             outbox,
-            lost_posts,
-            journal: Some(Journal { reserved: sheet.reserved, lending: true, ..Journal::default() }),
+            lost_posts: sheet.lost_posts + missing,
+            journal: Some(Journal {
+                reserved: sheet.reserved,
+                lending: true,
+                dirty: Some(now.elapsed),
+                ..Journal::default()
+            }),
             deserted: Some(sheet.deserted_at.map_or(now.elapsed, |at| now.elapsed_at(at))),
             blank: false,
-            sheet_changed: true,
             ..fresh
-        }
+        };
+        // What ended with the file is settled before anything is written.
+        session.send_receipts();
+        session
     }
 }

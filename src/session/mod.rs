@@ -592,7 +592,7 @@ impl Conversation for Session {
                     live.heard = now.elapsed;
                 }
             }
-            Input::Saved { ticket } => self.handle_saved(ticket),
+            Input::Saved { ticket } => self.handle_saved(ticket, now),
             Input::NotSaved { ticket } => self.handle_not_saved(ticket, now),
             Input::Loaded { ticket, bodies, to } => self.handle_loaded(ticket, bodies, to),
             Input::Room(room) => self.handle_room(room),

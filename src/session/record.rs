@@ -42,15 +42,15 @@ pub struct Sheet {
     pub posts: u64,
     /// The highest number that a message to the server had.
     pub last_post: u64,
+    /// How many were lost with a damaged file, of which nobody was told yet.
+    pub lost_posts: u64,
     /// It was closed on request, or because no port came back, and is not to connect by itself.
     pub closed: bool,
     /// Since when no port is attached; `None` if one is.
     pub deserted_at: Option<u64>,
-    /// Whether there was a connection.
-    pub connected: bool,
     /// When the connection was lost that has not come back yet.
     pub outage_since: Option<u64>,
-    /// When this was written: until then, at least, the daemon lived.
+    /// When this was written: until then, at least, the daemon lived. After it there may have been a connection.
     pub written_at: u64,
     /// When the budget of attempts will be full again.
     pub budget_full_at: u64,

@@ -30,8 +30,8 @@ impl Ballast {
         }
     }
 
-    /// Makes the file, if it is not there, and if there is room for twice as much: else it would be taken back as soon as
-    /// it was given up, and given up again with the next write.
+    /// Makes the file, if it is not there, and if there is room for twice as much: else it would be taken back as soon
+    /// as it was given up, and given up again with the next write.
     pub(super) fn take(&self) -> io::Result<()> {
         #[cfg(test)]
         if self.is_full.load(std::sync::atomic::Ordering::SeqCst) {

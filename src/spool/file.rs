@@ -216,8 +216,8 @@ impl From<rusqlite::Error> for Failure {
             | ErrorCode::FileLockingProtocolFailed
             | ErrorCode::PermissionDenied => Self::Failing(text),
             ErrorCode::TooBig => Self::Impossible(text),
-            // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be there,
-            // a header that allows no writing.
+            // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be
+            // there, a header that allows no writing.
             _ => Self::Damaged(Damage::Holes, text),
         }
     }
@@ -257,8 +257,8 @@ impl File {
         }
         let is_whole = log::is_whole(place)?;
         let mut db = place.connect()?;
-        // One process, one connection: no file for shared memory, no lock for each transaction. This comes before anything
-        // is read; what else is said about a file changes it, so it must be ours.
+        // One process, one connection: no file for shared memory, no lock for each transaction. This comes before
+        // anything is read; what else is said about a file changes it, so it must be ours.
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let version = version(&db, &place.path, STEPS);
         if !is_whole && !matches!(version, Err(Failure::Refused(_))) {

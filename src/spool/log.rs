@@ -1,12 +1,13 @@
 //! Whether SQLite's log (the file that ends in `-wal`) still holds what was promised to be in it.
 //!
-//! Owns: the mark, a small file that says how long the log was when it was last known to be on the disk. SQLite reads a log up
-//! to the first piece that is not right, and says nothing of what stood behind it: after a crash that is what was not yet
-//! written, but where a byte was changed, or the log cut off, it is transactions that were said to be written.
+//! Owns: the mark, a small file that says how long the log was when it was last known to be on the disk. SQLite reads a
+//! log up to the first piece that is not right, and says nothing of what stood behind it: after a crash that is what
+//! was not yet written, but where a byte was changed, or the log cut off, it is transactions that were said to be
+//! written.
 //!
 //! The mark is written after the log is on the disk, and nobody waits until it is there itself; before the log is
-//! emptied it is wiped, and that is waited for. So it never says more than is true: after a crash it is exact, and after
-//! a power failure it may know of less.
+//! emptied it is wiped, and that is waited for. So it never says more than is true: after a crash it is exact, and
+//! after a power failure it may know of less.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

@@ -1,9 +1,9 @@
 //! What outlives the daemon: one SQLite file, which a thread of its own reads and writes.
 //!
-//! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it does
-//! when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
-//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and when,
-//! they say ([`Change`]).
+//! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it
+//! does when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
+//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and
+//! when, they say ([`Change`]).
 //!
 //! There is one connection, and so one reader and writer: nothing here ever waits for a lock.
 
@@ -190,8 +190,8 @@ impl Spool {
         self.command(Command::Write { session, ticket, changes });
     }
 
-    /// Reads the messages with these numbers, as they are after all earlier calls, but no more than so many bytes unless
-    /// that would be none. Answered by [`News::Loaded`].
+    /// Reads the messages with these numbers, as they are after all earlier calls, but no more than so many bytes
+    /// unless that would be none. Answered by [`News::Loaded`].
     pub fn load(&self, session: u64, number: u64, from: u64, to: u64, max_bytes: usize) {
         self.command(Command::Load { session, number, from, to, max_bytes });
     }

@@ -1,8 +1,8 @@
 //! What the file keeps of a session, row by row.
 //!
 //! Owns: the tables, how a [`Change`] becomes rows and rows become a [`Record`], and the checksums: SQLite has none, so
-//! each row carries one over all that it says, its keys included. A row whose checksum is wrong is as good as none; what comes
-//! back is what was written, or nothing.
+//! each row carries one over all that it says, its keys included. A row whose checksum is wrong is as good as none;
+//! what comes back is what was written, or nothing.
 
 use std::collections::BTreeMap;
 
@@ -198,7 +198,8 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
             let sum = subscription_sum(session, key, position, kind as i64, body.bytes()).end();
             execute(
                 db,
-                "INSERT OR REPLACE INTO subscription (session, key, position, kind, sum, body) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO subscription (session, key, position, kind, sum, body) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
                 &[&session, key, &position, &(kind as i64), &sum, &&**body.bytes()],
             )
         }
@@ -461,7 +462,8 @@ fn each(
     Ok(unsound)
 }
 
-// What follows reads one row each of the columns of its table, and gives the session and the rest, if it can be believed.
+// What follows reads one row each of the columns of its table, and gives the session and the rest, if it can be
+// believed.
 
 fn note<'row>(row: &'row Row<'_>, table: &str) -> Option<(i64, &'row str)> {
     let (session, about) = (number(row, 0)?, text(row, 1)?);
@@ -484,6 +486,7 @@ fn arrival<'row>(row: &'row Row<'_>) -> Option<(i64, Kind, &'row [u8])> {
     let (seq, kind, body) = (number(row, 1)?, Kind::from_number(number(row, 3)?)?, blob(row, 6)?);
     let body_sum = Sum::of("body").bytes(body);
     let sum = arrival_sum(number(row, 0)?, seq, number(row, 2)?, kind, body.len(), body_sum.clone().end());
+    // Without the body nobody could tell whether the rest is right, if this were not.
     (is(row, 5, body_sum) && is(row, 4, sum)).then_some((seq, kind, body))
 }
 

@@ -1,7 +1,7 @@
 //! A damaged file, made anew from what can be read of it.
 //!
-//! Owns: reading around what cannot be read, and the exchange of the two files, which a crash may interrupt anywhere. The
-//! damaged one is set aside for whoever wants to look at it.
+//! Owns: reading around what cannot be read, and the exchange of the two files, which a crash may interrupt anywhere.
+//! The damaged one is set aside for whoever wants to look at it.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,8 @@ const KEPT: usize = 3;
 /// How much is copied at once, in bytes of bodies and texts.
 const BATCH: usize = 4 * 1024 * 1024;
 
-/// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and believed.
+/// Puts a new file in the place of a damaged one that nobody has open, with everything in it that can be read and
+/// believed.
 pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Failure> {
     let fresh = place.fresh();
     discard(&fresh)?;
@@ -65,8 +66,8 @@ fn discard(place: &Place) -> io::Result<()> {
     remove(&place.path)
 }
 
-/// Gives the new file the name of the damaged one. Whenever this is interrupted, either that one is complete with its log,
-/// or there is none.
+/// Gives the new file the name of the damaged one. Whenever this is interrupted, either that one is complete with its
+/// log, or there is none.
 fn exchange(place: &Place, fresh: &Place, aside: &Place) -> io::Result<()> {
     fs::rename(&place.path, &aside.path)?;
     os::sync_directory(place.directory())?;
@@ -205,7 +206,8 @@ impl Copy<'_> {
         self.rows(&backwards, &[&session, &last, &i64::MAX], |_| ()).map(drop)
     }
 
-    /// Copies rows as long as they can be read, and says whether that was all. `seen` is told the second column of each.
+    /// Copies rows as long as they can be read, and says whether that was all. `seen` is told the second column of
+    /// each.
     fn rows(&mut self, which: &str, values: &[&dyn ToSql], mut seen: impl FnMut(i64)) -> Result<bool, Failure> {
         let Table { name, columns, is_sound, .. } = self.table;
         let from = self.from;

@@ -1,7 +1,7 @@
 //! Tests of the spool on real files.
 //!
-//! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what should be
-//! kept, and `disk` is a disk that can be told to misbehave.
+//! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what
+//! should be kept, and `disk` is a disk that can be told to misbehave.
 
 mod damage;
 mod disk;
@@ -547,7 +547,7 @@ fn what_format_1_says_is_still_understood() {
     );
     is_understood::<Gap>(r#"{"from":1,"reason":"disconnected","count":null,"at_most":null,"since":1,"until":2}"#);
     is_understood::<Sheet>(
-        r#"{"url":"ws://localhost/","protocols":[],"epoch":"e","head":1,"reserved":2,"floor":0,"arrivals":1,"posts":0,"last_post":0,"closed":false,"deserted_at":null,"connected":true,"outage_since":null,"written_at":1,"budget_full_at":0,"learnt_window_ms":null,"answers_pings":false,"answers_beats":false,"collapsed":0}"#,
+        r#"{"url":"ws://localhost/","protocols":[],"epoch":"e","head":1,"reserved":2,"floor":0,"arrivals":1,"posts":0,"last_post":0,"lost_posts":0,"closed":false,"deserted_at":null,"outage_since":null,"written_at":1,"budget_full_at":0,"learnt_window_ms":null,"answers_pings":false,"answers_beats":false,"collapsed":0}"#,
     );
 }
 

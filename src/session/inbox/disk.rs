@@ -72,11 +72,18 @@ pub(in super::super) struct Snapshot {
     pub(in super::super) floor: u64,
     /// How many places of the stream are then on the disk.
     pub(in super::super) arrivals: u64,
+    /// When the first outage began whose mark is not among them.
+    pub(in super::super) outage_since: Option<u64>,
 }
 
 impl Disk {
     pub(super) fn is_there(&self) -> bool {
         self.backing != Backing::None
+    }
+
+    /// The same disk without anything on it.
+    pub(super) fn cleared(&self) -> Self {
+        Self { backing: self.backing, ..Self::default() }
     }
 
     pub(super) fn page(&self) -> &VecDeque<(u64, Body)> {
@@ -202,16 +209,22 @@ impl Inbox {
         }
         // What gave way behind it is no reason to wait.
         head = self.entries.get(rest).map_or(self.head, |entry| head.max(entry.from() - 1));
-        let unsaved = self.entries.range(rest..).filter(|entry| !matches!(entry.kept, Kept::Collapsed)).count();
+        let young = self.entries.range(rest..).filter(|entry| !matches!(entry.kept, Kept::Collapsed));
+        let outage_since = young.clone().filter_map(Entry::outage_since).min();
         self.disk.saving = head;
-        let arrivals = (self.kept().0 - unsaved) as u64;
-        Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals }
+        let arrivals = (self.kept().0 - young.count()) as u64;
+        Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals, outage_since }
     }
 
-    /// What `snapshot` took is on the disk. Of messages only so many stay in memory that nobody has to wait for the first.
+    /// What `snapshot` took is on the disk.
     pub(in super::super) fn snapshot_saved(&mut self, snapshot: &Snapshot) {
-        let first = self.index_behind(self.disk.saved);
-        let last = self.index_behind(snapshot.saved);
+        (self.disk.saved, self.disk.cleared) = (snapshot.saved, snapshot.cleared);
+    }
+
+    /// Of what has come to the disk above `seq`, only so much stays in memory that nobody has to wait for the first.
+    pub(in super::super) fn release(&mut self, seq: u64) {
+        let first = self.index_behind(seq);
+        let last = self.index_behind(self.disk.saved);
         for entry in self.entries.range_mut(first..last).rev() {
             if self.resident <= RESIDENT {
                 break;
@@ -222,7 +235,6 @@ impl Inbox {
                 entry.kept = Kept::OnDisk(length);
             }
         }
-        (self.disk.saved, self.disk.cleared) = (snapshot.saved, snapshot.cleared);
     }
 
     /// What `snapshot` took is not on the disk, and has to be taken again.
@@ -363,6 +375,14 @@ impl Consumer {
 }
 
 impl Entry {
+    /// If it is the mark of an outage: when that began.
+    fn outage_since(&self) -> Option<u64> {
+        match &self.kept {
+            Kept::Gap(gap) if gap.reason == GapReason::Disconnected => gap.since,
+            _ => None,
+        }
+    }
+
     /// How it is kept, if it is to be.
     fn arrival(&self) -> Option<Change> {
         let content = match &self.kept {

@@ -178,7 +178,7 @@ impl Inbox {
     /// Everything is gone, and numbers begin anew; the ports that read stay.
     pub(super) fn clear(&mut self) {
         let fresh = Self::new(Arc::clone(&self.session), self.settings.clone());
-        let fresh = if self.disk.is_there() { fresh.on_disk() } else { fresh };
+        let fresh = Self { disk: self.disk.cleared(), ..fresh };
         let Self { mut consumers, mut observers, attachments, .. } = std::mem::replace(self, fresh);
         self.attachments = attachments;
         consumers.retain_mut(|consumer| {
@@ -334,7 +334,7 @@ impl Inbox {
         for _ in 0..dropped {
             let Some(entry) = self.entries.pop_front() else { break };
             self.leave(&entry);
-            gap.take_in(&entry);
+            gap.take_in(&entry.missing(0));
             (seq, at, came) = (entry.seq, entry.at, entry.came);
         }
         let entry = Entry { seq, at, came, kept: Kept::gap(gap) };
@@ -405,7 +405,7 @@ impl Inbox {
             && let Some(entry) = self.entries.pop_front()
         {
             self.leave(&entry);
-            self.floor = entry.seq;
+            (self.floor, self.changed) = (entry.seq, true);
             self.drop_leading_holes();
         }
     }
@@ -685,15 +685,24 @@ impl Entry {
                 Ok(index) => message(&page[index].1),
                 Err(_) => Found::OnDisk,
             },
+            Kept::Gap(_) => Found::Here(Content::Gap(self.missing(delivered))),
+            Kept::Collapsed => Found::Nothing,
+        }
+    }
+
+    /// What is missing without it for a port that has everything up to `delivered`, or has missed it already.
+    fn missing(&self, delivered: u64) -> Gap {
+        match &self.kept {
+            Kept::Message(_) | Kept::OnDisk(_) => Gap::of(self.seq, GapReason::Overflow, Some(1)),
             Kept::Gap(gap) => {
                 let from = gap.from.max(delivered + 1);
                 // Only if each number stands for one missing message it is known how many are missing behind `from`.
                 let dense = gap.count == Some(self.seq + 1 - gap.from);
                 let count = if from == gap.from { gap.count } else { dense.then(|| self.seq + 1 - from) };
                 let at_most = gap.at_most.map(|most| most.min(self.seq + 1 - from));
-                Found::Here(Content::Gap(Gap { from, count, at_most, ..**gap }))
+                Gap { from, count, at_most, ..**gap }
             }
-            Kept::Collapsed => Found::Nothing,
+            Kept::Collapsed => Gap::of(self.seq, GapReason::Overflow, Some(0)),
         }
     }
 
@@ -712,16 +721,11 @@ impl Gap {
         Self { from, reason, count, at_most: None, since: None, until: None }
     }
 
-    /// `entry` is missing too.
-    fn take_in(&mut self, entry: &Entry) {
-        self.from = self.from.min(entry.from());
-        let (more, since, until) = match &entry.kept {
-            Kept::Message(_) | Kept::OnDisk(_) => (Some(1), None, None),
-            Kept::Gap(gap) => (gap.count, gap.since, gap.until),
-            Kept::Collapsed => (Some(0), None, None),
-        };
-        self.count = self.count.zip(more).map(|(before, more)| before + more);
-        self.since = self.since.into_iter().chain(since).min();
-        self.until = self.until.into_iter().chain(until).max();
+    /// That is missing too.
+    fn take_in(&mut self, other: &Self) {
+        self.from = self.from.min(other.from);
+        self.count = self.count.zip(other.count).map(|(before, more)| before + more);
+        self.since = self.since.into_iter().chain(other.since).min();
+        self.until = self.until.into_iter().chain(other.until).max();
     }
 }

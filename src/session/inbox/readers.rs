@@ -266,9 +266,10 @@ impl Observer {
             }
             Found::Here(_) | Found::OnDisk => {}
         }
+        let missing = entry.missing(self.seen);
         let (gap, seq) =
-            self.missed.get_or_insert_with(|| (Gap::of(entry.from(), GapReason::ObserverLag, Some(0)), entry.seq));
-        gap.take_in(entry);
+            self.missed.get_or_insert_with(|| (Gap::of(missing.from, GapReason::ObserverLag, Some(0)), entry.seq));
+        gap.take_in(&missing);
         *seq = entry.seq;
     }
 

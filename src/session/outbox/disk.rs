@@ -38,8 +38,8 @@ pub(super) struct Disk {
     holes: Vec<u64>,
     /// Numbers of which something is to be written anew.
     reposted: Vec<u64>,
-    /// Ids of whose endings something is to be written.
-    settled: Vec<Arc<str>>,
+    /// Endings that are to be written.
+    settled: Vec<Outcome>,
     /// Endings up to this ordinal are forgotten, if they were reported.
     forgotten: u64,
     forgotten_saved: u64,
@@ -54,7 +54,7 @@ pub(in super::super) struct Snapshot {
     cleared: u64,
     holes: Vec<u64>,
     reposted: Vec<u64>,
-    settled: Vec<Arc<str>>,
+    settled: Vec<Outcome>,
     forgotten: u64,
     subscriptions: BTreeSet<String>,
     /// How many messages are then on the disk.
@@ -64,8 +64,9 @@ pub(in super::super) struct Snapshot {
 }
 
 impl Disk {
-    pub(super) fn is_there(&self) -> bool {
-        self.there
+    /// The same disk without anything on it.
+    pub(super) fn cleared(&self) -> Self {
+        Self { there: self.there, full: self.full, ..Self::default() }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -91,10 +92,8 @@ impl Disk {
         }
     }
 
-    pub(super) fn settled(&mut self, id: &Arc<str>) {
-        if self.there {
-            self.settled.push(Arc::clone(id));
-        }
+    pub(super) fn settled(&mut self, outcome: Option<Outcome>) {
+        self.settled.extend(outcome.filter(|_| self.there));
     }
 
     pub(super) fn forget(&mut self, ordinal: u64) {
@@ -122,15 +121,19 @@ impl Outbox {
 
     /// Whether a message is not on the disk whose sender waits to hear that it is.
     pub(in super::super) fn has_promises(&self) -> bool {
-        self.disk.promised > self.disk.saved
-            && !self.disk.full
-            && self.queue.front().is_some_and(|item| item.number <= self.disk.promised)
+        let unsaved = self.queue.partition_point(|item| item.number <= self.disk.saved);
+        !self.disk.full && self.queue.get(unsaved).is_some_and(|item| item.number <= self.disk.promised)
     }
 
-    /// Whether a message is not on the disk that is to be kept.
+    /// Whether something is not on the disk that is to be kept.
     pub(in super::super) fn has_unsaved(&self) -> bool {
-        let last = self.queue.iter().rev().find(|item| !item.passing);
-        last.is_some_and(|item| item.number > self.disk.saved)
+        self.unsaved_since().is_some() || !self.disk.reposted.is_empty() || !self.disk.subscriptions.is_empty()
+    }
+
+    /// When the oldest message was sent that is not on the disk, nor on its way there.
+    pub(in super::super) fn unsaved_since(&self) -> Option<Duration> {
+        let unsaved = self.queue.partition_point(|item| item.number <= self.disk.saving);
+        self.queue.range(unsaved..).find(|item| !item.passing).map(|item| item.came)
     }
 
     /// Whether something is not on the disk that should be some time; asked once.
@@ -168,7 +171,7 @@ impl Outbox {
         }
 
         let settled = std::mem::take(&mut self.disk.settled);
-        changes.extend(settled.iter().filter_map(|id| self.outcome(id)).map(Change::Ended));
+        changes.extend(settled.iter().cloned().map(Change::Ended));
         let forgotten = self.disk.forgotten;
         if forgotten > self.disk.forgotten_saved {
             changes.push(Change::EndingsForgotten { to: forgotten });
@@ -206,7 +209,9 @@ impl Outbox {
         self.disk.saving = self.disk.saved;
         self.disk.holes.extend(snapshot.holes);
         self.disk.reposted.extend(snapshot.reposted);
-        self.disk.settled.extend(snapshot.settled);
+        // What was said of the same ids since counts.
+        let newer = std::mem::replace(&mut self.disk.settled, snapshot.settled);
+        self.disk.settled.extend(newer);
         self.disk.subscriptions.extend(snapshot.subscriptions);
         self.changed = true;
     }
@@ -215,7 +220,7 @@ impl Outbox {
     pub(in super::super) fn disk_was_damaged(&mut self) {
         let written = self.queue.iter().map(|item| item.number).filter(|number| *number <= self.disk.saving);
         self.disk.reposted = written.collect();
-        self.disk.settled = self.ended.iter().chain(&self.unreported).cloned().collect();
+        self.disk.settled = self.ended.iter().chain(&self.unreported).filter_map(|id| self.outcome(id)).collect();
         self.disk.subscriptions.extend(self.subscriptions.iter().map(|known| known.key.clone()));
         self.changed = true;
     }
@@ -232,7 +237,7 @@ impl Outbox {
         }
     }
 
-    fn outcome(&self, id: &Arc<str>) -> Option<Outcome> {
+    pub(super) fn outcome(&self, id: &Arc<str>) -> Option<Outcome> {
         let known = self.known.get(id)?;
         let End { ordinal, at, unreported } = known.ended?;
         Some(Outcome {

@@ -163,8 +163,8 @@ impl Outbox {
     /// Everything is gone, and nothing is told about it any more. Numbers go on, so that what is under way for an older
     /// message is not taken for a newer one's.
     pub(super) fn clear(&mut self) {
-        let fresh = Self { last_number: self.last_number, ..Self::new(self.settings.clone()) };
-        *self = if self.disk.is_there() { fresh.on_disk() } else { fresh };
+        let fresh = Self::new(self.settings.clone());
+        *self = Self { last_number: self.last_number, disk: self.disk.cleared(), ..fresh };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -447,7 +447,8 @@ impl Outbox {
         }
         self.endings += 1;
         (end.ordinal, end.unreported) = (self.endings, !reported);
-        self.disk.settled(&id);
+        // It may be forgotten before it is written.
+        self.disk.settled(self.outcome(&id));
         self.changed = true;
         let list = if reported { &mut self.ended } else { &mut self.unreported };
         list.push_back(id);

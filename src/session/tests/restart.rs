@@ -171,6 +171,16 @@ fn what_was_closed_stays_so_in_the_next_daemon_and_in_the_one_after() {
 }
 
 #[test]
+fn a_session_that_was_closed_when_the_daemon_was_killed_is_written_by_the_next_without_anybody_coming() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.input(close(false));
+    rig.crash();
+    rig.wait(IDLE);
+    assert!(rig.session.is_saved() && !rig.session.is_needed(), "the daemon may end");
+}
+
+#[test]
 fn a_session_that_was_stopped_twice_before_it_could_connect_connects_in_the_third_daemon() {
     let mut rig = Rig::connected();
     rig.stop_and_go_on();
@@ -188,6 +198,39 @@ fn the_outage_of_a_crash_begins_when_the_daemon_is_last_known_to_have_lived() {
     rig.open(1, "main");
     let gap = deliveries(&rig.reconnect()).join("");
     assert_eq!(gap, format!("1: gap 1..=1 disconnected count unknown from +{lived} to +10200"));
+}
+
+#[test]
+fn what_a_daemon_may_have_read_on_a_connection_that_nothing_was_written_of_is_told() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.disk = false;
+    rig.wait(IDLE);
+    rig.save();
+    rig.connect();
+    assert_eq!(rig.frame("a"), [""; 0], "its number is on its way to the disk");
+    rig.crash();
+    rig.disk = true;
+    rig.open(1, "main");
+    let lines = rig.reconnect();
+    assert_eq!(deliveries(&lines), ["1: gap 1..=1 disconnected count unknown from +50 to +200"]);
+}
+
+#[test]
+fn an_outage_is_told_though_its_mark_was_too_young_to_be_written() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.wait(IDLE);
+    rig.lose(reset());
+    rig.wait(seconds(10));
+    let lost = rig.session.outage_since.unwrap() - BEGIN;
+    rig.connect();
+    assert_eq!(rows(&rig), [1]);
+    rig.crash();
+    let lines = rig.open(1, "main");
+    assert!(deliveries(&lines)[1].contains("gap 2..=258 crash"), "{lines:?}");
+    let lines = rig.reconnect();
+    assert!(deliveries(&lines)[0].contains(&format!(" disconnected count unknown from +{lost} to")), "{lines:?}");
 }
 
 #[test]
@@ -214,6 +257,40 @@ fn an_ending_that_nobody_heard_is_told_by_the_next_daemon() {
     rig.wait(IDLE);
     rig.crash();
     assert_eq!(rig.open(1, "main").last().unwrap(), "1: received x");
+}
+
+#[test]
+fn an_ending_that_was_told_and_forgotten_before_either_was_written_is_not_told_by_the_next_daemon() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    rig.detach(1);
+    rig.pong();
+    rig.wait(IDLE);
+    rig.now.unix_ms += 25 * 60 * 60 * 1000;
+    rig.disk = false;
+    assert!(rig.open(1, "main").contains(&"1: received x".into()));
+    rig.send_as(1, Send { id: None, ..send("y") });
+    rig.disk = true;
+    rig.wait(IDLE);
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: received x".into()));
+}
+
+#[test]
+fn what_became_of_an_ending_after_a_write_that_failed_is_what_counts() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    rig.detach(1);
+    rig.disk = false;
+    rig.pong();
+    rig.wait(PERSIST_AFTER);
+    let (ticket, _) = rig.unsaved.take().unwrap();
+    assert!(rig.open(1, "main").contains(&"1: received x".into()));
+    rig.input(Input::NotSaved { ticket });
+    rig.disk = true;
+    rig.wait(seconds(2));
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: received x".into()));
 }
 
 #[test]
@@ -245,6 +322,52 @@ fn a_message_that_nobody_wants_to_hear_of_has_time_to_be_confirmed_before_it_is_
 }
 
 #[test]
+fn a_promise_that_has_ended_is_no_reason_to_write_again_and_again() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    rig.disk = false;
+    rig.send("a");
+    rig.send_as(1, Send { ttl_ms: Some(100), ..send("b") });
+    rig.wait(Duration::from_millis(100));
+    rig.connect();
+    rig.frame("c");
+    for _ in 0..3 {
+        rig.save();
+        if rig.unsaved.is_none() {
+            return;
+        }
+    }
+    panic!("{:?}", rig.unsaved);
+}
+
+#[test]
+fn a_message_that_was_too_young_for_one_write_has_its_time_though_nothing_else_happens() {
+    let mut rig = Rig::connected();
+    rig.lose(reset());
+    rig.wait(IDLE);
+    rig.send_as(1, Send { id: None, ..send("a") });
+    rig.send("b");
+    rig.input(close(false));
+    rig.send_as(1, Send { id: None, ..send("c") });
+    rig.input(close(false));
+    rig.wait(IDLE);
+    assert_eq!(rig.shelf.posts.len(), 3);
+}
+
+#[test]
+fn nothing_is_written_again_and_again_while_a_message_has_its_time() {
+    let mut rig = inbox(|inbox| inbox.persist_after = seconds(10));
+    rig.frame("a");
+    rig.wait(IDLE);
+    let before = rig.shelf.sheet().written_at;
+    rig.wait(seconds(9));
+    assert_eq!(rig.shelf.sheet().written_at, before);
+    rig.wait(seconds(2));
+    assert_eq!(rows(&rig), [1]);
+    assert!(rig.session.is_saved());
+}
+
+#[test]
 fn subscriptions_and_protocols_are_there_in_the_next_daemon() {
     let mut rig = Rig::new();
     rig.open_as(1, Open { protocols: Some(vec!["v1".into()]), ..open("main") });
@@ -256,6 +379,25 @@ fn subscriptions_and_protocols_are_there_in_the_next_daemon() {
     rig.crash();
     assert_eq!(rig.session.protocols, ["v1"]);
     assert_eq!(sent(&rig.reconnect()), ["#1 send 1", "#1 send 2"]);
+}
+
+#[test]
+fn what_is_known_of_the_server_is_written_though_nothing_else_is() {
+    let beat = |birth: &mut Birth| {
+        birth.settings.heartbeat.send = Some("1".into());
+        birth.settings.heartbeat.reply = Some(json!({"type": "pong"}));
+    };
+    let mut rig = Rig::with(beat);
+    rig.open(1, "main");
+    rig.connect();
+    rig.wait(IDLE);
+    rig.frame(r#"{"type":"pong"}"#);
+    rig.wait(IDLE);
+    assert!(rig.shelf.sheet().answers_beats);
+    rig.send_as(1, Send { id: None, ..send("x") });
+    rig.pong();
+    rig.wait(IDLE);
+    assert!(rig.shelf.sheet().answers_pings);
 }
 
 #[test]
@@ -286,6 +428,32 @@ fn who_stays_away_is_counted_across_daemons() {
     rig.wait(seconds(12 * 60 * 60 + 1));
     assert_eq!(rig.status()["consumers"], json!([]));
     assert_eq!(rig.status()["state"], "disconnected", "it lingers a day");
+}
+
+#[test]
+fn what_an_observer_saw_or_has_missed_already_is_not_missed_again_when_it_is_dropped() {
+    let mut rig = inbox(|inbox| inbox.max_messages = 3);
+    rig.detach(1);
+    rig.open_as(2, Open { observe: true, ..open("main") });
+    for _ in 0..2 {
+        rig.frame_of(large(1 << 20));
+    }
+    rig.wait(IDLE);
+    rig.disk = false;
+    for _ in 0..3 {
+        rig.frame_of(large(1 << 20));
+    }
+    rig.save();
+    let lines = rig.written(2, 1);
+    assert_eq!(deliveries(&lines), ["2: gap 2..=5 observer-lag count 4"]);
+}
+
+#[test]
+fn what_had_to_wait_for_the_disk_is_shown_before_it_leaves_the_memory() {
+    let mut rig = inbox(|inbox| inbox.persist_after = Duration::ZERO);
+    rig.open_as(2, Open { observe: true, ..open("main") });
+    let lines = rig.frame_of(large(2 << 20));
+    assert_eq!(deliveries(&lines), ["1: message 1 binary:2097152 bytes", "2: message 1 binary:2097152 bytes"]);
 }
 
 #[test]
@@ -354,6 +522,32 @@ fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_with_the_rest() {
     rig.wait(IDLE);
     assert_eq!(rows(&rig), [2]);
     assert_eq!(rig.send("x"), ["#1 send text:x", "#1 ping", "1: stored x"]);
+}
+
+#[test]
+fn a_full_disk_is_as_full_after_everything_was_forgotten() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Room(false));
+    rig.input(close(true));
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame("a");
+    assert_eq!(rig.send("x"), ["1: refused x (disk)"]);
+    rig.wait(IDLE);
+    assert_eq!(rows(&rig), [0; 0]);
+}
+
+#[test]
+fn a_daemon_stays_for_a_subscription_that_a_full_disk_does_not_take_but_ends_if_it_is_told_to() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Room(false));
+    let payload = Some(Body::Json("1".into()));
+    rig.input(Input::Subscribe { port: PortId(1), key: "a".into(), payload, reference: None });
+    rig.frame("b");
+    rig.wait(IDLE);
+    assert!(!rig.session.is_saved());
+    rig.input(Input::Stop);
+    assert!(rig.session.is_saved(), "nothing more can be done");
 }
 
 #[test]
@@ -431,6 +625,35 @@ fn a_message_whose_content_is_damaged_is_refused_and_one_without_a_trace_is_told
 }
 
 #[test]
+fn a_message_whose_content_is_damaged_does_not_leave_the_disk_before_its_ending_is_there() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    let mut record = rig.shelf.record().unwrap();
+    record.posts[0].1 = None;
+    rig.session = Session::restore(birth(), record, rig.now);
+    rig.detach(9);
+    assert_eq!(rig.shelf.posts.len(), 0, "something was written");
+    rig.crash();
+    assert!(rig.open(1, "main").contains(&"1: refused x (damage)".into()));
+}
+
+#[test]
+fn a_message_that_was_lost_with_the_file_is_told_though_the_daemon_is_killed_again_before_anybody_comes() {
+    let mut rig = Rig::connected();
+    rig.lose(reset());
+    rig.send("x");
+    rig.shelf.damage_post(1);
+    for _ in 0..2 {
+        rig.crash();
+        rig.wait(IDLE);
+    }
+    assert!(rig.open(1, "main").contains(&"1: error damaged".into()));
+    rig.wait(IDLE);
+    rig.crash();
+    assert!(!rig.open(1, "main").contains(&"1: error damaged".into()), "once");
+}
+
+#[test]
 fn what_gave_way_leaves_no_row_and_is_no_damage() {
     let collapse = Collapse { when: json!({"type": "p"}), key: "/id".into() };
     let mut rig = inbox(|inbox| inbox.collapse = Some(collapse));
@@ -481,6 +704,19 @@ fn a_message_that_ends_three_connections_is_refused_and_those_behind_it_go_on() 
 }
 
 #[test]
+fn what_expires_while_it_waits_for_a_suspect_is_not_sent() {
+    let mut rig = Rig::connected();
+    rig.send("a");
+    for _ in 0..2 {
+        rig.break_and_redial();
+        rig.connect();
+    }
+    rig.send_as(1, Send { ttl_ms: Some(1000), ..send("b") });
+    rig.now.elapsed += seconds(2);
+    assert_eq!(rig.pong(), ["1: expired b", "1: received a"].iter().rev().copied().collect::<Vec<_>>());
+}
+
+#[test]
 fn a_message_is_not_to_blame_for_a_server_that_goes_away() {
     let mut rig = Rig::connected();
     rig.send("a");
@@ -490,6 +726,19 @@ fn a_message_is_not_to_blame_for_a_server_that_goes_away() {
         rig.next_timer();
         assert_eq!(sent(&rig.connect()).len(), 1);
     }
+}
+
+#[test]
+fn what_is_kept_for_nobody_any_more_leaves_the_disk_with_the_next_acknowledgement() {
+    let mut rig = Rig::connected();
+    rig.frame("a");
+    rig.detach(1);
+    rig.wait(seconds(24 * 60 * 60));
+    rig.open(2, "side");
+    rig.wait(IDLE);
+    rig.ack(2, 1);
+    rig.wait(IDLE);
+    assert_eq!(rig.shelf.sheet().floor, 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::session::record::{
 /// What is kept of one session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
-    sheet: Option<Sheet>,
+    pub(super) sheet: Option<Sheet>,
     bookmarks: BTreeMap<String, Bookmark>,
     pub(super) arrivals: BTreeMap<u64, Arrival>,
     pub(super) posts: BTreeMap<u64, (Post, Body)>,
@@ -64,13 +64,25 @@ impl Shelf {
         self.damaged = true;
     }
 
+    /// A message to the server is gone.
+    pub(super) fn damage_post(&mut self, number: u64) {
+        self.posts.remove(&number);
+        self.damaged = true;
+    }
+
+    /// Whether it is a message that lies there.
+    pub(super) fn is_message(&self, seq: u64) -> bool {
+        self.arrivals.get(&seq).is_some_and(|arrival| matches!(arrival.content, Content::Message(_)))
+    }
+
     /// What must hold of what lies on the disk, whenever that is looked at.
     fn check(&self) {
         let Some(sheet) = &self.sheet else { return };
         let kept = self.arrivals.keys().filter(|seq| **seq > sheet.floor).count();
         assert!(kept as u64 == sheet.arrivals || self.damaged, "{kept} rows of the stream: {sheet:?}");
         assert!(self.arrivals.keys().all(|seq| *seq <= sheet.head), "a row above the head");
-        assert_eq!(self.posts.len() as u64, sheet.posts, "rows of the queue: {sheet:?}");
+        let posts = self.posts.len() as u64;
+        assert!(posts == sheet.posts || self.damaged, "{posts} rows of the queue: {sheet:?}");
         assert!(sheet.floor <= sheet.head && sheet.head <= sheet.reserved, "{sheet:?}");
     }
 

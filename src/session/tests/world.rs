@@ -8,11 +8,12 @@
 //! say more: `PROPTEST_CASES`, how many histories are tried, and `PROPTEST_RNG_SEED`, which; with
 //! `PROPTEST_MAX_SHRINK_ITERS=0` the first failure is the end.
 
+mod disk;
 mod drive;
 mod model;
 mod steps;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
@@ -20,11 +21,13 @@ use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 
 use super::*;
+use crate::session::record::Record;
 use crate::wire::event::{Hint, Refusal, message_len};
 use crate::wire::{After, Opened, Token, Window};
+use disk::Disk;
 use drive::{Link, SentPing, Wire, World};
-use model::{Attaching, Due, Model, Phase};
-use steps::{BEAT, BEAT_REPLY, COLLAPSES, Content, Named, Opening, Step};
+use model::{Attaching, Due, Model, Phase, Picture};
+use steps::{BEAT, BEAT_REPLY, COLLAPSES, Content, Damage, Named, Opening, Outage, Step};
 
 const PORTS: u64 = 3;
 const CONSUMERS: [&str; 3] = ["main", "side", "log"];

@@ -75,7 +75,8 @@ impl Disk {
         disks.get(path.parent().unwrap()).cloned().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// Notes what happened to the files. The mark of the log is written beside SQLite, and before what SQLite does next.
+    /// Notes what happened to the files. The mark of the log is written beside SQLite, and before what SQLite does
+    /// next.
     pub(super) fn note(&self, step: Step) {
         let mark = fs::read(self.directory.join(MARK)).unwrap_or_default();
         let mut state = self.state();

@@ -55,8 +55,8 @@ fn on_a_full_disk_what_makes_room_is_still_written_until_there_is_room_again() {
         rig.spool.write(8, rig.ticket, changes);
         assert_eq!(rig.news(), News::NotWritten { session: 8, ticket: rig.ticket });
     }
-    // Small things are; and everything can be read and removed. Even if others take most of what the ballast has left, it is
-    // enough, because the log is emptied each time.
+    // Small things are; and everything can be read and removed. Even if others take most of what the ballast has left,
+    // it is enough, because the log is emptied each time.
     disk.state().limit = Some(disk.used() + 100_000);
     let mut write = |rig: &mut Rig, session, changes: Vec<Change>| {
         model.apply(session, &changes);
@@ -100,8 +100,8 @@ fn the_ballast_takes_room_and_is_made_only_once() {
     assert_eq!(length(), None);
 }
 
-/// Runs this test again where the temporary files are on a disk of six megabytes, and says whether this is there. Users may
-/// mount such a thing in a namespace of their own.
+/// Runs this test again where the temporary files are on a disk of six megabytes, and says whether this is there. Users
+/// may mount such a thing in a namespace of their own.
 #[cfg(target_os = "linux")]
 fn is_on_a_small_disk(test: &str) -> bool {
     const SMALL_DISK: &str = "TEST_SMALL_DISK";
@@ -127,9 +127,9 @@ fn is_on_a_small_disk(test: &str) -> bool {
 /// The same with the real file system, which knows better than `disk` what needs room.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_disk_that_is_really_full_is_drained_and_not_said_to_have_room_because_the_ballast_left_some() {
+fn a_really_full_disk_is_drained_and_has_no_room_because_the_ballast_left_some() {
     if !is_on_a_small_disk(
-        "spool::tests::full::a_disk_that_is_really_full_is_drained_and_not_said_to_have_room_because_the_ballast_left_some",
+        "spool::tests::full::a_really_full_disk_is_drained_and_has_no_room_because_the_ballast_left_some",
     ) {
         return;
     }

@@ -209,7 +209,7 @@ impl Sessions {
 
     /// Short ones are many, and long ones are there.
     fn body(&mut self) -> Body {
-        let longest = if self.chance.u8(..4) == 0 { self.longest } else { 200 };
+        let longest = if self.chance.u8(..4) == 0 { self.longest } else { self.longest.min(200) };
         let length = self.chance.usize(..longest);
         let text: String = std::iter::repeat_with(|| self.chance.alphanumeric()).take(length).collect();
         match self.chance.u8(..3) {

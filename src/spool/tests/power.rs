@@ -1,10 +1,10 @@
 //! The power fails, at every moment.
 //!
-//! What SQLite does to the files is recorded (`disk`): each write, each wish that it be on the disk, and among them each
-//! promise that the spool gives. For moments throughout, the files are put together as a disk may hold them then:
-//! with everything that was written, with only what was waited for, and with chance deciding about each sector of what was
-//! not, so that writes are lost, torn and out of order. The spool that opens them must find a state that there was, with
-//! all that was promised.
+//! What SQLite does to the files is recorded (`disk`): each write, each wish that it be on the disk, and among them
+//! each promise that the spool gives. For moments throughout, the files are put together as a disk may hold them then:
+//! with everything that was written, with only what was waited for, and with chance deciding about each sector of what
+//! was not, so that writes are lost, torn and out of order. The spool that opens them must find a state that there was,
+//! with all that was promised.
 //!
 //! What this does not model: disks that say too early that they are done, sectors that become unreadable, and that a
 //! file's name can be lost (SQLite syncs the directory when it makes its log; `salvage` does so for its files).

@@ -27,15 +27,27 @@ pub(super) struct SentPing {
     number: usize,
 }
 
+/// What a daemon's clock shows when it starts: there was time before.
+const BEFORE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// When everything is on the disk: so long after `persist_after_ms`, if nothing happens.
+const IDLE: Duration = Duration::from_millis(200);
+
 pub(super) struct World {
     mode: Mode,
     session: Option<Session>,
     model: Model,
     now: Now,
+    /// The clock on the wall, exactly.
+    wall: Duration,
     link: Option<Link>,
     last_attempt: u64,
-    /// What is on the disk.
-    shelf: Shelf,
+    disk: Disk,
+    disk_is_at_work: bool,
+    /// How often something was written since anything else happened.
+    busy: usize,
+    /// When anything last happened to the session but what it asked of the disk, and how much that had to do.
+    disturbed: Duration,
     /// What is on its way to the browser and counts when it is there: for which attachment of the port.
     unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
     mute: bool,
@@ -55,10 +67,14 @@ impl World {
             mode,
             session: None,
             model: Model::new(mode, birth().settings, Url::parse(SERVER).unwrap()),
-            now: Now { elapsed: seconds(1000), unix_ms: 1_700_000_000_000 },
+            now: Now { elapsed: BEFORE, unix_ms: 1_700_000_000_000 },
+            wall: Duration::from_millis(1_700_000_000_000),
             link: None,
             last_attempt: 0,
-            shelf: Shelf::default(),
+            disk: Disk::new(),
+            disk_is_at_work: false,
+            busy: 0,
+            disturbed: Duration::ZERO,
             unwritten: BTreeMap::new(),
             mute: false,
             ignores_beats: false,
@@ -74,8 +90,15 @@ impl World {
         match *step {
             Step::Open(opening) => self.open(opening),
             Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
-            Step::Stall { ms } => self.advance(Duration::from_millis(ms)),
-            Step::WallClock { ms } => self.now.unix_ms = self.now.unix_ms.saturating_add_signed(ms),
+            Step::Stall { ms } => self.oversleep(Duration::from_millis(ms)),
+            Step::WallClock { ms } => self.set_wall_clock(ms),
+            Step::DiskIsSlow(slow) => {
+                self.disk.slow = slow;
+                self.disk_works();
+            }
+            Step::DiskPage { bytes } => self.disk.page = bytes,
+            Step::DiskFails { times } => self.disk.fails = times,
+            Step::DiskIsFull(full) => self.disk_is_full(full),
             Step::ServerIsMute(mute) => self.mute = mute,
             Step::ServerIgnoresBeats(ignores) => self.ignores_beats = ignores,
             Step::SystemIsStuck(stuck) => {
@@ -83,7 +106,7 @@ impl World {
                 self.flush();
             }
             Step::Sleep { ms, told } => {
-                self.advance(Duration::from_millis(ms));
+                self.oversleep(Duration::from_millis(ms));
                 if told {
                     self.distrust("sleep", Input::Woke);
                 }
@@ -146,6 +169,24 @@ impl World {
                 let payload = payload.then(|| subscription(key, 9, 0));
                 self.model.unsubscribe(port, key, payload.clone());
                 self.input(Input::Unsubscribe { port: PortId(port), key: key.into(), payload, reference: None });
+            }
+            Step::DiskSaves => self.disk_saves(),
+            Step::DiskReads => self.disk_reads(),
+            Step::DiskIsDamaged => {
+                if let Some((_, from, _)) = self.disk.reading {
+                    self.disk.shelf.damage(from);
+                    self.model.stream.unreadable(from);
+                }
+            }
+            Step::Crash { lands, outage } => {
+                if lands && self.disk.fails == 0 {
+                    self.land();
+                }
+                self.restart(outage);
+            }
+            Step::Stop { outage } => {
+                self.stop();
+                self.restart(outage);
             }
             Step::Connected { window_ms } => {
                 let Some(attempt) = self.dialling() else { return };
@@ -216,6 +257,9 @@ impl World {
         }
         (self.mute, self.ignores_beats, self.stuck) = (false, false, false);
         self.flush();
+        (self.disk.slow, self.disk.fails) = (false, 0);
+        self.disk_is_full(false);
+        self.disk_works();
         for port in 1..=PORTS {
             self.step(&Step::Detach { port });
         }
@@ -233,7 +277,7 @@ impl World {
             if self.session.as_ref().is_some_and(|session| session.inbox.kept().0 == 0 && session.outbox.is_empty())
                 && self.model.is_at_rest()
             {
-                return;
+                return self.leave_nothing();
             }
             self.step(&Step::Reconnect { port: 1 });
             self.step(&Step::Connected { window_ms: None });
@@ -246,6 +290,14 @@ impl World {
             self.wait(seconds(2));
         }
         panic!("it does not come to rest: {:?}", self.model);
+    }
+
+    /// When all is done, a daemon that is killed leaves nothing to tell.
+    fn leave_nothing(&mut self) {
+        self.wait(self.model.settings.inbox.persist_after + seconds(2));
+        self.step(&Step::Crash { lands: false, outage: Outage::default() });
+        let kept = self.session.as_ref().map(|session| session.inbox.kept().0);
+        assert!(kept.is_none_or(|kept| kept == 0), "after an idle crash something is told");
     }
 
     /// What `status` shows is so.
@@ -273,9 +325,13 @@ impl World {
             let session = Session::new(birth, self.now);
             self.begin_epoch(&session.epoch);
             self.session = Some(session);
-            self.shelf = Shelf::default();
+            self.disk.forget();
+            self.disk.abandon();
             self.unwritten.clear();
             self.last_attempt = 0;
+            if self.disk.full {
+                self.tell_room();
+            }
         }
         let Opening { port, consumer, observe, auto, text, .. } = opening;
         let head = self.model.stream.head();
@@ -392,21 +448,40 @@ impl World {
         self.advance(end - self.now.elapsed);
         if self.session.is_some() {
             self.model.check_timeout(self.now);
+            self.check_saved();
         }
     }
 
     fn advance(&mut self, time: Duration) {
         self.now.elapsed += time;
-        self.now.unix_ms += time.as_millis() as u64;
+        self.wall += time;
+        self.now.unix_ms = self.wall.as_millis() as u64;
+    }
+
+    /// Time passes, and nobody serves the timers.
+    fn oversleep(&mut self, time: Duration) {
+        self.advance(time);
+        self.disturbed = self.disturbed.max(self.now.elapsed);
+    }
+
+    fn set_wall_clock(&mut self, ms: i64) {
+        self.model.clock_was_set_back |= ms < 0;
+        let step = Duration::from_millis(ms.unsigned_abs());
+        self.wall = if ms < 0 { self.wall.saturating_sub(step) } else { self.wall + step };
+        self.now.unix_ms = self.wall.as_millis() as u64;
     }
 
     fn timeout(&mut self) {
         // Once more if a connection ended, and with it the settings that held.
         for _ in 0..2 {
             let Some(session) = &mut self.session else { return };
+            self.busy = 0;
+            let more = session.deadlines().any(|(at, timer)| at <= self.now.elapsed && timer != Timer::Save);
             self.model.timeout(self.now);
             session.handle_timeout(self.now);
-            self.take_actions();
+            if self.take_actions() > 0 || more {
+                self.disturbed = self.disturbed.max(self.now.elapsed);
+            }
             let Some(session) = &self.session else { return };
             if session.poll_timeout().is_none_or(|(at, _)| at > self.now.elapsed) {
                 return self.model.check_timeout(self.now);
@@ -448,14 +523,21 @@ impl World {
     /// Gives an input to the session and checks what it wants done; returns how much that is.
     fn input(&mut self, input: Input) -> usize {
         let Some(session) = &mut self.session else { return 0 };
+        if !matches!(input, Input::Saved { .. } | Input::NotSaved { .. } | Input::Loaded { .. }) {
+            self.busy = 0;
+        }
         session.handle(input, self.now);
+        self.disturbed = self.disturbed.max(self.now.elapsed);
         self.take_actions()
     }
 
     fn take_actions(&mut self) -> usize {
-        let actions = self.what_is_to_be_done();
         let Some(session) = &mut self.session else { return 0 };
-        let (count, mut forgotten) = (actions.len(), false);
+        let actions: Vec<_> = std::iter::from_fn(|| session.poll_action()).collect();
+        let for_disk = |action: &&Action| matches!(action, Action::Save { .. } | Action::Load { .. });
+        let (count, mut forgotten) = (actions.len() - actions.iter().filter(for_disk).count(), false);
+        self.model.stream.keep_in_memory(session.inbox.kept(), &self.disk);
+        self.model.stream.pass(self.model.may_give_out(&self.disk));
         let sent = actions.iter().any(|action| matches!(action, Action::ToServer { .. }));
         // A ping of the server's own kind comes before anything is found out, the rest because of it.
         let beats = actions.iter().any(|action| matches!(action, Action::ToServer { body, .. } if is_beat(body)));
@@ -495,7 +577,11 @@ impl World {
                     self.model.line.resumed(self.now);
                     self.meet("resumed");
                 }
-                Action::Save { .. } | Action::Load { .. } => unreachable!("the disk's"),
+                Action::Save { ticket, changes } => {
+                    assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
+                    self.disk.save(ticket, changes, self.model.picture_for_disk(self.now));
+                }
+                Action::Load { ticket, from, to } => self.disk.load(ticket, from, to),
                 Action::Connect { attempt, url, protocols, max_message } => {
                     assert!(self.link.is_none(), "a second connection is opened");
                     assert!(attempt > self.last_attempt, "the number of an attempt is used again");
@@ -508,11 +594,19 @@ impl World {
                 Action::Disconnect { attempt, .. } => {
                     let link = self.link.take().expect("there is something to disconnect");
                     assert_eq!(link.attempt, attempt);
-                    let why = self.model.disconnected(self.now);
-                    self.meet(why);
+                    if !self.model.is_stopping() {
+                        let why = self.model.disconnected(self.now);
+                        self.meet(why);
+                        self.model.stream.pass(self.model.may_give_out(&self.disk));
+                    }
                 }
-                Action::Finish { .. } => panic!("that is for direct mode"),
+                Action::Finish { attempt, .. } => {
+                    assert!(self.mode == Mode::Memory && self.model.is_stopping(), "nothing else ends so");
+                    let link = self.link.take().expect("there is something to finish");
+                    assert_eq!(link.attempt, attempt);
+                }
                 Action::Forgotten => {
+                    self.disk.forget();
                     self.model.forget(self.now);
                     let epoch = Arc::clone(&self.session.as_ref().unwrap().epoch);
                     self.begin_epoch(&epoch);
@@ -525,7 +619,7 @@ impl World {
             *self.met.entry(what).or_default() += 1;
         }
         let session = self.session.as_ref().unwrap();
-        self.model.check(session, self.link.as_ref(), self.now, count);
+        self.model.check(session, self.link.as_ref(), &self.disk, self.now, count);
         if session.is_void() {
             self.session = None;
             return count;
@@ -545,37 +639,8 @@ impl World {
         if sent {
             self.flush();
         }
+        self.disk_works();
         count
-    }
-
-    /// All actions; the disk does its part at once.
-    fn what_is_to_be_done(&mut self) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let Some(session) = &mut self.session else { return actions };
-        let mut answers = VecDeque::new();
-        loop {
-            while let Some(action) = session.poll_action() {
-                match action {
-                    Action::Save { ticket, changes } => {
-                        assert_eq!(self.mode, Mode::Durable, "memory mode is durable's behaviour without the disk");
-                        self.shelf.apply(changes);
-                        self.model.posts.lie_on(&self.shelf, &self.model.stream);
-                        answers.push_back(Input::Saved { ticket });
-                    }
-                    Action::Load { ticket, from, to } => {
-                        let (bodies, to) = self.shelf.load(from, to, 1 << 20);
-                        answers.push_back(Input::Loaded { ticket, bodies, to });
-                    }
-                    Action::Forgotten => {
-                        self.shelf = Shelf::default();
-                        actions.push(action);
-                    }
-                    _ => actions.push(action),
-                }
-            }
-            let Some(answer) = answers.pop_front() else { return actions };
-            session.handle(answer, self.now);
-        }
     }
 
     fn event(&mut self, port: u64, event: Event) {
@@ -609,6 +674,8 @@ impl World {
                     (Stage::Refused, Some(Refusal::UnknownDelivery)) => "refused unknown-delivery",
                     (Stage::Refused, Some(Refusal::TooLarge)) => "refused too-large",
                     (Stage::Refused, Some(Refusal::EndsConnections)) => "refused ends-connections",
+                    (Stage::Refused, Some(Refusal::Disk)) => "refused disk",
+                    (Stage::Refused, Some(Refusal::Damage)) => "refused damage",
                     other => panic!("there is no such receipt: {other:?}"),
                 });
                 for id in ids {
@@ -644,12 +711,176 @@ impl World {
             (GapReason::Epoch, _) => "gap epoch",
             (GapReason::ObserverLag, Some(_)) => "gap observer-lag",
             (GapReason::ObserverLag, None) => "gap observer-lag of unknown number",
-            (GapReason::Damage, _) => "gap damage",
+            (GapReason::Damage, Some(_)) => "gap damage",
+            (GapReason::Damage, None) => "gap damage of unknown number",
             (GapReason::Crash, _) => "gap crash",
         });
         if self.model.stream.has_dropped_before(gap.from, seq) {
             self.meet("gap behind what was delivered");
         }
+    }
+}
+
+/// What the disk does, and those who end with the daemon.
+impl World {
+    /// A disk that is not slow does at once what it is asked for.
+    fn disk_works(&mut self) {
+        if std::mem::replace(&mut self.disk_is_at_work, true) {
+            return;
+        }
+        while !self.disk.slow && self.disk.is_asked() {
+            self.busy += usize::from(self.disk.saving.is_some());
+            assert!(self.busy < 10, "it is written again and again: {:?}", self.disk.saving);
+            self.disk_saves();
+            self.disk_reads();
+        }
+        self.disk_is_at_work = false;
+    }
+
+    fn disk_saves(&mut self) {
+        if let Some(void) = self.disk.pop_void() {
+            return self.hear_of(void);
+        }
+        let Some(ticket) = self.disk.saving.as_ref().map(|saving| saving.ticket) else { return };
+        if self.disk.fails > 0 {
+            self.disk.fails -= 1;
+            self.disk.saving = None;
+            self.meet("not saved");
+            self.hear_of(Input::NotSaved { ticket });
+            // It is tried again after a second.
+            self.disturbed = self.now.elapsed + seconds(1);
+            return;
+        }
+        self.land();
+        if let Some(picture) = &self.disk.picture {
+            self.model.posts.stored(&picture.posts, &self.model.stream);
+        }
+        self.hear_of(Input::Saved { ticket });
+    }
+
+    fn disk_reads(&mut self) {
+        let Some((ticket, from, to)) = self.disk.reading.take() else { return };
+        let (bodies, to) = self.disk.shelf.load(from, to, self.disk.page);
+        self.model.stream.read(from, to);
+        self.meet("read from the disk");
+        self.hear_of(Input::Loaded { ticket, bodies, to });
+    }
+
+    fn disk_is_full(&mut self, full: bool) {
+        if self.mode == Mode::Durable && self.disk.full != full {
+            self.disk.full = full;
+            self.tell_room();
+        }
+    }
+
+    fn tell_room(&mut self) {
+        self.model.disk_is_full(self.disk.full);
+        self.input(Input::Room(!self.disk.full));
+    }
+
+    /// The write that is under way is done, whether the session hears of it or not.
+    fn land(&mut self) {
+        self.disk.land();
+        if let Some(picture) = &self.disk.picture {
+            self.model.posts.lie_on(&self.disk.shelf, &picture.posts);
+        }
+    }
+
+    /// An answer of the disk.
+    fn hear_of(&mut self, answer: Input) {
+        let disturbed = self.disturbed;
+        self.input(answer);
+        self.disturbed = disturbed;
+    }
+
+    /// When nothing happens, everything is on the disk before long; and if the session says so, it is.
+    fn check_saved(&self) {
+        let Some(session) = self.session.as_ref().filter(|_| self.mode == Mode::Durable && !self.model.blank) else {
+            return;
+        };
+        let enough = self.disturbed + self.model.settings.inbox.persist_after + IDLE;
+        let is_saved = session.is_saved();
+        assert!(
+            is_saved || !self.disk.is_well() || self.now.elapsed < enough,
+            "nothing happens, and it is not written"
+        );
+        if is_saved {
+            let sheet = self.disk.shelf.sheet();
+            let head = self.model.stream.head();
+            assert!(self.disk.full || (sheet.head, sheet.reserved) == (head, head), "{head} is not written: {sheet:?}");
+            assert!(self.model.posts.are_written(), "a message to the server is not written");
+            self.disk.picture.as_ref().unwrap().assert_is(self.model.picture(self.now));
+        }
+    }
+
+    /// The daemon ends as it should.
+    fn stop(&mut self) {
+        let does_all = self.disk.fails == 0 && !self.disk.full;
+        self.model.stop(self.now);
+        self.unwritten.clear();
+        self.input(Input::Stop);
+        while self.session.as_ref().is_some_and(|session| !session.is_saved()) {
+            assert!(self.disk.is_asked(), "it waits for nothing");
+            self.disk_saves();
+        }
+        if does_all {
+            self.check_saved();
+            self.meet("stopped");
+        }
+    }
+
+    /// Another daemon goes on after a while with what is on the disk.
+    fn restart(&mut self, outage: Outage) {
+        if !self.model.is_stopping() {
+            self.check_saved();
+        }
+        (self.session, self.link, self.last_attempt) = (None, None, 0);
+        self.unwritten.clear();
+        self.disk.abandon();
+        self.advance(Duration::from_millis(outage.ms));
+        self.set_wall_clock(outage.jump_ms);
+        self.now.elapsed = BEFORE + Duration::from_millis(outage.ms % 1000);
+        self.disturbed = self.now.elapsed;
+        let Some(picture) = self.disk.picture.clone() else { return };
+        self.counter += 1;
+        let record = self.damaged_record(outage.damage);
+        self.disk.picture = Some(self.model.restart(picture, &record, self.now));
+        let (url, settings) = (self.model.url.clone(), self.model.settings.clone());
+        let birth = Birth { number: 5, url, settings, seed: self.counter as u64, mode: self.mode, ..birth() };
+        let session = Session::restore(birth, record, self.now);
+        assert_eq!(session.epoch, *self.epochs.last().unwrap(), "the epoch goes on");
+        self.session = Some(session);
+        self.take_actions();
+        if self.disk.full {
+            self.tell_room();
+        }
+        self.meet("restarted");
+    }
+
+    /// What the next daemon finds.
+    fn damaged_record(&mut self, damage: Damage) -> Record {
+        let shelf = &mut self.disk.shelf;
+        let arrivals: Vec<_> = shelf.arrivals.keys().copied().collect();
+        let posts: Vec<_> = shelf.posts.keys().copied().collect();
+        match damage {
+            Damage::Rows { every } => arrivals.iter().step_by(every).for_each(|seq| shelf.damage(*seq)),
+            Damage::Posts { every } => posts.iter().step_by(every).for_each(|number| shelf.damage_post(*number)),
+            _ => {}
+        }
+        let mut record = shelf.record().unwrap();
+        match damage {
+            Damage::Bodies { every } => {
+                for seq in arrivals.into_iter().step_by(every) {
+                    if shelf.is_message(seq) {
+                        shelf.damage(seq);
+                        self.model.stream.unreadable(seq);
+                    }
+                }
+            }
+            Damage::PostBodies { every } => record.posts.iter_mut().step_by(every).for_each(|(_, body)| *body = None),
+            _ => {}
+        }
+        record
     }
 }
 

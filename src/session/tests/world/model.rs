@@ -5,15 +5,15 @@
 
 mod line;
 mod posts;
+mod restart;
 mod stream;
-
-use std::collections::BTreeSet;
 
 use super::*;
 use crate::settings;
 use crate::wire::event::StateReport;
 pub(super) use line::{Line, Phase};
 pub(super) use posts::{Due, Posts};
+pub(super) use restart::Picture;
 pub(super) use stream::{Attaching, Stream};
 
 const FORGET_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -55,6 +55,12 @@ pub(super) struct Model {
     forgetting: bool,
     /// The timers are being served.
     serving: bool,
+    /// The daemon ends; whether the session was closed before.
+    stopping: Option<bool>,
+    /// What the clock on the wall showed before, it may show again.
+    pub(super) clock_was_set_back: bool,
+    /// Stored messages that were lost with a damaged file, of which nobody was told yet.
+    lost_posts: u64,
 }
 
 /// What is asked for.
@@ -78,6 +84,9 @@ impl Model {
             closing: false,
             forgetting: false,
             serving: false,
+            stopping: None,
+            clock_was_set_back: false,
+            lost_posts: 0,
         }
     }
 
@@ -105,6 +114,12 @@ impl Model {
         }
         let (superseded, acked, pending) = self.stream.attach(attaching, now);
         self.errors.extend(superseded.map(|older| (older, Code::Superseded)));
+        if !attaching.observe && std::mem::take(&mut self.lost_posts) > 0 {
+            self.errors.push((attaching.port, Code::Damaged));
+        }
+        if self.posts.disk_full {
+            self.errors.push((attaching.port, Code::DiskFull));
+        }
         self.deserted = None;
         self.line.opened(changed, &self.settings.reconnect, now);
         self.opened.push(OpenedDue {
@@ -223,6 +238,18 @@ impl Model {
         self.blank && self.stream.ports().next().is_none()
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Everybody is told, and whoever comes while it is so.
+    pub(super) fn disk_is_full(&mut self, full: bool) {
+        if full {
+            self.errors.extend(self.stream.ports().map(|port| (port, Code::DiskFull)));
+        }
+        self.posts.disk_full = full;
+    }
+
     pub(super) fn is_at_rest(&self) -> bool {
         self.stream.is_done() && self.posts.is_done()
     }
@@ -305,6 +332,7 @@ impl Model {
         self.posts.forget();
         self.line.forget();
         self.protocols.clear();
+        self.lost_posts = 0;
         self.blank = true;
         for port in self.stream.ports() {
             let (ack, window) = match self.stream.is_auto(port) {
@@ -347,6 +375,7 @@ impl Model {
     fn receive_what_is_written(&mut self, now: Now) {
         if self.line.confirms_what_is_written() {
             self.posts.received(self.posts.last_written(), &self.stream, now);
+            self.posts.expire(&self.stream, now);
         }
     }
 
@@ -357,6 +386,7 @@ impl Model {
     pub(super) fn pong(&mut self, pong: SentPing, now: Now) {
         if let Some(behind) = self.line.pong(pong, now) {
             self.posts.confirmed(behind, &self.stream, now);
+            self.posts.expire(&self.stream, now);
         }
     }
 
@@ -438,7 +468,7 @@ impl Model {
     }
 
     /// What holds after every input.
-    pub(super) fn check(&mut self, session: &Session, link: Option<&Link>, now: Now, actions: usize) {
+    pub(super) fn check(&mut self, session: &Session, link: Option<&Link>, disk: &Disk, now: Now, actions: usize) {
         if std::mem::take(&mut self.closing) {
             assert_eq!(self.line.phase, Phase::Closed, "it was to be closed");
         }
@@ -448,20 +478,37 @@ impl Model {
         let open = self.line.phase == Phase::Open;
         self.line.check(session);
         self.posts.check(session, open, &self.stream);
-        self.stream.check(session, &self.settings.inbox, now);
+        self.stream.pass(self.may_give_out(disk));
+        self.stream.check(session, &self.settings.inbox, disk, now);
         self.check_told(session, link, now);
         let full = self.settings.inbox.overflow == Overflow::Pause && self.stream.is_full(&self.settings.inbox);
-        assert_eq!(self.line.paused, open && full, "reading is stopped exactly while it is full");
+        let durable = self.mode == Mode::Durable;
+        let (must, may) = if durable { self.stream.floods(disk) } else { (false, false) };
+        assert!(self.line.paused || !open || !(full || must), "reading goes on though it is full");
+        assert!(!self.line.paused || (open && (full || may)), "reading is stopped though there is room");
         if self.stream.ports().next().is_none() {
             self.deserted.get_or_insert(now.elapsed);
         }
         if self.line.phase != Phase::Closed || !self.posts.is_blank() || self.stream.head() > 0 {
             self.blank = false;
         }
-        assert_eq!(session.is_void(), self.is_void());
-        assert_eq!(session.is_needed(), self.is_needed(session), "the daemon stays for what is needed");
+        // A daemon that ends asks no more, and lets ports hear the last of it.
+        if !self.is_stopping() {
+            assert_eq!(session.is_void(), self.is_void());
+            assert_eq!(session.is_needed(), self.is_needed(session), "the daemon stays for what is needed");
+        }
         let deliveries = self.stream.ports().count() * (2 + WINDOW.messages as usize);
         assert!(actions <= 32 + deliveries + 4 * self.posts.len(), "{actions} actions of one input");
+    }
+
+    /// The highest number that may be given out: one that the next daemon will not give to anything else; with
+    /// `persist_after_ms` 0 one that is on the disk, if that takes anything.
+    pub(super) fn may_give_out(&self, disk: &Disk) -> u64 {
+        match self.mode {
+            Mode::Durable if self.settings.inbox.persist_after.is_zero() && !disk.full => disk.head(),
+            Mode::Durable => disk.reserved(),
+            _ => u64::MAX,
+        }
     }
 
     /// Every port knows the state as it is.

@@ -104,6 +104,32 @@ pub(super) enum Step {
         ms: u64,
         told: bool,
     },
+    /// From now on the disk takes its time, or does not any more.
+    DiskIsSlow(bool),
+    /// What is under way on a slow disk is done.
+    DiskSaves,
+    DiskReads,
+    /// What is being read cannot be.
+    DiskIsDamaged,
+    /// So much is read at once.
+    DiskPage {
+        bytes: usize,
+    },
+    /// The next writes fail.
+    DiskFails {
+        times: usize,
+    },
+    /// From now on the disk takes no messages, or does again.
+    DiskIsFull(bool),
+    /// The daemon is killed. What was under way to the disk got there, or did not.
+    Crash {
+        lands: bool,
+        outage: Outage,
+    },
+    /// The daemon is told to end.
+    Stop {
+        outage: Outage,
+    },
     NetworkChanged,
     /// Somebody sets the wall clock.
     WallClock {
@@ -155,6 +181,30 @@ pub(super) enum Named {
     AboveHead,
     /// One that no epoch has.
     OtherEpoch,
+}
+
+/// What happens until another daemon is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outage {
+    pub(super) ms: u64,
+    /// Somebody sets the wall clock.
+    pub(super) jump_ms: i64,
+    pub(super) damage: Damage,
+}
+
+/// What the file loses: every so many of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Damage {
+    #[default]
+    No,
+    /// Messages and gaps, without a trace.
+    Rows { every: usize },
+    /// Messages, which nobody notices before they are read.
+    Bodies { every: usize },
+    /// Messages to the server, without a trace.
+    Posts { every: usize },
+    /// Their content.
+    PostBodies { every: usize },
 }
 
 /// How a connection ends.
@@ -280,6 +330,15 @@ const STEPS: &[(u32, Make)] = &[
     (2, |rng| Step::Stall { ms: moment(rng) }),
     (3, |rng| Step::Sleep { ms: sleep(rng), told: rng.u8(0..3) > 0 }),
     (1, |_| Step::Sleep { ms: 0, told: true }),
+    (2, |rng| Step::DiskIsSlow(rng.u8(0..5) < 3)),
+    (14, |_| Step::DiskSaves),
+    (14, |_| Step::DiskReads),
+    (1, |_| Step::DiskIsDamaged),
+    (1, |rng| Step::DiskPage { bytes: pick(rng, &[1, 200, 3000, 1 << 20]) }),
+    (1, |rng| Step::DiskFails { times: rng.usize(0..3) }),
+    (1, |rng| Step::DiskIsFull(rng.u8(0..5) < 2)),
+    (3, |rng| Step::Crash { lands: rng.bool(), outage: outage(rng) }),
+    (1, |rng| Step::Stop { outage: outage(rng) }),
     (2, |_| Step::NetworkChanged),
     (1, |rng| Step::WallClock { ms: rng.i64(-2_000_000..2_000_000) }),
     (2, |rng| Step::Configure { settings: wish(rng) }),
@@ -382,6 +441,19 @@ fn sleep(rng: &mut Rng) -> u64 {
     }
 }
 
+fn outage(rng: &mut Rng) -> Outage {
+    let every = rng.usize(1..4);
+    let damage = match rng.u8(0..30) {
+        0 => Damage::Rows { every },
+        1 => Damage::Bodies { every },
+        2 => Damage::Posts { every },
+        3 => Damage::PostBodies { every },
+        _ => Damage::No,
+    };
+    let jump_ms = if one_in(rng, 8) { rng.i64(-2_000_000..2_000_000) } else { 0 };
+    Outage { ms: if rng.bool() { moment(rng) } else { sleep(rng) }, jump_ms, damage }
+}
+
 fn refusal(rng: &mut Rng) -> End {
     match rng.u8(0..8) {
         0 => End::Status(pick(rng, &[401, 403, 407])),
@@ -426,6 +498,10 @@ pub(super) fn settings(seed: u64) -> Settings {
         inbox.max_messages = pick(rng, &[1, 2, 5, 12, 60, 100_000]);
         inbox.max_bytes = pick(rng, &[1024, 3000, 200_000, 6 << 20, 16 << 20]);
         inbox.max_message_bytes = pick(rng, &[1 << 20, 64 << 20]);
+    }
+    if one_in(rng, 3) {
+        settings.inbox.max_bytes = pick(rng, &[6 << 20, 64 << 20]);
+        settings.inbox.persist_after = ms(pick(rng, &[0, 0, 1, 2000, 10_000]));
     }
     if rng.bool() {
         settings.inbox.retention = ms(pick(rng, &[1000, 7000, 60_000, 3_600_000, 30 * 86_400_000]));

@@ -485,6 +485,57 @@ impl Line {
     }
 }
 
+/// What is kept of it, as it was when a write was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LinePicture {
+    pub(super) closed: bool,
+    pub(super) outage_since: Option<u64>,
+    pub(super) full_at: Duration,
+    asked_window: Option<Duration>,
+    ever_ponged: bool,
+    ever_replied: bool,
+}
+
+impl LinePicture {
+    pub(super) fn without_budget(&self) -> Self {
+        Self { full_at: Duration::ZERO, ..self.clone() }
+    }
+}
+
+/// When the daemon is killed.
+impl Line {
+    pub(super) fn picture(&self) -> LinePicture {
+        LinePicture {
+            closed: self.phase == Phase::Closed,
+            outage_since: self.outage_since,
+            full_at: self.full_at,
+            asked_window: self.asked_window,
+            ever_ponged: self.ever_ponged,
+            ever_replied: self.ever_replied,
+        }
+    }
+
+    /// It connects again, unless it was closed, and as soon as the budget allows it: that was not filled meanwhile.
+    pub(super) fn restart(&mut self, picture: &LinePicture, written: Now, settings: &settings::Reconnect, now: Now) {
+        let &LinePicture { closed, outage_since, full_at, asked_window, ever_ponged, ever_replied } = picture;
+        let full_at = now.elapsed_until(written.unix_at(full_at));
+        *self = Self {
+            phase: if closed { Phase::Closed } else { Phase::Waiting },
+            why: "restart",
+            network: true,
+            until: now.elapsed,
+            full_at: full_at.min(now.elapsed + settings.refill * settings.burst),
+            asked_window,
+            // Nobody can say what the earlier daemon still read.
+            outage_since: outage_since.or(Some(written.unix_ms)),
+            ever_ponged,
+            ever_replied,
+            met: std::mem::take(&mut self.met),
+            ..Self::default()
+        };
+    }
+}
+
 /// An hour of a wrong hint can be lived with.
 fn hinted(ms: u64) -> Duration {
     Duration::from_millis(ms.min(LONGEST_HINT))

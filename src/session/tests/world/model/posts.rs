@@ -21,7 +21,6 @@ struct Post {
     body: Body,
     id: Option<String>,
     port: u64,
-    consumer: &'static str,
     wants: Vec<Stage>,
     resend: bool,
     expires: Option<Duration>,
@@ -29,10 +28,32 @@ struct Post {
     passing: bool,
     /// Connections that ended, perhaps for a message, while this one was unconfirmed on them.
     losses: u32,
+    state: PostState,
+    /// Whose it is on the disk: a full one takes no other.
+    written_consumer: &'static str,
+}
+
+/// What became of a message so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct PostState {
+    consumer: &'static str,
     reached: Option<Due>,
     ended: bool,
     /// When, by the clock on the wall.
     ended_at: u64,
+    /// Its id counts.
+    known: bool,
+}
+
+impl PostState {
+    /// What is written of it: that it is written needs no saying.
+    fn written(self) -> Self {
+        Self { reached: self.reached.filter(|reached| reached.stage > Stage::Stored), ..self }
+    }
+
+    fn of(consumer: &'static str) -> Self {
+        Self { consumer, reached: None, ended: false, ended_at: 0, known: true }
+    }
 }
 
 impl Post {
@@ -42,10 +63,12 @@ impl Post {
 }
 
 /// An ending that was not yet told.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 struct Owed {
     index: usize,
     due: Due,
+    /// What a later port is told: all that was reached, not only what was asked for.
+    reached: Due,
     /// The port that it is for, while that is there at the moment of the ending.
     port: Option<u64>,
     consumer: &'static str,
@@ -66,6 +89,9 @@ pub(in super::super) struct Posts {
     /// Receipts that must come with this input.
     due: Vec<(u64, String, Due)>,
     owed: BTreeMap<String, Owed>,
+    pub(in super::super) disk_full: bool,
+    /// The subscriptions on the disk: a full one takes no others.
+    written_subscriptions: Vec<(&'static str, Body)>,
     /// Those whose endings nobody waits to hear of, in that order: their ids are remembered for a while.
     told: VecDeque<usize>,
     /// What happened in this input.
@@ -76,7 +102,7 @@ impl Posts {
     pub(super) fn forget(&mut self) {
         assert_eq!(self.due, [], "receipts that were not given");
         // Numbers go on.
-        *self = Self { last_number: self.last_number, ..Self::default() };
+        *self = Self { last_number: self.last_number, disk_full: self.disk_full, ..Self::default() };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,7 +114,7 @@ impl Posts {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.owed.is_empty() && self.queue.is_empty() && self.posts.iter().all(|post| post.ended)
+        self.owed.is_empty() && self.queue.is_empty() && self.posts.iter().all(|post| post.state.ended)
     }
 
     /// A port that reads posts a message. Says what it is told, if that is an error.
@@ -106,18 +132,19 @@ impl Posts {
             return Some(Code::NotDurable);
         }
         self.forget_ids(now);
-        let earlier = self.posts.iter_mut().find(|post| post.id.is_some() && post.id == send.id);
+        let earlier = self.posts.iter_mut().find(|post| post.state.known && post.id.is_some() && post.id == send.id);
         if let (Some(post), Some(id)) = (earlier, &send.id) {
-            (post.port, post.consumer) = (port, consumer);
+            (post.port, post.state.consumer) = (port, consumer);
             // The answer to the repeat is its report.
             self.told.extend(self.owed.remove(id).map(|owed| owed.index));
-            self.due.extend(post.reached.map(|reached| (port, id.clone(), reached)));
+            self.due.extend(post.state.reached.map(|reached| (port, id.clone(), reached)));
             self.met.push("repeated");
             return None;
         }
-        if self.is_full(send.body.len(), settings) {
-            let Some(id) = &send.id else { return Some(Code::QueueFull) };
-            self.due.push((port, id.clone(), Due { stage: Stage::Refused, reason: Some(Refusal::Full) }));
+        let full = self.is_full(send.body.len(), settings).then_some((Code::QueueFull, Refusal::Full));
+        if let Some((code, refusal)) = self.disk_full.then_some((Code::DiskFull, Refusal::Disk)).or(full) {
+            let Some(id) = &send.id else { return Some(code) };
+            self.due.push((port, id.clone(), Due { stage: Stage::Refused, reason: Some(refusal) }));
             return None;
         }
         let ttl = send.ttl_ms.map(Duration::from_millis).or(settings.ttl);
@@ -126,23 +153,23 @@ impl Posts {
             body: send.body.clone(),
             id: send.id.clone(),
             port,
-            consumer,
             wants: wants.unwrap_or_else(|| vec![Stage::Stored, Stage::Received]),
             resend: send.resend,
             expires: ttl.map(|ttl| now.elapsed + ttl),
             passing: false,
             losses: 0,
-            reached: None,
-            ended: false,
-            ended_at: 0,
+            state: PostState::of(consumer),
+            written_consumer: consumer,
         });
         None
     }
 
     /// An id is remembered for a day after its last stage.
     fn forget_ids(&mut self, now: Now) {
-        while let Some(index) = self.told.pop_front_if(|index| self.posts[*index].ended_at + ID_TIME < now.unix_ms) {
-            self.posts[index].id = None;
+        while let Some(index) =
+            self.told.pop_front_if(|index| self.posts[*index].state.ended_at + ID_TIME < now.unix_ms)
+        {
+            self.posts[index].state.known = false;
             self.met.push("an id is forgotten");
         }
     }
@@ -166,15 +193,13 @@ impl Posts {
             body,
             id: None,
             port,
-            consumer,
             wants: vec![],
             resend: false,
             expires: None,
             passing: true,
             losses: 0,
-            reached: None,
-            ended: false,
-            ended_at: 0,
+            state: PostState::of(consumer),
+            written_consumer: consumer,
         });
     }
 
@@ -231,36 +256,34 @@ impl Posts {
         None
     }
 
-    /// A write has reached the disk: what lies there now is stored.
-    pub(in super::super) fn lie_on(&mut self, shelf: &Shelf, stream: &Stream) {
-        let Self { posts, queue, due, .. } = self;
-        let mut waiting =
-            queue.iter().filter(|index| posts[**index].number.is_none() && !posts[**index].passing).copied();
-        let mut stored = Vec::new();
-        let mut next = waiting.next();
+    /// A write has reached the disk, with a beginning of what was queued when it was asked for.
+    pub(in super::super) fn lie_on(&mut self, shelf: &Shelf, picture: &PostsPicture) {
+        let mut queued =
+            picture.queue.iter().filter(|index| self.posts[**index].number.is_none()).collect::<VecDeque<_>>();
         for (number, (row, body)) in shelf.posts.range(self.last_number + 1..) {
             self.last_number = *number;
-            let is = |post: &Post| post.id == row.id && same(&post.body, body);
-            match next.filter(|index| is(&posts[*index])) {
-                Some(index) => {
-                    stored.push((index, *number));
-                    next = waiting.next();
-                }
-                None => {
-                    let ended = posts.iter().any(|post| post.ended && is(post));
-                    assert!(ended, "what is kept was never posted: {row:?}");
-                }
-            }
+            let post = &mut self.posts[*queued.pop_front().expect("what is kept was posted")];
+            assert!(post.id == row.id && same(&post.body, body), "{row:?} is kept in place of {post:?}");
+            post.number = Some(*number);
         }
-        for (index, number) in stored {
-            let post = &mut posts[index];
-            let reached = Due { stage: Stage::Stored, reason: None };
-            (post.number, post.reached) = (Some(number), Some(reached));
+    }
+
+    /// And the session hears of that.
+    pub(in super::super) fn stored(&mut self, picture: &PostsPicture, stream: &Stream) {
+        let stored = Due { stage: Stage::Stored, reason: None };
+        self.written_subscriptions.clone_from(&picture.subscriptions);
+        for index in &picture.queue {
+            let post = &mut self.posts[*index];
+            post.written_consumer = picture.states[*index].consumer;
+            if post.number.is_none() || post.state.reached.is_some() {
+                continue;
+            }
+            post.state.reached = Some(stored);
             if let Some(id) = post.id.clone()
                 && post.wants.contains(&Stage::Stored)
                 && stream.is_attached(post.port)
             {
-                due.push((post.port, id, reached));
+                self.due.push((post.port, id, stored));
             }
         }
     }
@@ -368,13 +391,20 @@ impl Posts {
 
     fn end(&mut self, index: usize, stage: Stage, reason: Option<Refusal>, stream: &Stream, now: Now) {
         let post = &mut self.posts[index];
-        assert!(!post.ended);
+        assert!(!post.state.ended);
         self.bytes -= post.body.len();
-        (post.ended, post.ended_at) = (true, now.unix_ms);
-        post.reached = Some(Due { stage, reason });
-        if let Some(id) = post.id.clone().filter(|_| stage > Stage::Acknowledged || post.wants.contains(&stage)) {
+        (post.state.ended, post.state.ended_at) = (true, now.unix_ms);
+        let ended_as = stage;
+        let before = post.state.reached.replace(Due { stage, reason }).map(|due| due.stage);
+        // A message that ends badly is always told. A good stage stands for those below it.
+        let asked = post.wants.iter().copied().filter(|wanted| *wanted <= stage).max();
+        let told = if stage > Stage::Acknowledged { Some(stage) } else { asked };
+        let told = told.filter(|told| before.is_none_or(|before| before < *told));
+        if let Some((id, stage)) = post.id.clone().zip(told) {
             let port = Some(post.port).filter(|port| stream.is_attached(*port));
-            self.owed.insert(id, Owed { index, due: Due { stage, reason }, port, consumer: post.consumer });
+            let reached = Due { stage: ended_as, reason };
+            self.owed
+                .insert(id, Owed { index, reached, due: Due { stage, reason }, port, consumer: post.state.consumer });
         } else if post.id.is_some() {
             self.told.push_back(index);
         }
@@ -387,7 +417,7 @@ impl Posts {
             return false;
         }
         let owed = self.owed.remove(id).unwrap_or_else(|| panic!("port {port} is told {told:?} of {id}"));
-        assert_eq!(owed.due, told);
+        assert!(owed.due == told || (owed.port.is_none() && owed.reached == told), "{told:?} is not {owed:?}");
         let reads = || stream.consumer_of(port) == Some(owed.consumer);
         assert!(owed.port.map_or_else(reads, |expected| expected == port), "told to port {port}: {owed:?}");
         self.told.push_back(owed.index);
@@ -411,5 +441,97 @@ impl Posts {
 
     pub(super) fn len(&self) -> usize {
         self.posts.len()
+    }
+}
+
+/// What is kept of it, as it was when a write was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct PostsPicture {
+    states: Vec<PostState>,
+    queue: Vec<usize>,
+    owed: BTreeMap<String, Owed>,
+    told: VecDeque<usize>,
+    subscriptions: Vec<(&'static str, Body)>,
+}
+
+/// When the daemon is killed.
+impl Posts {
+    pub(super) fn picture(&self) -> PostsPicture {
+        let kept = self.queue.iter().filter(|index| !self.posts[**index].passing);
+        PostsPicture {
+            states: self.posts.iter().map(|post| post.state.written()).collect(),
+            queue: kept.copied().collect(),
+            owed: self.owed.clone(),
+            told: self.told.clone(),
+            subscriptions: self.subscriptions.clone(),
+        }
+    }
+
+    /// What a full disk takes of that.
+    pub(super) fn picture_for_full_disk(&self) -> PostsPicture {
+        let mut picture = self.picture();
+        picture.subscriptions.clone_from(&self.written_subscriptions);
+        for (post, state) in self.posts.iter().zip(&mut picture.states).filter(|(post, _)| !post.state.ended) {
+            state.consumer = post.written_consumer;
+        }
+        picture
+    }
+
+    /// Whether everything that is queued is on the disk.
+    pub(in super::super) fn are_written(&self) -> bool {
+        self.queue.iter().all(|index| self.posts[*index].number.is_some() || self.posts[*index].passing)
+    }
+
+    /// What is stored is queued again, and what has ended is known to have ended, if that was written. Returns how many
+    /// were lost with a damaged file.
+    pub(super) fn restart(&mut self, picture: PostsPicture, record: &Record, now: Now) -> u64 {
+        let PostsPicture { states, queue, owed, told, subscriptions } = picture;
+        let rows: BTreeMap<_, _> = record.posts.iter().map(|(row, body)| (row.number, (row, body))).collect();
+        for (index, post) in self.posts.iter_mut().enumerate() {
+            let is_stored = post.state.reached.is_some_and(|reached| reached.stage == Stage::Stored);
+            assert!(!is_stored || post.number.is_some(), "`stored` was said of what is not on the disk");
+            let unknown = PostState { ended: true, known: false, ..post.state };
+            post.state = states.get(index).copied().unwrap_or(unknown);
+            post.state.ended |= post.passing;
+            (post.port, post.losses, post.written_consumer) = (0, 0, post.state.consumer);
+        }
+        let (kept, gone): (Vec<usize>, Vec<usize>) =
+            queue.iter().partition(|index| self.posts[**index].number.is_some());
+        for index in gone {
+            let state = &mut self.posts[index].state;
+            (state.ended, state.known) = (true, false);
+        }
+        (self.bytes, self.written) = (0, 0);
+        (self.owed, self.told) = (owed, told);
+        self.written_subscriptions.clone_from(&subscriptions);
+        self.subscriptions = subscriptions;
+        self.first.clear();
+        self.due.clear();
+        let nobody = Stream::default();
+        let mut lost = 0;
+        self.queue.clear();
+        for index in kept {
+            let post = &mut self.posts[index];
+            let Some((row, body)) = rows.get(&post.number.unwrap()) else {
+                (post.state.ended, post.state.known) = (true, false);
+                lost += 1;
+                continue;
+            };
+            assert_eq!(post.expires.is_some(), row.expires_at.is_some());
+            post.expires = row.expires_at.map(|at| now.elapsed_until(at));
+            post.state.reached = Some(Due { stage: Stage::Stored, reason: None });
+            match body {
+                Some(body) => {
+                    self.bytes += body.len();
+                    self.queue.push_back(index);
+                }
+                None => {
+                    self.bytes += post.body.len();
+                    self.end(index, Stage::Refused, Some(Refusal::Damage), &nobody, now);
+                }
+            }
+        }
+        self.met.extend((lost > 0).then_some("stored messages are lost with the file"));
+        lost
     }
 }
