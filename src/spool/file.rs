@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
+use rusqlite::ffi::{SQLITE_IOERR, SQLITE_IOERR_SHORT_READ};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
@@ -345,8 +345,8 @@ impl File {
             return Ok(());
         }
         // Pages that the disk does not give are among what it finds.
-        let code = found.split_once("error code=").and_then(|(_, code)| code.get(..2));
-        if code == Some("10") || found.contains("failed to get page") {
+        let code = found.rsplit_once("error code=").and_then(|(_, code)| code.parse::<i32>().ok());
+        if code.is_some_and(|code| code & 0xff == SQLITE_IOERR) || found.contains("failed to get page") {
             return Err(Failure::Failing(found));
         }
         Err(Failure::Damaged(Damage::Holes, found))

@@ -363,6 +363,25 @@ fn closing_writes_all_that_was_asked_for_and_leaves_no_log() {
 }
 
 #[test]
+fn what_belongs_to_no_session_is_swept_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_disk, place) = quick_place(directory.path());
+    let mut rig = Rig::open_at(place.clone());
+    rig.write(SESSION, born("a"));
+    rig.write(8, vec![message(1, "1"), sheet(1)]);
+    rig.write(9, vec![Change::Owner(owner("b")), message(1, "1")]);
+    rig.spool.close();
+    let rig = Rig::open_at(place.clone());
+    assert_eq!(rig.kept.iter().map(|kept| kept.session).collect::<Vec<_>>(), [SESSION]);
+    rig.spool.close();
+    let db = rusqlite::Connection::open(&place.path).unwrap();
+    for table in rows::TABLES {
+        let sql = format!("SELECT count(*) FROM {} WHERE session <> {SESSION}", table.name);
+        assert_eq!(db.query_row(&sql, (), |row| row.get::<_, i64>(0)).unwrap(), 0, "{}", table.name);
+    }
+}
+
+#[test]
 fn opening_a_sound_file_writes_nothing_into_it() {
     let directory = tempfile::tempdir().unwrap();
     let (disk, place) = quick_place(directory.path());

@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) syncing_fails: bool,
     /// What stands near this cannot be read.
     pub(super) unreadable: Option<&'static str>,
+    /// How often it was tried.
+    pub(super) failed_reads: usize,
     /// The mark of the log, when it was last looked at.
     mark: Vec<u8>,
 }
@@ -254,8 +256,9 @@ impl DatabaseHandle for Handle {
                 more => filled += more,
             }
         }
-        let unreadable = self.disk.state().unreadable;
-        if unreadable.is_some_and(|text| buffer.windows(text.len()).any(|found| found == text.as_bytes())) {
+        let mut state = self.disk.state();
+        if state.unreadable.is_some_and(|text| buffer.windows(text.len()).any(|found| found == text.as_bytes())) {
+            state.failed_reads += 1;
             return Err(ErrorKind::Other.into());
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! A disk that is full, or fails.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
 
 use super::model::Model;
 use super::*;
@@ -247,10 +248,16 @@ fn long_spool(place: &Place) -> Rig {
 fn what_cannot_be_read_for_a_while_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let (disk, place) = quick_place(directory.path());
-    let mut rig = long_spool(&Place { retry: Duration::from_millis(300), ..place });
+    let mut rig = long_spool(&Place { retry: Duration::from_millis(500), ..place });
     disk.state().unreadable = Some("<500>");
     rig.spool.load(SESSION, 1, 0, 999, usize::MAX);
     assert_eq!(rig.news(), News::Room(false));
+    // Until the file was opened again, and could not be read either.
+    let deadline = Instant::now() + PATIENCE;
+    while disk.state().failed_reads < 2 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
     disk.state().unreadable = None;
     match rig.answer() {
         News::Loaded { bodies, .. } => assert_eq!(bodies.len(), 1000),
