@@ -736,7 +736,7 @@ impl World {
         }
         while !self.disk.slow && self.disk.is_asked() {
             self.busy += if self.disk.saving.is_some() { 1000 } else { 1 };
-            assert!(self.busy < 10_000, "it is written or read again and again: {:?}", self.disk);
+            assert!(self.busy < 10_000, "it is written or read again and again");
             self.disk_saves();
             self.disk_reads();
         }

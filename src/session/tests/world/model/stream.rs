@@ -952,6 +952,8 @@ impl Stream {
         let width: u64 = holes.iter().map(|(from, to)| to + 1 - from).sum();
         for (from, to) in holes {
             self.slots.retain(|seq, _| !(from..=to).contains(seq));
+            // Whatever gave way there is not told from what was lost.
+            self.keeping.collapsed.retain(|seq| !(from..=to).contains(seq));
             let count = (width == missing as u64).then_some(to + 1 - from);
             let damage = Numbered { from, slot: Slot::Damage { count }, at: now.unix_ms, came: now.elapsed };
             self.slots.insert(to, damage);
