@@ -323,7 +323,7 @@ impl World {
     fn open(&mut self, opening: Opening) {
         self.counter += 1;
         if self.session.is_none() {
-            let settings = opening.settings.map_or_else(|| steps::plain(), steps::settings);
+            let settings = opening.settings.map_or_else(steps::plain, steps::settings);
             let url = Url::parse(SERVER).unwrap();
             self.model = Model::new(self.mode, settings.clone(), url.clone());
             let birth = Birth { number: 5, url, seed: self.counter as u64, settings, mode: self.mode, ..birth() };
