@@ -541,7 +541,7 @@ impl World {
         let actions: Vec<_> = std::iter::from_fn(|| session.poll_action()).collect();
         let for_disk = |action: &&Action| matches!(action, Action::Save { .. } | Action::Load { .. });
         let (count, mut forgotten) = (actions.len() - actions.iter().filter(for_disk).count(), false);
-        self.model.stream.keep_in_memory(session.inbox.kept(), &self.disk);
+        self.model.keep_in_memory(session.inbox.kept(), &self.disk);
         self.model.stream.pass(self.model.may_give_out(&self.disk));
         let sent = actions.iter().any(|action| matches!(action, Action::ToServer { .. }));
         // A ping of the server's own kind comes before anything is found out, the rest because of it.

@@ -299,9 +299,6 @@ impl Stream {
         entry.presence = Presence::Here;
         let acked = entry.acked;
         let begin = if other_epoch { self.keeping.deleted } else { after.unwrap_or(acked) };
-        let kept = self.keeping.kept.len() - self.keeping.kept.partition_point(|(seq, _)| *seq <= begin);
-        let dropped = self.keeping.dropped.as_ref().is_some_and(|dropped| dropped.last > begin);
-        let told = usize::from(dropped) + usize::from(other_epoch) + usize::from(begin < self.keeping.deleted);
         let reader = Reader {
             consumer,
             attachment,
@@ -314,7 +311,17 @@ impl Stream {
             stuck: None,
         };
         self.readers.insert(port, reader);
-        (superseded, acked, (kept + told) as u64)
+        (superseded, acked, self.pending(port))
+    }
+
+    /// How much is still to be delivered to a port that has had nothing yet; none to one that only watches.
+    pub(super) fn pending(&self, port: u64) -> u64 {
+        let Some(reader) = self.readers.get(&port) else { return 0 };
+        let begin = reader.delivered;
+        let kept = self.keeping.kept.len() - self.keeping.kept.partition_point(|(seq, _)| *seq <= begin);
+        let dropped = self.keeping.dropped.as_ref().is_some_and(|dropped| dropped.last > begin);
+        let told = usize::from(dropped) + usize::from(reader.other_epoch) + usize::from(begin < self.keeping.deleted);
+        (kept + told) as u64
     }
 
     pub(super) fn detach(&mut self, port: u64, now: Now) {
@@ -414,15 +421,18 @@ impl Stream {
 
     /// On a full disk memory holds only so much. What of it is on the disk and in memory all the same nobody needs to know:
     /// if that decides, the session is followed.
-    pub(in super::super) fn keep_in_memory(&mut self, kept: (usize, usize), disk: &Disk) {
+    /// Says whether anything had to go.
+    pub(in super::super) fn keep_in_memory(&mut self, kept: (usize, usize), disk: &Disk) -> bool {
+        let before = self.entries();
         while disk.full && self.unsaved(disk) + RESIDENT > MEMORY && (self.entries(), self.keeping.bytes) != kept {
             let count = 1 + usize::from(self.begins_with_mark());
             if self.keeping.kept.len() <= count {
-                return;
+                break;
             }
             self.drop_oldest(count, GapReason::Overflow);
             self.met.push("dropped because the disk is full");
         }
+        self.entries() != before
     }
 
     /// Bytes of messages that are kept and not on the disk.
