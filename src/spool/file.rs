@@ -205,20 +205,31 @@ pub(super) enum Failure {
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
-        let rusqlite::Error::SqliteFailure(cause, _) = error else { return Self::Impossible(text) };
-        match cause.code {
-            ErrorCode::DiskFull => Self::Full(text),
-            ErrorCode::SystemIoFailure if cause.extended_code != SQLITE_IOERR_SHORT_READ => Self::Failing(text),
-            ErrorCode::CannotOpen
-            | ErrorCode::OutOfMemory
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::PermissionDenied => Self::Failing(text),
-            ErrorCode::TooBig => Self::Impossible(text),
+        match error {
+            rusqlite::Error::SqliteFailure(cause, _) => match cause.code {
+                ErrorCode::DiskFull => Self::Full(text),
+                ErrorCode::SystemIoFailure if cause.extended_code != SQLITE_IOERR_SHORT_READ => Self::Failing(text),
+                ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::PermissionDenied => Self::Failing(text),
+                _ => Self::Damaged(Damage::Holes, text),
+            },
             // What we ask for is right, so it is what is asked: a schema that lacks a table, rows that should not be
             // there, a header that allows no writing.
             _ => Self::Damaged(Damage::Holes, text),
+        }
+    }
+}
+
+impl Failure {
+    /// The failure of a change, which may be its own fault.
+    fn of_change(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::TooBig) => Self::Impossible(error.to_string()),
+            _ => error.into(),
         }
     }
 }
@@ -285,7 +296,7 @@ impl File {
     /// Makes changes: when this returns they are on the disk, or none is.
     pub(super) fn write(&mut self, make: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Failure> {
         let transaction = self.db.transaction()?;
-        make(&transaction)?;
+        make(&transaction).map_err(Failure::of_change)?;
         transaction.commit()?;
         self.measure_log()
     }

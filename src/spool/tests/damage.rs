@@ -194,6 +194,29 @@ fn nothing_in_a_row_can_be_changed_without_the_row_being_lost() {
 }
 
 #[test]
+fn a_letter_of_the_schema_may_be_wrong() {
+    let killed = Killed::with_messages_up_to(10, 12, 30);
+    let sound = killed.copy(0, |_| ());
+    Rig::open(&sound.path().join("spool.db")).spool.close();
+    let sound = fs::read(sound.path().join("spool.db")).unwrap();
+    for table in rows::TABLES {
+        for word in table.columns.split(", ").chain([table.name, "PRIMARY", "ROWID", "CREATE"]) {
+            let case = format!("{} of {}", word, table.name);
+            let directory = tempfile::tempdir().unwrap();
+            let (_disk, place) = quick_place(directory.path());
+            fs::write(&place.path, &sound).unwrap();
+            let db = rusqlite::Connection::open(&place.path).unwrap();
+            db.pragma_update(None, "writable_schema", "ON").unwrap();
+            let wrong = format!("{}z", &word[..word.len() - 1]);
+            db.execute("UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = ?", (word, wrong, table.name))
+                .unwrap();
+            drop(db);
+            killed.examine(directory.path(), &case);
+        }
+    }
+}
+
+#[test]
 fn no_byte_of_the_headers_leads_astray() {
     let killed = Killed::new(5, 60);
     let headers = (0..100).map(|at| (0, at)).chain((0..56).map(|at| (1, at))).chain((0..20).map(|at| (2, at)));
