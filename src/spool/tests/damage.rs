@@ -30,6 +30,7 @@ impl Killed {
             rig.write(session, changes);
             states.push(sessions.model.clone());
         }
+        rig.settle();
         let files: Vec<_> = [place.path.clone(), place.log(), place.mark()]
             .map(|path| (path.file_name().unwrap().into(), fs::read(path).unwrap()))
             .into();
@@ -351,6 +352,7 @@ fn damage_that_comes_to_light_in_use_costs_only_what_it_hit() {
         let messages = (from..from + 100).map(|seq| message(seq, &texts[usize::try_from(seq).unwrap()]));
         rig.write(SESSION, messages.chain([sheet(from)]).collect());
     }
+    rig.settle();
     // Too much to be in its memory. The page types of some pages in two places become nonsense.
     let pages = usize::try_from(fs::metadata(&place.path).unwrap().len()).unwrap() / 4096;
     assert!(pages > 1500);

@@ -185,6 +185,7 @@ fn a_spool_starts_on_a_full_disk_and_says_so() {
     rig.write(SESSION, born("a"));
     let messages = (1..=100).map(|seq| message(seq, "1"));
     rig.write(SESSION, messages.collect());
+    rig.settle();
     // It was killed: the log stays.
     let files =
         [place.path.clone(), place.log(), place.mark()].map(|path| (path.clone(), std::fs::read(path).unwrap()));
