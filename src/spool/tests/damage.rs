@@ -25,12 +25,13 @@ impl Killed {
         sessions.longest = longest;
         let mut rig = Rig::open_at(place.clone());
         let mut states = Vec::new();
-        for _ in 0..writes {
+        // The last one must not be that after which the log was emptied.
+        while states.len() < writes || fs::metadata(place.log()).unwrap().len() == 0 {
             let (session, changes) = sessions.write();
             rig.write(session, changes);
+            rig.settle();
             states.push(sessions.model.clone());
         }
-        rig.settle();
         let files: Vec<_> = [place.path.clone(), place.log(), place.mark()]
             .map(|path| (path.file_name().unwrap().into(), fs::read(path).unwrap()))
             .into();
