@@ -232,7 +232,9 @@ impl Inbox {
 
     /// Whether reading the server must stop until something is acknowledged, or safe on the disk.
     pub(super) fn wants_pause(&self) -> bool {
-        let full = self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes;
+        let full = self.kept().0 >= self.settings.max_messages
+            || self.bytes >= self.settings.max_bytes
+            || self.outgrows_memory();
         (full && self.settings.overflow == Overflow::Pause) || self.outruns_disk()
     }
 

@@ -564,6 +564,21 @@ fn on_a_full_disk_memory_holds_no_more_than_in_memory_mode() {
 }
 
 #[test]
+fn on_a_full_disk_a_server_that_must_lose_nothing_is_not_read_when_memory_is_full() {
+    let mut rig = inbox(|inbox| {
+        inbox.max_bytes = 64 << 20;
+        inbox.overflow = Overflow::Pause;
+    });
+    rig.input(Input::Room(false));
+    rig.detach(1);
+    for _ in 0..16 {
+        assert_eq!(rig.frame_of(large(1 << 20)), [""; 0]);
+    }
+    assert_eq!(rig.frame_of(large(1 << 20)), ["#1 pause"]);
+    assert!(rig.input(Input::Room(true)).contains(&"#1 resume".into()), "the disk takes it");
+}
+
+#[test]
 fn what_could_not_be_written_is_tried_again() {
     let mut rig = Rig::connected();
     rig.disk = false;

@@ -621,6 +621,9 @@ impl World {
                 }
             }
         }
+        let session = self.session.as_ref().unwrap();
+        // Other settings hold since the connection ended.
+        self.model.keep_in_memory(session.inbox.kept(), &self.disk);
         for what in self.model.met() {
             *self.met.entry(what).or_default() += 1;
         }

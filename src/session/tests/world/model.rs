@@ -157,7 +157,7 @@ impl Model {
     /// On a full disk memory holds so much and no more. A port that opens with settings under which something has to go
     /// may hear of what is left.
     pub(super) fn keep_in_memory(&mut self, kept: (usize, usize), disk: &Disk) {
-        if self.stream.keep_in_memory(kept, disk) {
+        if self.stream.keep_in_memory(kept, &self.settings.inbox, disk) {
             for due in &mut self.opened {
                 due.pending_then = Some(self.stream.pending(due.port));
             }
@@ -497,7 +497,7 @@ impl Model {
         self.check_told(session, link, now);
         let full = self.is_full();
         let durable = self.mode == Mode::Durable;
-        let (must, may) = if durable { self.stream.floods(disk) } else { (false, false) };
+        let (must, may) = if durable { self.stream.floods(&self.settings.inbox, disk) } else { (false, false) };
         assert!(self.line.paused || !open || !(full || must), "reading goes on though it is full");
         assert!(!self.line.paused || (open && (full || may)), "reading is stopped though there is room");
         if self.stream.ports().next().is_none() {

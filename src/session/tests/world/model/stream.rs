@@ -419,12 +419,18 @@ impl Stream {
         }
     }
 
-    /// On a full disk memory holds only so much. What of it is on the disk and in memory all the same nobody needs to know:
-    /// if that decides, the session is followed.
+    /// On a full disk memory holds only so much, except in pause mode. What of it is on the disk and in memory all the same
+    /// nobody needs to know: if that decides, the session is followed.
     /// Says whether anything had to go.
-    pub(in super::super) fn keep_in_memory(&mut self, kept: (usize, usize), disk: &Disk) -> bool {
+    pub(in super::super) fn keep_in_memory(
+        &mut self,
+        kept: (usize, usize),
+        inbox: &settings::Inbox,
+        disk: &Disk,
+    ) -> bool {
         let before = self.entries();
-        while disk.full && self.unsaved(disk) + RESIDENT > MEMORY && (self.entries(), self.keeping.bytes) != kept {
+        let gives_way = disk.full && inbox.overflow == Overflow::DropOldest;
+        while gives_way && self.unsaved(disk) + RESIDENT > MEMORY && (self.entries(), self.keeping.bytes) != kept {
             let count = 1 + usize::from(self.begins_with_mark());
             if self.keeping.kept.len() <= count {
                 break;
@@ -441,10 +447,15 @@ impl Stream {
         self.keeping.kept.range(first..).map(|(_, bytes)| bytes - ENTRY_BYTES).sum()
     }
 
-    /// Whether the server must not be read, and whether it may be left so, because more came than the disk took.
-    pub(super) fn floods(&self, disk: &Disk) -> (bool, bool) {
+    /// Whether the server must not be read, and whether it may be left so, because more came than the disk took; while it
+    /// is full only in pause mode, for otherwise the oldest goes.
+    pub(super) fn floods(&self, inbox: &settings::Inbox, disk: &Disk) -> (bool, bool) {
         let unsaved = self.unsaved(disk);
-        (!disk.full && unsaved >= FLOOD, !disk.full && unsaved + RESIDENT >= FLOOD)
+        match (disk.full, inbox.overflow) {
+            (false, _) => (unsaved >= FLOOD, unsaved + RESIDENT >= FLOOD),
+            (true, Overflow::Pause) => (unsaved > MEMORY, unsaved + RESIDENT > MEMORY),
+            (true, Overflow::DropOldest) => (false, false),
+        }
     }
 
     /// What was read from the disk: what is not there any more is a gap from now on.
