@@ -29,6 +29,21 @@ function copySource() {
     mkdirSync(dirname(place), { recursive: true });
     cpSync(join(root, file), place);
   }
+  nameApart();
+}
+
+/**
+ * Gives the copy a version of its own. It shares the dependencies with the other tests, and Cargo, which knows a package
+ * of a workspace by name and version, would take what was made of a mutant for what is made of the source.
+ */
+function nameApart() {
+  const before = '\nname = "websocket-bridge"\nversion = "';
+  for (const file of ["Cargo.toml", "Cargo.lock"]) {
+    const place = join(scratch, file);
+    const [head, tail, ...more] = readFileSync(place, "utf8").split(before);
+    if (tail === undefined || more.length > 0) throw new Error(`${file} does not say the version as expected`);
+    writeFileSync(place, head + before + tail.replace('"', '+mutant"'));
+  }
 }
 
 /** Runs a command to its end; its output is text. */
