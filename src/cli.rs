@@ -18,7 +18,7 @@ use crate::config::{Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::install::{self, ExtensionId, HostName};
-use crate::{daemon, host, log, os};
+use crate::{daemon, explain, host, log, os};
 
 /// How long a daemon may take from its last word to its end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -76,6 +76,12 @@ enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Say what a browser's error text means, or a message length that cannot be one
+    Explain {
+        /// What the browser said, with whatever stands around it; or a number, or an error code of this program
+        #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true, value_name = "TEXT|NUMBER")]
+        text: Vec<String>,
     },
     /// Start the daemon; hosts do this by themselves
     Daemon {
@@ -227,6 +233,7 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
         Command::Status { json } => run_status(&paths, json),
+        Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
             let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
             complain(&format!("the daemon runs (version {})", link.daemon.build));
@@ -323,6 +330,12 @@ fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
         if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
+}
+
+fn run_explain(text: &str) -> anyhow::Result<Exit> {
+    let explained = explain::explain(text);
+    print(&explained.text)?;
+    Ok(if explained.is_known { Exit::Fine } else { Exit::Failed })
 }
 
 /// A link to the running daemon; nothing is started for a look.

@@ -41,6 +41,7 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod explain;
 pub mod host;
 pub mod install;
 pub mod log;

@@ -27,6 +27,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // What a person starts.
     ("install", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
     ("doctor", &["install", "daemon::launch", "daemon::endpoint", "spool", "wire", "config", "log", "os"]),
+    ("explain", &["session::ENDINGS", "session::Sign", "wire"]),
     ("demo", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
 ];
 
