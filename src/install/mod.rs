@@ -376,6 +376,25 @@ impl Context {
     }
 }
 
+/// What installations have left on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// The manifests that were written.
+    pub manifests: Vec<PathBuf>,
+    /// The programs whose manifests are ours: those that are there and those that should be.
+    pub programs: Vec<PathBuf>,
+}
+
+/// What installations have left on this machine, by the receipt.
+///
+/// # Errors
+/// If the receipt is not in order.
+pub fn installed(context: &Context) -> Result<Installed, InstallError> {
+    let receipt = Receipt::read(&context.receipt)?;
+    let programs = context.own_programs(&receipt);
+    Ok(Installed { manifests: receipt.manifests.into_iter().map(|entry| entry.path).collect(), programs })
+}
+
 fn is_named(row: &Row, name: &str) -> bool {
     row.name.eq_ignore_ascii_case(name)
 }
