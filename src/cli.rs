@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{Env, Paths};
+use crate::config::{Env, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::install::{self, ExtensionId, HostName};
-use crate::{daemon, explain, host, log, os};
+use crate::{daemon, doctor, explain, host, log, os};
 
 /// How long a daemon may take from its last word to its end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,6 +32,8 @@ enum Exit {
     Failed = 1,
     /// The arguments make no sense.
     Usage = 2,
+    /// The doctor found something that does not work.
+    Ill = 3,
 }
 
 impl From<Exit> for ExitCode {
@@ -77,6 +79,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find what is wrong, from the browser's manifest to the server's answer
+    Doctor(Doctor),
     /// Say what a browser's error text means, or a message length that cannot be one
     Explain {
         /// What the browser said, with whatever stands around it; or a number, or an error code of this program
@@ -112,6 +116,27 @@ struct Install {
     /// Replace a manifest of the same name that belongs to another program
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Debug, Args)]
+struct Doctor {
+    /// Mend what is ours: manifests, the program, what killed processes have left
+    #[arg(long)]
+    fix: bool,
+    /// Try only the server of this session
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Try this server, and no session's
+    #[arg(long, conflicts_with = "session", value_parser = server)]
+    url: Option<Url>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The URL of a server.
+fn server(text: &str) -> Result<Url, String> {
+    server_url(text).map_err(|problem| format!("it {problem}"))
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +258,7 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
         Command::Status { json } => run_status(&paths, json),
+        Command::Doctor(options) => run_doctor(options, env, paths),
         Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
             let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
@@ -330,6 +356,21 @@ fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
         if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
+}
+
+fn run_doctor(options: Doctor, env: &Env, paths: Paths) -> anyhow::Result<Exit> {
+    let question = doctor::Question {
+        install: install_context(env, &paths)?,
+        paths,
+        host: HostName::default(),
+        session: options.session,
+        url: options.url,
+        fix: options.fix,
+    };
+    let report = doctor::examine(&question);
+    let colour = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
+    print(&if options.json { report.to_json() } else { report.to_text(colour) })?;
+    Ok(if report.ok { Exit::Fine } else { Exit::Ill })
 }
 
 fn run_explain(text: &str) -> anyhow::Result<Exit> {

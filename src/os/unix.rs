@@ -145,6 +145,15 @@ pub fn make_private(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))
 }
 
+/// Whether this user may make files in a directory.
+///
+/// # Errors
+/// Why not: also if the disk is mounted for reading only.
+pub fn may_write(directory: &Path) -> io::Result<()> {
+    use nix::unistd::AccessFlags;
+    Ok(nix::unistd::access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
 /// Whether anybody on this machine may change the file or directory.
 #[must_use]
 pub fn is_writable_by_all(metadata: &Metadata) -> bool {

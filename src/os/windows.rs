@@ -215,6 +215,17 @@ pub fn make_private(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this user may make files in a directory, as far as its attributes say.
+///
+/// # Errors
+/// Why not.
+pub fn may_write(directory: &Path) -> io::Result<()> {
+    match directory.metadata()?.permissions().readonly() {
+        true => Err(io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
+    }
+}
+
 /// Whether anybody on this machine may change the file or directory. Its access list is not looked at: a file inherits
 /// that of the user's profile.
 #[must_use]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::file::{self, Failure, Place};
 use super::{SpoolError, log, rows};
-use crate::session::record::Owner;
+use crate::session::record::{Owner, Sheet};
 
 /// What was found.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct Inspection {
     pub bytes: u64,
     /// How the file is.
     pub condition: Condition,
-    /// The sessions in it and their servers, as far as they can be read.
-    pub sessions: Vec<(Owner, String)>,
+    /// The sessions in it, as far as they can be read.
+    pub sessions: Vec<(Owner, Sheet)>,
     /// Files that were found damaged earlier.
     pub set_aside: Vec<PathBuf>,
 }
@@ -80,11 +80,11 @@ pub fn inspect(path: &Path, limit: Duration) -> Inspection {
 }
 
 /// Whether all of it could be looked at in time.
-fn look(place: &Place, limit: Duration, sessions: &mut Vec<(Owner, String)>) -> Result<bool, Failure> {
+fn look(place: &Place, limit: Duration, sessions: &mut Vec<(Owner, Sheet)>) -> Result<bool, Failure> {
     let db = place.connect_alone()?;
     file::known_version(&db, &place.path)?;
     let (kept, unsound) = rows::read(&db)?;
-    sessions.extend(kept.into_iter().map(|kept| (kept.owner, kept.record.sheet.url)));
+    sessions.extend(kept.into_iter().map(|kept| (kept.owner, kept.record.sheet)));
     if !log::is_whole(place)? {
         let why = "what was written last cannot be read".to_owned();
         return Err(Failure::Damaged(super::Damage::Rewound, why));
