@@ -17,6 +17,7 @@ use url::Url;
 use crate::config::{Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
+use crate::install::browsers::Platform;
 use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, host, log, os};
 
@@ -457,10 +458,10 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
 fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
     let data = paths.data_directory();
     Ok(install::Context {
-        platform: install::browsers::Platform::CURRENT,
+        platform: Platform::CURRENT,
         env: env.clone(),
         root: PathBuf::from("/"),
-        browsers: install::browsers::TABLE,
+        browsers: Platform::CURRENT.browsers(),
         current_exe: std::env::current_exe().context("cannot find this program")?,
         binary_dir: data.join("bin"),
         name_file: None,

@@ -33,7 +33,7 @@ use url::Url;
 
 use crate::config::Env;
 use allow::{Allowed, Need, Rule};
-use browsers::{Family, Platform, Row, Scope};
+use browsers::{Browser, Family, Location, Platform, Scope, descend};
 use manifest::Existing;
 pub use manifest::{ExtensionId, HostName};
 use receipt::{Entry, Receipt, Record};
@@ -53,8 +53,8 @@ pub struct Context {
     pub env: Env,
     /// The root of the file system: `/` but for tests and package builders.
     pub root: PathBuf,
-    /// The browsers that are known: [`browsers::TABLE`].
-    pub browsers: &'static [Row],
+    /// The browsers that are known: [`Platform::browsers`].
+    pub browsers: &'static [Browser],
     /// The running program.
     pub current_exe: PathBuf,
     /// The stable place for the program.
@@ -295,7 +295,7 @@ impl Context {
     /// Where the program is copied to.
     #[must_use]
     pub fn stable_program(&self) -> PathBuf {
-        self.binary_dir.join(self.platform.program(PROGRAM))
+        descend(&self.binary_dir, &self.platform.program(PROGRAM))
     }
 
     /// Checks what manifests and the receipt will have to name.
@@ -312,52 +312,68 @@ impl Context {
         })
     }
 
-    /// The rows for this system and `scope`.
-    fn rows(&self, scope: Scope) -> impl Iterator<Item = &'static Row> {
-        let platform = self.platform;
-        self.browsers.iter().filter(move |row| row.platform == platform && row.scope == scope)
+    /// The browsers that have rows for `scope`.
+    fn browsers(&self, scope: Scope) -> impl Iterator<Item = &'static Browser> {
+        self.browsers.iter().filter(move |browser| browser.rows.iter().any(|row| row.scope == scope))
     }
 
-    /// The names of the browsers that have rows.
+    /// Their names.
     fn known(&self, scope: Scope) -> String {
-        let mut names: Vec<&str> = self.rows(scope).map(|row| row.name).collect();
-        names.dedup();
+        let names: Vec<&str> = self.browsers(scope).map(|browser| browser.name).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
-    /// An error for the first name that no row has.
+    /// The names for people of browsers of the receipt; a user data directory is its own.
+    fn titles(&self, names: &[String]) -> String {
+        let known = |name: &str| self.browsers.iter().find(|browser| browser.name == name);
+        names
+            .iter()
+            .map(|name| known(name).map_or(name.as_str(), |browser| browser.title))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// An error for the first name that no browser has.
     fn check_names(&self, names: &[String], scope: Scope) -> Result<(), InstallError> {
-        match names.iter().find(|name| !self.rows(scope).any(|row| is_named(row, name))) {
+        match names.iter().find(|name| !self.browsers(scope).any(|browser| is_named(browser, name))) {
             Some(name) => Err(InstallError::UnknownBrowser { name: name.clone(), known: self.known(scope) }),
             None => Ok(()),
         }
     }
 
-    /// The manifest files of `rows`; browsers that read the same one share a target.
-    fn targets(&self, rows: Vec<&'static Row>, host: &HostName) -> Result<Vec<Target>, InstallError> {
+    /// The manifest files of `browsers`; those that read the same one share a target.
+    fn targets(
+        &self,
+        browsers: Vec<&'static Browser>,
+        scope: Scope,
+        host: &HostName,
+    ) -> Result<Vec<Target>, InstallError> {
         let mut targets: Vec<Target> = Vec::new();
-        for row in rows {
-            let directory = row.manifests.locate(&self.env, &self.root);
-            let manifest = directory.ok_or(InstallError::NoHome { browser: row.title })?.join(host.manifest_file());
-            if manifest.to_str().is_none() {
-                return Err(InstallError::NotUnicode { path: manifest });
-            }
-            let is_found = row.is_found(&self.env, &self.root);
-            match targets.iter_mut().find(|target| target.manifest == manifest) {
-                Some(target) => {
-                    if !target.browsers.iter().any(|name| name == row.name) {
-                        target.browsers.push(row.name.to_owned());
-                        target.title = format!("{}, {}", target.title, row.title);
-                    }
-                    target.is_found |= is_found;
+        for browser in browsers {
+            let is_found = browser.is_found(&self.env, &self.root);
+            for row in browser.rows.iter().filter(|row| row.is_written && row.scope == scope) {
+                let location = row.locate(self.platform, &self.env, &self.root, host);
+                let location = location.ok_or(InstallError::NoHome { browser: browser.title })?;
+                let Location::File(manifest) = location else { continue };
+                if manifest.to_str().is_none() {
+                    return Err(InstallError::NotUnicode { path: manifest });
                 }
-                None => targets.push(Target {
-                    family: row.family,
-                    manifest,
-                    browsers: vec![row.name.to_owned()],
-                    title: row.title.to_owned(),
-                    is_found,
-                }),
+                match targets.iter_mut().find(|target| target.manifest == manifest) {
+                    Some(target) => {
+                        if !target.browsers.iter().any(|name| name == browser.name) {
+                            target.browsers.push(browser.name.to_owned());
+                            target.title = format!("{}, {}", target.title, browser.title);
+                        }
+                        target.is_found |= is_found;
+                    }
+                    None => targets.push(Target {
+                        family: browser.family,
+                        manifest,
+                        browsers: vec![browser.name.to_owned()],
+                        title: browser.title.to_owned(),
+                        is_found,
+                    }),
+                }
             }
         }
         Ok(targets)
@@ -376,8 +392,8 @@ impl Context {
     }
 }
 
-fn is_named(row: &Row, name: &str) -> bool {
-    row.name.eq_ignore_ascii_case(name)
+fn is_named(browser: &Browser, name: &str) -> bool {
+    browser.name.eq_ignore_ascii_case(name)
 }
 
 /// Whether a manifest starts one of our programs.
@@ -406,15 +422,15 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
     let receipt = Receipt::read(&context.receipt)?;
 
     let found_ones = request.browsers.is_empty() && request.user_data_dirs.is_empty();
-    let is_wanted = |row: &&'static Row| {
+    let is_wanted = |browser: &&'static Browser| {
         if found_ones {
-            row.is_found(&context.env, &context.root)
+            browser.is_found(&context.env, &context.root)
         } else {
-            request.browsers.iter().any(|name| is_named(row, name))
+            request.browsers.iter().any(|name| is_named(browser, name))
         }
     };
-    let rows = context.rows(request.scope).filter(is_wanted).collect();
-    let mut targets = context.targets(rows, &request.host_name)?;
+    let browsers = context.browsers(request.scope).filter(is_wanted).collect();
+    let mut targets = context.targets(browsers, request.scope, &request.host_name)?;
     let of_directory = |directory: &PathBuf| Target::of_user_data_dir(directory, &request.host_name);
     targets.extend(request.user_data_dirs.iter().map(of_directory));
     if targets.is_empty() {

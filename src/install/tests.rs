@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use url::Url;
 
 use super::allow::{Allowed, Need};
-use super::browsers::{Base, Confidence, Detection, Family, Place, Platform, Row, Scope, TABLE};
+use super::browsers::{Browser, Confidence, Detection, Family, Location, Place, Platform, Row, Scope, Site, View};
 use super::*;
 use crate::config::{Config, HOME_VARIABLE, HOST_NAME, Paths};
 
@@ -45,7 +45,7 @@ impl Machine {
             platform: Platform::Linux,
             env: Env::from_iter([("HOME", home.clone()), ("PATH", root.join("bin"))]),
             root,
-            browsers: TABLE,
+            browsers: Platform::Linux.browsers(),
             current_exe,
             binary_dir: data.join("bin"),
             name_file: None,
@@ -61,6 +61,7 @@ impl Machine {
         let machine = Self::bare();
         for profile in [".config/google-chrome", ".config/chromium", ".mozilla/firefox"] {
             fs::create_dir_all(machine.home(profile)).unwrap();
+            fs::write(machine.home(profile).join("Local State"), "{}").unwrap();
         }
         machine
     }
@@ -230,9 +231,18 @@ mod ids_and_names {
 mod places {
     use super::*;
 
+    fn browser(platform: Platform, name: &str) -> &'static Browser {
+        platform.browsers().iter().find(|browser| browser.name == name).unwrap()
+    }
+
+    /// Where install writes for the user.
     fn manifests_of(name: &str, env: &[(&str, &str)]) -> Option<PathBuf> {
-        let row = TABLE.iter().find(|row| row.name == name).unwrap();
-        row.manifests.locate(&env.iter().copied().collect(), Path::new("/"))
+        let env = env.iter().copied().collect();
+        let row = browser(Platform::Linux, name).rows.iter().find(|row| row.is_written && row.scope == Scope::User);
+        match row.unwrap().locate(Platform::Linux, &env, Path::new("/"), &HostName::default())? {
+            Location::File(path) => Some(path.parent().unwrap().to_owned()),
+            Location::Key(key) => panic!("{key}"),
+        }
     }
 
     #[test]
@@ -253,7 +263,8 @@ mod places {
         let machine = Machine::bare();
         let found = || {
             let Context { env, root, .. } = &machine.context;
-            TABLE.iter().filter(|row| row.is_found(env, root)).map(|row| row.name).collect::<Vec<_>>()
+            let found = Platform::Linux.browsers().iter().filter(|browser| browser.is_found(env, root));
+            found.map(|browser| browser.name).collect::<Vec<_>>()
         };
         let program = |path: &str, mode| {
             let path = machine.directory.path().join(path);
@@ -281,63 +292,154 @@ mod places {
         assert!(matches!(error, InstallError::NoHome { browser: "Firefox" }), "{error}");
     }
 
-    /// The table of the README, from the rows.
-    fn rendered() -> String {
-        let mut text = "| Browser | `--browser` | System, scope | Directory of the manifest | Instead of \
-                        `~/.config`, if set | Format | Known from |\n|---|---|---|---|---|---|---|\n"
-            .to_owned();
-        for row in TABLE {
-            let system = match row.platform {
-                Platform::Linux => "Linux",
-                Platform::MacOs => "macOS",
-                Platform::Windows => "Windows",
-            };
-            let scope = match row.scope {
-                Scope::User => "user",
-                Scope::System => "system",
-            };
-            let (format, confidence) = (
-                match row.family {
-                    Family::Chromium => "chromium.json",
-                    Family::Firefox => "firefox.json",
-                },
-                match row.confidence {
+    #[test]
+    fn a_directory_with_nothing_but_manifests_is_no_sign_of_a_browser() {
+        let machine = Machine::bare();
+        let is_found = || browser(Platform::Linux, "chromium").is_found(&machine.context.env, &machine.context.root);
+        fs::create_dir_all(machine.manifest("chromium").parent().unwrap()).unwrap();
+        assert!(!is_found());
+        fs::write(machine.home(".config/chromium/Local State"), "{}").unwrap();
+        assert!(is_found());
+    }
+
+    #[test]
+    fn paths_are_written_in_the_way_of_their_own_system() {
+        let locate = |platform, name: &str, env: &[(&str, &str)]| {
+            let env = env.iter().copied().collect();
+            let all =
+                browser(platform, name).locations(platform.browsers(), &env, Path::new("/"), &HostName::default());
+            all.iter().map(|looked| looked.location.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            locate(Platform::MacOs, "chrome-beta", &[("HOME", "/Users/u")]),
+            [
+                "/Users/u/Library/Application Support/Google/Chrome Beta/NativeMessagingHosts/com.semantest.websocket_bridge.json",
+                "/Library/Google/Chrome/NativeMessagingHosts/com.semantest.websocket_bridge.json",
+            ]
+        );
+        assert_eq!(
+            locate(Platform::Windows, "chrome", &[]),
+            [
+                r"HKCU\Software\Google\Chrome\NativeMessagingHosts\com.semantest.websocket_bridge",
+                r"HKLM\Software\Google\Chrome\NativeMessagingHosts\com.semantest.websocket_bridge (32-bit)",
+                r"HKLM\Software\Google\Chrome\NativeMessagingHosts\com.semantest.websocket_bridge",
+            ]
+        );
+        let env: Env = [("LOCALAPPDATA", "AppData"), ("USERPROFILE", r"C:\Users\u")].into_iter().collect();
+        let profile = browser(Platform::Windows, "edge").detection.profiles[0];
+        let path = profile.locate(Platform::Windows, &env, Path::new("/")).unwrap();
+        assert_eq!(path.to_str(), Some(r"C:\Users\u\AppData\Local\Microsoft\Edge\User Data"));
+        assert_eq!(profile.locate(Platform::Linux, &env, Path::new("/")), None, "no path that starts nowhere");
+    }
+
+    #[test]
+    fn a_location_that_browsers_share_names_them_all() {
+        let env = [("HOME", "/h")].into_iter().collect();
+        let (linux, host) = (Platform::Linux, HostName::default());
+        let opera = browser(linux, "opera").locations(linux.browsers(), &env, Path::new("/"), &host);
+        assert_eq!(opera[0].readers, ["chrome", "opera"]);
+        let edge = browser(linux, "edge").locations(linux.browsers(), &env, Path::new("/"), &host);
+        assert!(edge[2].readers.contains(&"edge") && edge[2].readers.contains(&"chrome") && !edge[2].row.is_written);
+        let none = browser(linux, "opera").locations(linux.browsers(), &Env::default(), Path::new("/"), &host);
+        assert_eq!(none.len(), 1, "without a home only the machine's is known");
+    }
+
+    /// The tables of the README: one line for each place and format, with all browsers that look there.
+    fn rendered(platform: Platform) -> String {
+        let mut lines: Vec<(String, Vec<String>, String)> = Vec::new();
+        for browser in platform.browsers() {
+            for row in browser.rows {
+                let scope = match row.scope {
+                    Scope::User => "user",
+                    Scope::System => "system",
+                };
+                let place = match row.site {
+                    Site::Directory(place) => shown(place),
+                    Site::Key(view, path) => {
+                        let (hive, note) = match (row.scope, view) {
+                            (Scope::User, _) => ("HKCU", ""),
+                            (Scope::System, View::Bits32) => ("HKLM", ", 32-bit"),
+                            (Scope::System, View::Bits64) => ("HKLM", ", 64-bit"),
+                        };
+                        format!(r"`{hive}\{path}`{note}")
+                    }
+                };
+                let confidence = match row.confidence {
                     Confidence::Observed => "observed",
                     Confidence::Documented => "documented",
                     Confidence::Reported => "reported",
-                },
-            );
-            let Place { base: Base(variables), path } = row.manifests;
-            let (start, instead) = match variables {
-                [] => ("/".to_owned(), &[][..]),
-                [first @ .., ("HOME", "")] => ("~/".to_owned(), first),
-                [first @ .., ("HOME", rest)] => (format!("~/{rest}/"), first),
-                [first @ .., (variable, _)] => (format!("${variable}/"), first),
-            };
-            let instead: Vec<String> = instead.iter().map(|(variable, _)| format!("`${variable}`")).collect();
-            let instead = if instead.is_empty() { "–".to_owned() } else { instead.join(", then ") };
-            let (title, name, source) = (row.title, row.name, row.source);
-            writeln!(
-                text,
-                "| {title} | `{name}` | {system}, {scope} | `{start}{path}` | {instead} | `{format}` | \
-                 {confidence}: {source} |"
-            )
-            .unwrap();
+                    Confidence::Assumed => "assumed",
+                };
+                let mark = if row.is_written { "" } else { " (looks there too)" };
+                let start = format!("| {scope} | {place} |");
+                let end = format!("{confidence}: {}", row.source);
+                let name = format!("`{}`{mark}", browser.name);
+                match lines.iter_mut().find(|(known, _, known_end)| *known == start && *known_end == end) {
+                    Some((_, names, _)) => names.push(name),
+                    None => lines.push((start, vec![name], end)),
+                }
+            }
+        }
+        let mut text = "| Scope | Place | Browsers | Known from |\n|---|---|---|---|\n".to_owned();
+        for (start, names, end) in lines {
+            writeln!(text, "{start} {} | {end} |", names.join(", ")).unwrap();
         }
         text
+    }
+
+    /// A directory as people write it; the README says what the words in capitals stand for.
+    fn shown(Place(choices): Place) -> String {
+        let (_, path) = choices[0];
+        match choices {
+            [("", path)] => format!("`/{path}`"),
+            [("HOME", path)] => format!("`~/{path}`"),
+            [("CHROME_CONFIG_HOME", _), ("XDG_CONFIG_HOME", _), ("HOME", _)] => format!("`CONFIG/{path}`"),
+            [("XDG_DATA_HOME", _), ("HOME", _)] => format!("`DATA/{path}`"),
+            other => panic!("no word for {other:?}"),
+        }
+    }
+
+    fn rendered_names(platform: Platform) -> String {
+        let name = |browser: &Browser| {
+            let family = match browser.family {
+                Family::Chromium => "chromium.json",
+                Family::Firefox => "firefox.json",
+            };
+            format!("| {} | `{}` | `{family}` |\n", browser.title, browser.name)
+        };
+        let names: String = platform.browsers().iter().map(name).collect();
+        format!("| Browser | `--browser` | Format |\n|---|---|---|\n{names}")
     }
 
     #[test]
     fn the_readme_shows_the_table() {
         let readme = include_str!("../../host-manifests/README.md");
-        let shown = readme.split("<!-- locations -->\n").nth(1).unwrap();
-        assert_eq!(shown, rendered(), "put this between the marks in host-manifests/README.md:\n{}", rendered());
+        let (_, shown) = readme.split_once("<!-- locations -->\n").unwrap();
+        let mut expected = String::new();
+        for (platform, title) in
+            [(Platform::Linux, "Linux"), (Platform::MacOs, "macOS"), (Platform::Windows, "Windows")]
+        {
+            let (names, places) = (rendered_names(platform), rendered(platform));
+            write!(expected, "\n## {title}\n\n{names}\n{places}").unwrap();
+        }
+        assert!(shown == expected, "put this at the end of host-manifests/README.md:\n{expected}");
     }
 
     #[test]
-    fn names_in_the_table_can_be_typed() {
+    fn names_in_the_table_can_be_typed_and_are_one_for_each_browser() {
         let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        assert!(TABLE.iter().all(|row| is_plain(row.name) && !row.source.is_empty()));
+        for platform in Platform::ALL {
+            let mut names: Vec<&str> = platform.browsers().iter().map(|browser| browser.name).collect();
+            assert!(names.iter().all(|name| is_plain(name)));
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+            for browser in platform.browsers() {
+                assert_eq!(browser.platform, platform, "{}", browser.name);
+                assert!(!browser.rows.is_empty() && browser.rows.iter().all(|row| !row.source.is_empty()));
+                let scopes = browser.rows.iter().map(|row| row.scope == Scope::System);
+                assert!(scopes.is_sorted(), "{}: the user's places come first", browser.name);
+            }
+        }
     }
 }
 
@@ -526,13 +628,17 @@ mod installing {
     fn an_unknown_browser_and_no_browser_are_errors_that_name_those_that_are_known() {
         let machine = Machine::bare();
         let unknown = plan(&request_for(&["netscape"], &[ID]), &machine.context).unwrap_err();
-        assert_eq!(unknown.to_string(), "\"netscape\" is no known browser: known here are chrome, chromium, firefox");
+        let known = Platform::Linux.browsers().iter().map(|browser| browser.name).collect::<Vec<_>>().join(", ");
+        assert_eq!(unknown.to_string(), format!("\"netscape\" is no known browser: known here are {known}"));
         let none = plan(&request(&[ID]), &machine.context).unwrap_err();
-        assert!(none.to_string().ends_with("looked for chrome, chromium, firefox"), "{none}");
+        assert!(none.to_string().ends_with(&format!("looked for {known}")), "{none}");
         assert!(none.next_step().unwrap().contains("--browser"));
-        let system = Request { scope: Scope::System, ..request_for(&["chrome"], &[ID]) };
+        let system = Request { scope: Scope::System, ..request_for(&["tor-browser"], &[ADDON]) };
         let system = plan(&system, &machine.context).unwrap_err();
-        assert!(system.to_string().ends_with("known here are none"), "{system}");
+        assert!(
+            system.to_string().starts_with("\"tor-browser\" is no known browser"),
+            "it reads nothing there: {system}"
+        );
     }
 
     #[test]
@@ -557,13 +663,20 @@ mod installing {
 
     #[test]
     fn browsers_that_read_the_same_file_share_it() {
-        const fn row(name: &'static str) -> Row {
-            let profile = Place { base: Base::HOME, path: "shared" };
-            let detection =
-                Detection { profiles: &[Place { base: Base::HOME, path: "" }], executables: &[], well_known: &[] };
-            Row { name, title: name, manifests: profile, detection, ..TABLE[0] }
+        const ROW: Row = Row {
+            scope: Scope::User,
+            site: Site::Directory(Place(&[("HOME", "shared")])),
+            is_written: true,
+            confidence: Confidence::Assumed,
+            source: "this test",
+        };
+        const DETECTION: Detection =
+            Detection { profiles: &[Place(&[("HOME", "")])], executables: &[], well_known: &[] };
+        const fn browser(name: &'static str) -> Browser {
+            let (platform, family) = (Platform::Linux, Family::Chromium);
+            Browser { name, title: name, platform, family, detection: DETECTION, sandbox: None, rows: &[ROW] }
         }
-        const ROWS: &[Row] = &[row("one"), row("two")];
+        const ROWS: &[Browser] = &[browser("one"), browser("two")];
         let mut machine = Machine::bare();
         machine.context.browsers = ROWS;
         let manifest = machine.home("shared").join(format!("{HOST_NAME}.json"));

@@ -111,13 +111,17 @@ fn candidates(removal: &Removal, context: &Context, receipt: &Receipt) -> Result
         let is_named = !everything && !leaving.is_empty();
         candidates.push(Candidate { manifest, title, leaving, is_named });
     };
-    let targets = context.targets(context.rows(removal.scope).collect(), host)?;
+    let targets = context.targets(context.browsers(removal.scope).collect(), removal.scope, host)?;
     for entry in &receipt.manifests {
         if !targets.iter().any(|target| target.manifest == entry.path) {
-            add(entry.path.clone(), entry.browsers.join(", "), &entry.browsers);
+            add(entry.path.clone(), context.titles(&entry.browsers), &entry.browsers);
         }
     }
-    targets.into_iter().for_each(|target| add(target.manifest, target.title, &target.browsers));
+    for Target { manifest, title, browsers, .. } in targets {
+        // Of those that share the file, the ones for which it was written.
+        let title = receipt.manifest(&manifest).map_or(title, |entry| context.titles(&entry.browsers));
+        add(manifest, title, &browsers);
+    }
     for directory in &removal.user_data_dirs {
         let Target { manifest, title, browsers, .. } = Target::of_user_data_dir(directory, host);
         candidates.retain(|candidate| candidate.manifest != manifest);
