@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -464,6 +465,8 @@ fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context>
         browsers: Platform::CURRENT.browsers(),
         current_exe: std::env::current_exe().context("cannot find this program")?,
         binary_dir: data.join("bin"),
+        manifest_dir: data.join("manifests"),
+        registry: Arc::new(install::registry::System),
         name_file: None,
         config_file: paths.config_file().to_owned(),
         receipt: data.join("installed.json"),

@@ -3,7 +3,7 @@
 //! Owns: where each of them looks there, and how that is known. Does not own: what the words of the table mean
 //! (`browsers`).
 
-use super::{Browser, Confidence, Detection, Family, Place, Platform, Row, Scope, Site};
+use super::{Browser, Confidence, Detection, Family, Launch, Place, Platform, Row, Sandbox, Scope, Site};
 use Confidence::{Assumed, Documented, Observed, Reported};
 
 /// Chromium's documentation and source.
@@ -14,6 +14,7 @@ const EDGE: &str = "Microsoft's documentation of native messaging; a field note 
 const MDN: &str = "MDN, Native manifests";
 const LIBREWOLF: &str = "LibreWolf's mozilla_dirs.patch";
 const WATERFOX: &str = "BrowserWorks/waterfox#3241";
+const BITWARDEN: &str = "bitwarden/clients, native-messaging.main.ts";
 const KEEPASSXC: &str = "keepassxc's NativeMessageInstaller.cpp";
 const THUNDERBIRD: &str = "aecreations/sync-clippings#11";
 
@@ -59,6 +60,66 @@ const fn chromium(name: &'static str, title: &'static str, detection: Detection,
 
 const fn firefox(name: &'static str, title: &'static str, detection: Detection, rows: &'static [Row]) -> Browser {
     Browser { name, title, platform: Platform::Linux, family: Family::Firefox, detection, sandbox: None, rows }
+}
+
+/// A browser of Flathub: installed for the machine or the user; what is its user's is below `~/.var/app`, the same path
+/// inside the sandbox and outside.
+macro_rules! flatpak {
+    ($browser:ident, $name:literal, $title:literal, $id:literal, $manifests:literal, $confidence:expr, $source:expr) => {
+        Browser {
+            sandbox: Some(Sandbox {
+                kind: "Flatpak",
+                id: $id,
+                launch: Launch::Inside {
+                    data: Place(&[("HOME", concat!(".var/app/", $id, "/data/websocket-bridge"))]),
+                    config: Place(&[("HOME", concat!(".var/app/", $id, "/config/websocket-bridge"))]),
+                    state: Place(&[("HOME", concat!(".var/app/", $id, "/.local/state/websocket-bridge"))]),
+                },
+            }),
+            ..$browser(
+                $name,
+                $title,
+                Detection {
+                    profiles: &[
+                        Place(&[("", concat!("var/lib/flatpak/app/", $id))]),
+                        Place(&[
+                            ("XDG_DATA_HOME", concat!("flatpak/app/", $id)),
+                            ("HOME", concat!(".local/share/flatpak/app/", $id)),
+                        ]),
+                    ],
+                    executables: &[],
+                    well_known: &[],
+                },
+                &[user(Place(&[("HOME", concat!(".var/app/", $id, "/", $manifests))]), $confidence, $source)],
+            )
+        }
+    };
+}
+
+/// A browser of the Snap Store.
+macro_rules! snap {
+    ($name:literal, $title:literal, $id:literal, $manifests:literal, $launch:expr, $confidence:expr, $source:expr) => {
+        snap!(chromium, $name, $title, $id, Place(&[("HOME", $manifests)]), $launch, $confidence, $source)
+    };
+    ($browser:ident, $name:literal, $title:literal, $id:literal, $manifests:expr, $launch:expr, $confidence:expr,
+     $source:expr) => {
+        Browser {
+            sandbox: Some(Sandbox { kind: "Snap", id: concat!("snap.", $id), launch: $launch }),
+            ..$browser(
+                $name,
+                $title,
+                Detection {
+                    profiles: &[
+                        Place(&[("", concat!("snap/", $id))]),
+                        Place(&[("", concat!("var/lib/snapd/snap/", $id))]),
+                    ],
+                    executables: &[],
+                    well_known: &[],
+                },
+                &[user($manifests, $confidence, $source)],
+            )
+        }
+    };
 }
 
 /// Chrome's machine-wide directory, which most of its relatives read too.
@@ -404,5 +465,105 @@ pub(super) const BROWSERS: &[Browser] = &[
             system(LIB_MOZILLA, Reported, THUNDERBIRD),
             system(LIB64_MOZILLA, Assumed, "Firefox"),
         ],
+    ),
+    flatpak!(
+        chromium,
+        "chrome-flatpak",
+        "Google Chrome (Flatpak)",
+        "com.google.Chrome",
+        "config/google-chrome/NativeMessagingHosts",
+        Reported,
+        BITWARDEN
+    ),
+    flatpak!(
+        chromium,
+        "chrome-dev-flatpak",
+        "Google Chrome Dev (Flatpak)",
+        "com.google.ChromeDev",
+        "config/google-chrome-unstable/NativeMessagingHosts",
+        Assumed,
+        "Google Chrome (Flatpak)"
+    ),
+    flatpak!(
+        chromium,
+        "chromium-flatpak",
+        "Chromium (Flatpak)",
+        "org.chromium.Chromium",
+        "config/chromium/NativeMessagingHosts",
+        Reported,
+        BITWARDEN
+    ),
+    flatpak!(
+        chromium,
+        "edge-flatpak",
+        "Microsoft Edge (Flatpak)",
+        "com.microsoft.Edge",
+        "config/microsoft-edge/NativeMessagingHosts",
+        Reported,
+        BITWARDEN
+    ),
+    flatpak!(
+        chromium,
+        "edge-dev-flatpak",
+        "Microsoft Edge Dev (Flatpak)",
+        "com.microsoft.EdgeDev",
+        "config/microsoft-edge-dev/NativeMessagingHosts",
+        Assumed,
+        "Microsoft Edge (Flatpak)"
+    ),
+    flatpak!(
+        chromium,
+        "brave-flatpak",
+        "Brave (Flatpak)",
+        "com.brave.Browser",
+        "config/BraveSoftware/Brave-Browser/NativeMessagingHosts",
+        Assumed,
+        "Google Chrome (Flatpak)"
+    ),
+    flatpak!(
+        firefox,
+        "firefox-flatpak",
+        "Firefox (Flatpak)",
+        "org.mozilla.firefox",
+        ".mozilla/native-messaging-hosts",
+        Reported,
+        BITWARDEN
+    ),
+    snap!(
+        "chromium-snap",
+        "Chromium (Snap)",
+        "chromium",
+        "snap/chromium/common/chromium/NativeMessagingHosts",
+        Launch::Inside {
+            data: Place(&[("HOME", "snap/chromium/common/websocket-bridge")]),
+            config: Place(&[("HOME", "snap/chromium/common/websocket-bridge")]),
+            state: Place(&[("HOME", "snap/chromium/common/.local/state/websocket-bridge")]),
+        },
+        Reported,
+        "a field note; that it may start a host is unproven"
+    ),
+    snap!(
+        "vivaldi-snap",
+        "Vivaldi (Snap)",
+        "vivaldi",
+        "snap/vivaldi/current/.config/vivaldi/NativeMessagingHosts",
+        Launch::Inside {
+            data: Place(&[("HOME", "snap/vivaldi/current/.local/share/websocket-bridge")]),
+            config: Place(&[("HOME", "snap/vivaldi/current/.config/websocket-bridge")]),
+            state: Place(&[("HOME", "snap/vivaldi/current/.local/state/websocket-bridge")]),
+        },
+        Reported,
+        "a user in browserpass-native#82"
+    ),
+    // Ubuntu's: a portal looks for the manifest, and starts the host, outside.
+    snap!(
+        firefox,
+        "firefox-snap",
+        "Firefox (Snap)",
+        "firefox",
+        MOZILLA,
+        Launch::Portal,
+        Reported,
+        "keepassxc-browser#1948"
     ),
 ];
