@@ -23,10 +23,10 @@ use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
-use crate::session::record::{Change, Owner, Record};
+use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
 use crate::settings::{Layer, Limits, Place, SettingError, Settings};
-use crate::spool::{Damage, Kept, News, Spool};
+use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
 
@@ -173,7 +173,7 @@ impl Core {
         if !kept.is_empty() {
             self.reload_config();
         }
-        for Kept { session: number, owner, given: given_text, damage, record } in kept {
+        for Kept { session: number, owner, given: given_text, record } in kept {
             let Owner { origin, profile, name } = owner;
             let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
             let Ok(url) = Url::parse(&record.sheet.url) else {
@@ -191,7 +191,6 @@ impl Core {
             });
             let birth = self.birth(SessionId(number), &identity, &given, &url);
             let now = self.clock.now();
-            let record = Record { rewound: damage == Some(Damage::Rewound), ..record };
             let session = Session::restore(birth, record, now);
             let id = SessionId(number);
             self.identities.insert(identity.clone(), id);
