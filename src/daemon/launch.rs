@@ -185,9 +185,9 @@ pub fn has_ended(paths: &Paths, pid: &str, patience: Duration) -> Result<bool, L
 ///
 /// # Errors
 /// If it does not answer.
-pub fn ask(link: &HostLink, request: &Value) -> io::Result<Value> {
-    let mut out = BytesMut::new();
-    frame::put(&mut out, |out| out.extend_from_slice(request.to_string().as_bytes()));
+pub fn ask(link: &HostLink, request: &impl serde::Serialize) -> io::Result<Value> {
+    let (text, mut out) = (serde_json::to_vec(request)?, BytesMut::new());
+    frame::put(&mut out, |out| out.extend_from_slice(&text));
     (&*link.stream).write_all(&out)?;
     let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
     let mut bytes = vec![0; 64 * 1024];

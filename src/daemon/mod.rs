@@ -1,7 +1,7 @@
 //! The daemon: one for each user, keeper of all sessions.
 //!
 //! Owns: its life from the lock to the goodbyes, and the loops that wake sessions and let hosts in. What it knows, and
-//! driving the sessions, is `core`'s; a host's link is `port`'s.
+//! driving the sessions, is `core`'s; a host's link is `port`'s, a person's `person`'s.
 //!
 //! Everything runs on one thread, so that a message goes from a link to a socket without waking anybody: a port's
 //! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
@@ -9,6 +9,7 @@
 mod core;
 pub mod endpoint;
 pub mod launch;
+mod person;
 mod port;
 
 use std::cell::RefCell;

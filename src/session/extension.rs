@@ -133,7 +133,8 @@ impl Session {
     }
 
     pub(super) fn handle_send(&mut self, port: PortId, send: Send, reference: Option<String>, now: Now) {
-        let Some(consumer) = self.inbox.consumer_of(port) else { return self.tell_no_place(port, reference) };
+        let consumer = if port == PortId::PERSON { Some("") } else { self.inbox.consumer_of(port) };
+        let Some(consumer) = consumer else { return self.tell_no_place(port, reference) };
         let wants = |stage| send.receipts.as_ref().is_some_and(|receipts| receipts.contains(&stage));
         if self.mode == Mode::Memory && wants(Stage::Stored) {
             let message = format!(

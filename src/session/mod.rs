@@ -91,6 +91,11 @@ impl Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u64);
 
+impl PortId {
+    /// No port: a person at the command line, who has no consumer and gets no receipts.
+    pub const PERSON: Self = Self(0);
+}
+
 /// What a session is born with.
 #[derive(Debug, Clone)]
 pub struct Birth {

@@ -20,6 +20,8 @@ mod endings;
 mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
+/// What a person sees of the running daemon, and does to its sessions.
+mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
