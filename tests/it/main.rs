@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+/// The system listens, and starts the daemon for whoever calls.
+mod activation;
 /// The command line, as a person and a script use it.
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
