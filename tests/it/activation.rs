@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -70,4 +70,35 @@ fn an_endpoint_that_is_not_the_one_of_this_home_is_left_alone() {
     port.close();
     daemon.wait().unwrap();
     assert!(socket.path.exists());
+}
+
+/// The value behind `key=` in a unit file, with the home in the place of `%h`.
+fn unit(name: &str, key: &str, home: &Path) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("install/systemd").join(name);
+    let text = std::fs::read_to_string(file).unwrap();
+    let values: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
+    let [value] = values[..] else { panic!("{key} in {name}: {values:?}") };
+    value.replace("%h", home.to_str().unwrap())
+}
+
+#[test]
+fn the_units_name_the_places_that_the_program_uses() {
+    let machine = Sandbox::new();
+    let run = |arguments: &[&str]| {
+        let mut command = machine.command();
+        let output = command.env_remove("WEBSOCKET_BRIDGE_HOME").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    std::fs::create_dir_all(machine.home().join(".mozilla/firefox")).unwrap();
+    run(&["install", "--browser", "firefox", "--extension", "a@b.c"]);
+    let start = unit("websocket-bridge.service", "ExecStart", machine.home());
+    let (program, arguments) = start.split_once(' ').unwrap();
+    assert!(Path::new(program).exists(), "{program}");
+    assert_eq!(arguments, "daemon --foreground");
+    run(&["daemon"]);
+    let socket = unit("websocket-bridge.socket", "ListenStream", machine.home());
+    assert!(Path::new(&socket).exists(), "{socket}");
+    assert_eq!(unit("websocket-bridge.socket", "SocketMode", machine.home()), "0600");
+    assert_eq!(unit("websocket-bridge.socket", "DirectoryMode", machine.home()), "0700");
+    run(&["stop"]);
 }
