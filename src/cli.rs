@@ -4,8 +4,7 @@
 //! is a few lines that call the module which does it.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,12 +17,25 @@ use url::Url;
 use crate::config::{Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
+use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
 use crate::install::browsers::Platform;
 use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, host, log, os};
 
+/// The name of this program.
+const PROGRAM: &str = "websocket-bridge";
+
 /// How long a daemon may take from its last word to its end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a page that is watched is made anew.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How often log files are looked at while they are followed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long to wait for a daemon that takes the place of one that is gone.
+const REPLACED: Duration = Duration::from_secs(3);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +56,7 @@ impl From<Exit> for ExitCode {
 
 /// Keeps WebSocket streams alive for browser extensions while their service workers sleep.
 #[derive(Debug, Parser)]
-#[command(name = "websocket-bridge", version, max_term_width = 100, subcommand_required = false)]
+#[command(name = PROGRAM, version, max_term_width = 100, subcommand_required = false)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -75,9 +87,53 @@ enum Command {
     },
     /// Show the running daemon and its sessions
     Status {
+        /// Stay, and show every second what there is and how much comes and goes
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// List the sessions, one line each
+    Sessions {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what comes from a session's server, from now on; takes nothing away from the extension
+    Tail {
+        /// Name of the session; not needed if there is only one
+        session: Option<String>,
+        #[command(flatten)]
+        of: Of,
+        /// Print each thing as the extension gets it: JSON, one line each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a message to a session's server
+    Send {
+        /// Name of the session
+        session: String,
+        /// The message; it leaves as a text frame exactly as it stands here. `-` reads it from standard input
+        json: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Close a session and delete everything that is kept of it
+    Forget {
+        /// Name of the session
+        session: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show the log of hosts and daemon
+    Logs {
+        /// Stay, and show what is added
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines to begin with
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: usize,
     },
     /// Start the daemon; hosts do this by themselves
     Daemon {
@@ -90,6 +146,30 @@ enum Command {
     },
     /// End the running daemon
     Stop,
+    /// Print a script that completes these commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l`
+    Man,
+}
+
+/// Whose session it is, where the name does not tell.
+#[derive(Debug, Args)]
+struct Of {
+    /// Of this extension: its id, or its origin as `sessions` shows it
+    #[arg(long)]
+    origin: Option<String>,
+    /// In this profile
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+impl Of {
+    fn session(self, session: Option<String>) -> Choice {
+        Choice { session, origin: self.origin, profile: self.profile }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -228,7 +308,17 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
-        Command::Status { json } => run_status(&paths, json),
+        Command::Status { watch: true, .. } => run_watch(&paths),
+        Command::Status { json, .. } => run_status(&paths, json),
+        Command::Sessions { json } => run_sessions(&paths, json),
+        Command::Tail { session, of, json } => run_tail(&paths, &of.session(session), json),
+        Command::Send { session, json, of } => run_send(&paths, &of.session(Some(session)), json),
+        Command::Forget { session, of } => {
+            Visit::new(&paths)?.forget(&of.session(Some(session)))?;
+            complain("the session is closed, and nothing of it is kept");
+            Ok(Exit::Fine)
+        }
+        Command::Logs { follow, lines } => run_logs(&paths, follow, lines),
         Command::Daemon { foreground: false, child: false } => {
             let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
             complain(&format!("the daemon runs (version {})", link.daemon.build));
@@ -236,6 +326,19 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         Command::Daemon { child, .. } => run_daemon(&paths, child),
         Command::Stop => run_stop(&paths),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
+            print(&String::from_utf8(script)?)?;
+            Ok(Exit::Fine)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            // The names of sub-commands lead nowhere: there is one page.
+            clap_mangen::Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page)?;
+            print(&String::from_utf8(page)?)?;
+            Ok(Exit::Fine)
+        }
     }
 }
 
@@ -312,19 +415,121 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
 }
 
 fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
-    let Some(link) = running(paths)? else {
-        if json {
-            print("{\"daemon\":null,\"sessions\":[]}\n")?;
-        } else {
-            print("no daemon runs; a browser starts it when an extension connects\n")?;
+    show_status(paths, json, |status| inspect::overview(status, None))
+}
+
+fn run_sessions(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
+    show_status(paths, json, inspect::sessions)
+}
+
+/// Without a daemon there is nothing to see, which is no failure.
+fn show_status(paths: &Paths, json: bool, words: impl Fn(&serde_json::Value) -> String) -> anyhow::Result<Exit> {
+    let text = match Visit::new(paths) {
+        Err(InspectError::NoDaemon) if json => "{\"daemon\":null,\"sessions\":[]}\n".to_owned(),
+        Err(none @ InspectError::NoDaemon) => format!("{none}\n"),
+        visit => {
+            let status = visit?.status()?;
+            if json { log::harmless_json(&serde_json::to_string_pretty(&status)?) + "\n" } else { words(&status) }
         }
-        return Ok(Exit::Fine);
     };
-    let answer = ask(&link, "status")?;
-    let text =
-        if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
+}
+
+/// A page every second, until nobody reads them any more.
+fn run_watch(paths: &Paths) -> anyhow::Result<Exit> {
+    // On a terminal each takes the place of the one before.
+    let begin = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "\n" };
+    let mut before: Option<(serde_json::Value, Instant)> = None;
+    loop {
+        let now = Instant::now();
+        let (page, status) = match Visit::new(paths).and_then(|visit| visit.status()) {
+            Ok(status) => {
+                let rates = before.map(|(before, then)| Rates::between(&before, &status, now - then));
+                (inspect::overview(&status, rates.as_ref()), Some((status, now)))
+            }
+            // Another one may come.
+            Err(none) => (format!("{none}\n"), None),
+        };
+        if !print(&format!("{begin}{page}"))? {
+            return Ok(Exit::Fine);
+        }
+        before = status;
+        std::thread::sleep(WATCH);
+    }
+}
+
+fn run_tail(paths: &Paths, choice: &Choice, json: bool) -> anyhow::Result<Exit> {
+    let mut tail = Visit::new(paths)?.tail(paths, choice)?;
+    loop {
+        while let Some(line) = tail.wait().context("the link to the daemon broke")? {
+            let text = if json { line.json() } else { line.words() };
+            if !print(&(text + "\n"))? {
+                return Ok(Exit::Fine);
+            }
+        }
+        let Some(visit) = next_daemon(paths)? else {
+            complain("the daemon has ended");
+            return Ok(Exit::Fine);
+        };
+        tail = visit.tail(paths, choice)?;
+        complain("another daemon goes on; what came meanwhile is not shown here");
+    }
+}
+
+/// The daemon that takes the place of one that has just gone, if one does.
+fn next_daemon(paths: &Paths) -> anyhow::Result<Option<Visit>> {
+    let deadline = Instant::now() + REPLACED;
+    loop {
+        match Visit::new(paths) {
+            Ok(visit) => return Ok(Some(visit)),
+            Err(InspectError::NoDaemon) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(InspectError::NoDaemon) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn run_send(paths: &Paths, choice: &Choice, mut json: String) -> anyhow::Result<Exit> {
+    if json == "-" {
+        json = std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?;
+    }
+    let payload = match serde_json::value::RawValue::from_string(json.trim().to_owned()) {
+        Ok(payload) => payload,
+        Err(error) => {
+            complain(&format!("this is no JSON: {error}; text needs quotes, as in '\"hello\"'"));
+            return Ok(Exit::Usage);
+        }
+    };
+    let status = Visit::new(paths)?.send(choice, &payload)?;
+    let (state, waiting) = (status["state"].as_str().unwrap_or_default(), &status["outbox"]["messages"]);
+    complain(&format!("taken; the session is {state}, and {waiting} messages wait until the server has them"));
+    Ok(Exit::Fine)
+}
+
+fn run_logs(paths: &Paths, follow: bool, lines: usize) -> anyhow::Result<Exit> {
+    let directory = paths.log_directory();
+    let mut logs = Logs::new(directory);
+    let unreadable = || format!("cannot read the logs in {}", directory.display());
+    let mut new = match logs.last(lines) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !follow => {
+            complain(&format!("there are no logs in {} yet", directory.display()));
+            return Ok(Exit::Fine);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        new => new.with_context(unreadable)?,
+    };
+    loop {
+        let text: String = new.iter().map(|line| format!("{line}\n")).collect();
+        if !print(&text)? || !follow {
+            return Ok(Exit::Fine);
+        }
+        std::thread::sleep(LOOK);
+        new = match logs.more() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            new => new.with_context(unreadable)?,
+        };
+    }
 }
 
 /// A link to the running daemon; nothing is started for a look.
@@ -359,45 +564,6 @@ fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
 /// Asks the daemon one thing.
 fn ask(link: &HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
     launch::ask(link, &serde_json::json!({"type": what})).context("the daemon does not answer")
-}
-
-fn status_text(answer: &serde_json::Value) -> String {
-    let word = |value: &serde_json::Value| match value {
-        serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => log::harmless(text),
-        other => other.to_string(),
-    };
-    let mut text = String::new();
-    let daemon = &answer["daemon"];
-    let minutes = daemon["uptime_ms"].as_u64().unwrap_or(0) / 60_000;
-    let megabytes = daemon["memory_bytes"].as_u64().unwrap_or(0) / (1024 * 1024);
-    let _ = writeln!(
-        text,
-        "daemon {} (process {}), up {minutes} min, {megabytes} MiB, ports {}",
-        word(&daemon["version"]),
-        word(&daemon["pid"]),
-        word(&daemon["links"])
-    );
-    for session in answer["sessions"].as_array().into_iter().flatten() {
-        let _ =
-            writeln!(text, "\n{}  {}  {}", word(&session["session"]), word(&session["state"]), word(&session["url"]));
-        let _ = writeln!(text, "  extension  {}", word(&session["origin"]));
-        let latency =
-            session["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |latency| format!("{latency:.1} ms"));
-        let _ = writeln!(text, "  health     {}  latency {latency}", word(&session["health"]));
-        let _ = writeln!(
-            text,
-            "  received   {}  waiting {}   sent {}  waiting {}",
-            word(&session["messages_received"]),
-            word(&session["inbox"]["messages"]),
-            word(&session["messages_sent"]),
-            word(&session["outbox"]["messages"])
-        );
-        if let Some(reason) = session["reason"]["message"].as_str() {
-            let _ = writeln!(text, "  reason     {}", log::harmless(reason));
-        }
-    }
-    text
 }
 
 #[cfg(feature = "demo")]
@@ -499,12 +665,12 @@ fn report(report: &install::Report, json: bool) -> anyhow::Result<Exit> {
     Ok(if report.ok { Exit::Fine } else { Exit::Failed })
 }
 
-/// Prints data. A reader that has seen enough is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
+/// Prints data. A reader that has seen enough is no failure; says whether it wants more.
+fn print(text: &str) -> anyhow::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => Ok(other.map(|()| true)?),
     }
 }
 

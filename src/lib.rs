@@ -42,6 +42,7 @@ pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod host;
+pub mod inspect;
 pub mod install;
 pub mod log;
 pub mod os;

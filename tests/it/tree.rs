@@ -27,6 +27,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // What a person starts.
     ("install", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
     ("doctor", &["install", "daemon::launch", "daemon::endpoint", "spool", "wire", "config", "log", "os"]),
+    ("inspect", &["daemon::launch", "daemon::endpoint", "wire", "config", "log"]),
     ("demo", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
 ];
 
