@@ -14,11 +14,11 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{Env, Paths};
+use crate::config::{self, Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
-use crate::install::browsers::Platform;
+use crate::install::browsers::{Platform, Scope};
 use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, host, log, os};
 
@@ -194,7 +194,7 @@ struct Install {
 struct Uninstall {
     #[command(flatten)]
     which: Which,
-    /// Also delete configuration and logs
+    /// Also delete configuration, messages and logs
     #[arg(long)]
     purge: bool,
 }
@@ -205,7 +205,7 @@ struct Which {
     #[arg(long = "browser", value_name = "NAME")]
     browsers: Vec<String>,
     /// A browser's directory, if it was started with --user-data-dir; may be given several times
-    #[arg(long = "user-data-dir", value_name = "DIR")]
+    #[arg(long = "user-data-dir", value_name = "DIR", conflicts_with = "system")]
     user_data_dirs: Vec<PathBuf>,
     /// Id of the extension: 32 letters for Chromium's family, name@domain or {uuid} for Firefox's
     #[arg(long = "extension", value_name = "ID")]
@@ -213,12 +213,21 @@ struct Which {
     /// Name under which extensions ask for this host
     #[arg(long = "name", value_name = "HOST", default_value_t)]
     host_name: HostName,
+    /// For all users of this machine, as its administrator
+    #[arg(long)]
+    system: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+impl Which {
+    fn scope(&self) -> Scope {
+        if self.system { Scope::System } else { Scope::User }
+    }
 }
 
 /// How this process was started.
@@ -587,26 +596,28 @@ fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
 }
 
 fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
     let request = install::Request {
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         url: options.url,
         host_name,
+        scope,
         in_place: options.in_place,
         allow_insecure: options.allow_insecure,
         force: options.force,
         dry_run,
-        ..install::Request::default()
     };
-    let plan = install::plan(&request, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan(&request, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
 fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
-    if options.purge && !dry_run && running(paths)?.is_some() {
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
+    if options.purge && !dry_run && scope == Scope::User && running(paths)?.is_some() {
         run_stop(paths)?;
     }
     let removal = install::Removal {
@@ -614,16 +625,23 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         host_name,
+        scope,
         purge: options.purge,
         dry_run,
-        ..install::Removal::default()
     };
-    let plan = install::plan_removal(&removal, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan_removal(&removal, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
-fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
-    let data = paths.data_directory();
+fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<install::Context> {
+    let (data, config_file, purge) = match scope {
+        Scope::User => (paths.data_directory().to_owned(), paths.config_file(), users_data(paths)),
+        // What is each user's is not the machine's to delete.
+        Scope::System => {
+            let config_file = paths.system_config_file();
+            (config::machine_directory(env), config_file, vec![config_file.to_owned()])
+        }
+    };
     Ok(install::Context {
         platform: Platform::CURRENT,
         env: env.clone(),
@@ -634,16 +652,21 @@ fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context>
         manifest_dir: data.join("manifests"),
         registry: Arc::new(install::registry::System),
         name_file: None,
-        config_file: paths.config_file().to_owned(),
+        config_file: config_file.to_owned(),
         receipt: data.join("installed.json"),
-        purge: [paths.config_file(), paths.log_directory()]
-            .into_iter()
-            .chain(paths.socket_directory())
-            .map(ToOwned::to_owned)
-            .chain([paths.daemon_lock(), paths.launch_lock()])
-            .chain(crate::spool::files(&paths.spool()))
-            .collect(),
+        purge,
     })
+}
+
+/// What a user has besides the program.
+fn users_data(paths: &Paths) -> Vec<PathBuf> {
+    [paths.config_file(), paths.log_directory()]
+        .into_iter()
+        .chain(paths.socket_directory())
+        .map(ToOwned::to_owned)
+        .chain([paths.daemon_lock(), paths.launch_lock()])
+        .chain(crate::spool::files(&paths.spool()))
+        .collect()
 }
 
 fn absolute(directories: Vec<PathBuf>) -> std::io::Result<Vec<PathBuf>> {

@@ -298,6 +298,14 @@ struct Home {
     sandbox: Option<Sandbox>,
 }
 
+impl Home {
+    /// The directories above what the program will write that are not there yet.
+    fn missing_directories(&self) -> impl Iterator<Item = Location> {
+        let above = self.purge.iter().flat_map(|path| path.ancestors().skip(1));
+        above.filter(|directory| !is_there(directory)).map(Location::from)
+    }
+}
+
 /// One location where browsers look, and those that do.
 #[derive(Debug, Clone)]
 struct Target {
@@ -584,7 +592,7 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
     context.check(&[])?;
     context.check_directories(&request.user_data_dirs)?;
     context.check_names(&request.browsers, request.scope)?;
-    let receipt = Receipt::read(&context.receipt)?;
+    let mut receipt = Receipt::read(&context.receipt)?;
 
     let found_ones = request.browsers.is_empty() && request.user_data_dirs.is_empty();
     let is_wanted = |browser: &&'static Browser| {
@@ -617,6 +625,8 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
 
     let mut steps = Vec::new();
     for (home, _) in homes.iter().filter(|(_, is_used)| *is_used) {
+        // The daemon will make these, and nobody would know that they were not there before.
+        home.missing_directories().for_each(|directory| receipt.enter(Record::Directory(directory)));
         steps.push(plan_program(home, request.in_place, context));
         let name_file = context.name_file.as_deref().filter(|_| home.sandbox.is_none());
         steps.extend(name_file.map(|path| plan_name_file(path, &request.host_name)));

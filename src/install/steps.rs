@@ -419,7 +419,8 @@ fn perform(
         Change::SaveReceipt if path.exists() && receipt == before => return Ok(Outcome::Unchanged),
         Change::SaveReceipt => {
             let is_there = path.exists();
-            let write = |receipt: &Receipt| disk::write(path, receipt.to_json().as_bytes(), disk::PRIVATE);
+            let mode = if private { disk::PRIVATE } else { disk::READABLE };
+            let write = |receipt: &Receipt| disk::write(path, receipt.to_json().as_bytes(), mode);
             in_directory(path, private, receipt, write)?;
             return Ok(if is_there { Outcome::Updated } else { Outcome::Created });
         }

@@ -1147,6 +1147,38 @@ mod reporting {
     }
 }
 
+mod for_all_users {
+    use super::*;
+
+    #[test]
+    fn what_is_for_everybody_can_be_read_by_everybody_and_goes_again() {
+        let machine = Machine::bare();
+        let etc = machine.context.root.join("etc");
+        fs::create_dir_all(etc.join("opt")).unwrap();
+        let before = machine.contents();
+        let report = machine.install(&Request {
+            scope: Scope::System,
+            ..Request {
+                url: Some(Url::parse("wss://example.org/ws").unwrap()),
+                ..request_for(&["opera", "edge"], &[ID])
+            }
+        });
+        assert!(report.ok, "{report}");
+        for directory in ["opt/chrome", "opt/edge"] {
+            let manifests = etc.join(directory).join("native-messaging-hosts");
+            assert_eq!(mode(&manifests), 0o755);
+            assert_eq!(mode(&manifests.join(format!("{HOST_NAME}.json"))), 0o644);
+        }
+        for file in [&machine.context.config_file, &machine.context.receipt] {
+            assert_eq!(mode(file), 0o644, "{}", file.display());
+        }
+        assert_eq!(mode(&machine.context.binary_dir), 0o755);
+        let report = machine.uninstall(&Removal { scope: Scope::System, ..Removal::default() });
+        assert!(report.ok, "{report}");
+        assert_eq!(machine.contents(), before);
+    }
+}
+
 mod sandboxes {
     use super::*;
 
