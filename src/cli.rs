@@ -4,24 +4,38 @@
 //! is a few lines that call the module which does it.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{Env, Paths, server_url};
+use crate::config::{self, Env, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
+use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
+use crate::install::browsers::{Platform, Scope};
 use crate::install::{self, ExtensionId, HostName};
 use crate::{daemon, doctor, explain, host, log, os};
 
+/// The name of this program.
+const PROGRAM: &str = "websocket-bridge";
+
 /// How long a daemon may take from its last word to its end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a page that is watched is made anew.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How often log files are looked at while they are followed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long to wait for a daemon that takes the place of one that is gone.
+const REPLACED: Duration = Duration::from_secs(3);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +58,7 @@ impl From<Exit> for ExitCode {
 
 /// Keeps WebSocket streams alive for browser extensions while their service workers sleep.
 #[derive(Debug, Parser)]
-#[command(name = "websocket-bridge", version, max_term_width = 100, subcommand_required = false)]
+#[command(name = PROGRAM, version, max_term_width = 100, subcommand_required = false)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -75,6 +89,9 @@ enum Command {
     },
     /// Show the running daemon and its sessions
     Status {
+        /// Stay, and show every second what there is and how much comes and goes
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -87,6 +104,47 @@ enum Command {
         #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true, value_name = "TEXT|NUMBER")]
         text: Vec<String>,
     },
+    /// List the sessions, one line each
+    Sessions {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what comes from a session's server, from now on; takes nothing away from the extension
+    Tail {
+        /// Name of the session; not needed if there is only one
+        session: Option<String>,
+        #[command(flatten)]
+        of: Of,
+        /// Print each thing as the extension gets it: JSON, one line each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a message to a session's server
+    Send {
+        /// Name of the session
+        session: String,
+        /// The message; it leaves as a text frame exactly as it stands here. `-` reads it from standard input
+        json: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Close a session and delete everything that is kept of it
+    Forget {
+        /// Name of the session
+        session: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show the log of hosts and daemon
+    Logs {
+        /// Stay, and show what is added
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines to begin with
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: usize,
+    },
     /// Start the daemon; hosts do this by themselves
     Daemon {
         /// Stay in this terminal and log to it
@@ -98,6 +156,30 @@ enum Command {
     },
     /// End the running daemon
     Stop,
+    /// Print a script that completes these commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l`
+    Man,
+}
+
+/// Whose session it is, where the name does not tell.
+#[derive(Debug, Args)]
+struct Of {
+    /// Of this extension: its id, or its origin as `sessions` shows it
+    #[arg(long)]
+    origin: Option<String>,
+    /// In this profile
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+impl Of {
+    fn session(self, session: Option<String>) -> Choice {
+        Choice { session, origin: self.origin, profile: self.profile }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -143,7 +225,7 @@ fn server(text: &str) -> Result<Url, String> {
 struct Uninstall {
     #[command(flatten)]
     which: Which,
-    /// Also delete configuration and logs
+    /// Also delete configuration, messages and logs
     #[arg(long)]
     purge: bool,
 }
@@ -154,7 +236,7 @@ struct Which {
     #[arg(long = "browser", value_name = "NAME")]
     browsers: Vec<String>,
     /// A browser's directory, if it was started with --user-data-dir; may be given several times
-    #[arg(long = "user-data-dir", value_name = "DIR")]
+    #[arg(long = "user-data-dir", value_name = "DIR", conflicts_with = "system")]
     user_data_dirs: Vec<PathBuf>,
     /// Id of the extension: 32 letters for Chromium's family, name@domain or {uuid} for Firefox's
     #[arg(long = "extension", value_name = "ID")]
@@ -162,12 +244,21 @@ struct Which {
     /// Name under which extensions ask for this host
     #[arg(long = "name", value_name = "HOST", default_value_t)]
     host_name: HostName,
+    /// For all users of this machine, as its administrator
+    #[arg(long)]
+    system: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+impl Which {
+    fn scope(&self) -> Scope {
+        if self.system { Scope::System } else { Scope::User }
+    }
 }
 
 /// How this process was started.
@@ -257,7 +348,17 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
-        Command::Status { json } => run_status(&paths, json),
+        Command::Status { watch: true, .. } => run_watch(&paths),
+        Command::Status { json, .. } => run_status(&paths, json),
+        Command::Sessions { json } => run_sessions(&paths, json),
+        Command::Tail { session, of, json } => run_tail(&paths, &of.session(session), json),
+        Command::Send { session, json, of } => run_send(&paths, &of.session(Some(session)), json),
+        Command::Forget { session, of } => {
+            Visit::new(&paths)?.forget(&of.session(Some(session)))?;
+            complain("the session is closed, and nothing of it is kept");
+            Ok(Exit::Fine)
+        }
+        Command::Logs { follow, lines } => run_logs(&paths, follow, lines),
         Command::Doctor(options) => run_doctor(options, env, paths),
         Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
@@ -267,6 +368,19 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         Command::Daemon { child, .. } => run_daemon(&paths, child),
         Command::Stop => run_stop(&paths),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
+            print(&String::from_utf8(script)?)?;
+            Ok(Exit::Fine)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            // The names of sub-commands lead nowhere: there is one page.
+            clap_mangen::Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page)?;
+            print(&String::from_utf8(page)?)?;
+            Ok(Exit::Fine)
+        }
     }
 }
 
@@ -343,24 +457,31 @@ fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
 }
 
 fn run_status(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
-    let Some(link) = running(paths)? else {
-        if json {
-            print("{\"daemon\":null,\"sessions\":[]}\n")?;
-        } else {
-            print("no daemon runs; a browser starts it when an extension connects\n")?;
+    show_status(paths, json, |status| inspect::overview(status, None))
+}
+
+fn run_sessions(paths: &Paths, json: bool) -> anyhow::Result<Exit> {
+    show_status(paths, json, inspect::sessions)
+}
+
+/// Without a daemon there is nothing to see, which is no failure.
+fn show_status(paths: &Paths, json: bool, words: impl Fn(&serde_json::Value) -> String) -> anyhow::Result<Exit> {
+    let text = match Visit::new(paths) {
+        Err(InspectError::NoDaemon) if json => "{\"daemon\":null,\"sessions\":[]}\n".to_owned(),
+        Err(none @ InspectError::NoDaemon) => format!("{none}\n"),
+        visit => {
+            let status = visit?.status()?;
+            if json { log::harmless_json(&serde_json::to_string_pretty(&status)?) + "\n" } else { words(&status) }
         }
-        return Ok(Exit::Fine);
     };
-    let answer = ask(&link, "status")?;
-    let text =
-        if json { log::harmless_json(&serde_json::to_string_pretty(&answer)?) + "\n" } else { status_text(&answer) };
     print(&text)?;
     Ok(Exit::Fine)
 }
 
 fn run_doctor(options: Doctor, env: &Env, paths: Paths) -> anyhow::Result<Exit> {
     let question = doctor::Question {
-        install: install_context(env, &paths)?,
+        install: install_context(env, &paths, Scope::User)?,
+        install_for_all: install_context(env, &paths, Scope::System)?,
         paths,
         host: HostName::default(),
         session: options.session,
@@ -377,6 +498,102 @@ fn run_explain(text: &str) -> anyhow::Result<Exit> {
     let explained = explain::explain(text);
     print(&explained.text)?;
     Ok(if explained.is_known { Exit::Fine } else { Exit::Failed })
+}
+
+/// A page every second, until nobody reads them any more.
+fn run_watch(paths: &Paths) -> anyhow::Result<Exit> {
+    // On a terminal each takes the place of the one before.
+    let begin = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "\n" };
+    let mut before: Option<(serde_json::Value, Instant)> = None;
+    loop {
+        let now = Instant::now();
+        let (page, status) = match Visit::new(paths).and_then(|visit| visit.status()) {
+            Ok(status) => {
+                let rates = before.map(|(before, then)| Rates::between(&before, &status, now - then));
+                (inspect::overview(&status, rates.as_ref()), Some((status, now)))
+            }
+            // Another one may come.
+            Err(none) => (format!("{none}\n"), None),
+        };
+        if !print(&format!("{begin}{page}"))? {
+            return Ok(Exit::Fine);
+        }
+        before = status;
+        std::thread::sleep(WATCH);
+    }
+}
+
+fn run_tail(paths: &Paths, choice: &Choice, json: bool) -> anyhow::Result<Exit> {
+    let mut tail = Visit::new(paths)?.tail(paths, choice)?;
+    loop {
+        while let Some(line) = tail.wait().context("the link to the daemon broke")? {
+            let text = if json { line.json() } else { line.words() };
+            if !print(&(text + "\n"))? {
+                return Ok(Exit::Fine);
+            }
+        }
+        let Some(visit) = next_daemon(paths)? else {
+            complain("the daemon has ended");
+            return Ok(Exit::Fine);
+        };
+        tail = visit.tail(paths, choice)?;
+        complain("another daemon goes on; what came meanwhile is not shown here");
+    }
+}
+
+/// The daemon that takes the place of one that has just gone, if one does.
+fn next_daemon(paths: &Paths) -> anyhow::Result<Option<Visit>> {
+    let deadline = Instant::now() + REPLACED;
+    loop {
+        match Visit::new(paths) {
+            Ok(visit) => return Ok(Some(visit)),
+            Err(InspectError::NoDaemon) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(InspectError::NoDaemon) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn run_send(paths: &Paths, choice: &Choice, mut json: String) -> anyhow::Result<Exit> {
+    if json == "-" {
+        json = std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?;
+    }
+    let payload = match serde_json::value::RawValue::from_string(json.trim().to_owned()) {
+        Ok(payload) => payload,
+        Err(error) => {
+            complain(&format!("this is no JSON: {error}; text needs quotes, as in '\"hello\"'"));
+            return Ok(Exit::Usage);
+        }
+    };
+    let status = Visit::new(paths)?.send(choice, &payload)?;
+    let (state, waiting) = (status["state"].as_str().unwrap_or_default(), &status["outbox"]["messages"]);
+    complain(&format!("taken; the session is {state}, and {waiting} messages wait until the server has them"));
+    Ok(Exit::Fine)
+}
+
+fn run_logs(paths: &Paths, follow: bool, lines: usize) -> anyhow::Result<Exit> {
+    let directory = paths.log_directory();
+    let mut logs = Logs::new(directory);
+    let unreadable = || format!("cannot read the logs in {}", directory.display());
+    let mut new = match logs.last(lines) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !follow => {
+            complain(&format!("there are no logs in {} yet", directory.display()));
+            return Ok(Exit::Fine);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        new => new.with_context(unreadable)?,
+    };
+    loop {
+        let text: String = new.iter().map(|line| format!("{line}\n")).collect();
+        if !print(&text)? || !follow {
+            return Ok(Exit::Fine);
+        }
+        std::thread::sleep(LOOK);
+        new = match logs.more() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            new => new.with_context(unreadable)?,
+        };
+    }
 }
 
 /// A link to the running daemon; nothing is started for a look.
@@ -413,45 +630,6 @@ fn ask(link: &HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
     launch::ask(link, &serde_json::json!({"type": what})).context("the daemon does not answer")
 }
 
-fn status_text(answer: &serde_json::Value) -> String {
-    let word = |value: &serde_json::Value| match value {
-        serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => log::harmless(text),
-        other => other.to_string(),
-    };
-    let mut text = String::new();
-    let daemon = &answer["daemon"];
-    let minutes = daemon["uptime_ms"].as_u64().unwrap_or(0) / 60_000;
-    let megabytes = daemon["memory_bytes"].as_u64().unwrap_or(0) / (1024 * 1024);
-    let _ = writeln!(
-        text,
-        "daemon {} (process {}), up {minutes} min, {megabytes} MiB, ports {}",
-        word(&daemon["version"]),
-        word(&daemon["pid"]),
-        word(&daemon["links"])
-    );
-    for session in answer["sessions"].as_array().into_iter().flatten() {
-        let _ =
-            writeln!(text, "\n{}  {}  {}", word(&session["session"]), word(&session["state"]), word(&session["url"]));
-        let _ = writeln!(text, "  extension  {}", word(&session["origin"]));
-        let latency =
-            session["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |latency| format!("{latency:.1} ms"));
-        let _ = writeln!(text, "  health     {}  latency {latency}", word(&session["health"]));
-        let _ = writeln!(
-            text,
-            "  received   {}  waiting {}   sent {}  waiting {}",
-            word(&session["messages_received"]),
-            word(&session["inbox"]["messages"]),
-            word(&session["messages_sent"]),
-            word(&session["outbox"]["messages"])
-        );
-        if let Some(reason) = session["reason"]["message"].as_str() {
-            let _ = writeln!(text, "  reason     {}", log::harmless(reason));
-        }
-    }
-    text
-}
-
 #[cfg(feature = "demo")]
 fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -473,26 +651,28 @@ fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
 }
 
 fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
     let request = install::Request {
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         url: options.url,
         host_name,
+        scope,
         in_place: options.in_place,
         allow_insecure: options.allow_insecure,
         force: options.force,
         dry_run,
-        ..install::Request::default()
     };
-    let plan = install::plan(&request, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan(&request, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
 fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
-    if options.purge && !dry_run && running(paths)?.is_some() {
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
+    if options.purge && !dry_run && scope == Scope::User && running(paths)?.is_some() {
         run_stop(paths)?;
     }
     let removal = install::Removal {
@@ -500,34 +680,48 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         host_name,
+        scope,
         purge: options.purge,
         dry_run,
-        ..install::Removal::default()
     };
-    let plan = install::plan_removal(&removal, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan_removal(&removal, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
-fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
-    let data = paths.data_directory();
+fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<install::Context> {
+    let (data, config_file, purge) = match scope {
+        Scope::User => (paths.data_directory().to_owned(), paths.config_file(), users_data(paths)),
+        // What is each user's is not the machine's to delete.
+        Scope::System => {
+            let config_file = paths.system_config_file();
+            (config::machine_directory(env), config_file, vec![config_file.to_owned()])
+        }
+    };
     Ok(install::Context {
-        platform: install::browsers::Platform::CURRENT,
+        platform: Platform::CURRENT,
         env: env.clone(),
         root: PathBuf::from("/"),
-        browsers: install::browsers::TABLE,
+        browsers: Platform::CURRENT.browsers(),
         current_exe: std::env::current_exe().context("cannot find this program")?,
         binary_dir: data.join("bin"),
+        manifest_dir: data.join("manifests"),
+        registry: Arc::new(install::registry::System),
         name_file: None,
-        config_file: paths.config_file().to_owned(),
+        config_file: config_file.to_owned(),
         receipt: data.join("installed.json"),
-        purge: [paths.config_file(), paths.log_directory()]
-            .into_iter()
-            .chain(paths.socket_directory())
-            .map(ToOwned::to_owned)
-            .chain([paths.daemon_lock(), paths.launch_lock()])
-            .chain(crate::spool::files(&paths.spool()))
-            .collect(),
+        purge,
     })
+}
+
+/// What a user has besides the program.
+fn users_data(paths: &Paths) -> Vec<PathBuf> {
+    [paths.config_file(), paths.log_directory()]
+        .into_iter()
+        .chain(paths.socket_directory())
+        .map(ToOwned::to_owned)
+        .chain([paths.daemon_lock(), paths.launch_lock()])
+        .chain(crate::spool::files(&paths.spool()))
+        .collect()
 }
 
 fn absolute(directories: Vec<PathBuf>) -> std::io::Result<Vec<PathBuf>> {
@@ -549,12 +743,12 @@ fn report(report: &install::Report, json: bool) -> anyhow::Result<Exit> {
     Ok(if report.ok { Exit::Fine } else { Exit::Failed })
 }
 
-/// Prints data. A reader that has seen enough is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
+/// Prints data. A reader that has seen enough is no failure; says whether it wants more.
+fn print(text: &str) -> anyhow::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => Ok(other.map(|()| true)?),
     }
 }
 

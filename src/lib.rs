@@ -49,6 +49,7 @@ pub mod demo;
 pub mod doctor;
 pub mod explain;
 pub mod host;
+pub mod inspect;
 pub mod install;
 pub mod log;
 pub mod os;

@@ -167,6 +167,19 @@ impl Paths {
     }
 }
 
+/// Where this product lies when it is installed for all users: the program, manifests, and what was installed.
+#[must_use]
+pub fn machine_directory(env: &Env) -> PathBuf {
+    let directory = if cfg!(windows) {
+        env.path("ProgramFiles").unwrap_or_else(|| PathBuf::from(r"C:\Program Files"))
+    } else if cfg!(target_os = "macos") {
+        PathBuf::from("/Library/Application Support")
+    } else {
+        PathBuf::from("/usr/local/lib")
+    };
+    directory.join("websocket-bridge")
+}
+
 /// Where the administrator of the machine keeps the configuration for all users.
 fn system_config(env: &Env) -> PathBuf {
     let directory = if cfg!(windows) {

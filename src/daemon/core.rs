@@ -23,12 +23,12 @@ use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
-use crate::session::record::{Change, Owner, Record};
+use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
 use crate::settings::{Layer, Limits, Place, SettingError, Settings};
-use crate::spool::{Damage, Kept, News, Spool};
+use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
-use crate::wire::{Code, MAX_SESSIONS, Mode, Open};
+use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
 
 /// Tells sessions the time, and whether the machine slept. Their time goes on while it does; that of the runtime's timers
 /// may not.
@@ -82,11 +82,11 @@ const PAGE: usize = 1024 * 1024;
 /// Who a session belongs to, and its name: nobody else can see or open it. One in direct mode is its port's alone, which
 /// [`Core::identities`] does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Identity {
-    origin: Arc<str>,
-    profile: String,
-    mode: Mode,
-    name: String,
+pub(super) struct Identity {
+    pub(super) origin: Arc<str>,
+    pub(super) profile: String,
+    pub(super) mode: Mode,
+    pub(super) name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +121,8 @@ pub(super) struct Core {
     identities: HashMap<Identity, SessionId>,
     pub(super) ports: BTreeMap<PortId, Port>,
     last_number: u64,
+    /// Why what a person asked for just now is not done.
+    refusal: Option<Box<Problem>>,
     pub(super) timers: BTreeSet<(Duration, SessionId)>,
     /// A deadline is nearer than those known before.
     pub(super) earlier: Rc<Notify>,
@@ -152,6 +154,7 @@ impl Core {
                 identities: HashMap::new(),
                 ports: BTreeMap::new(),
                 last_number: 0,
+                refusal: None,
                 timers: BTreeSet::new(),
                 earlier: Rc::default(),
                 need_changed: Rc::default(),
@@ -173,7 +176,7 @@ impl Core {
         if !kept.is_empty() {
             self.reload_config();
         }
-        for Kept { session: number, owner, given: given_text, damage, record } in kept {
+        for Kept { session: number, owner, given: given_text, record } in kept {
             let Owner { origin, profile, name } = owner;
             let identity = Identity { origin: origin.into(), profile, mode: Mode::Durable, name };
             let Ok(url) = Url::parse(&record.sheet.url) else {
@@ -191,7 +194,6 @@ impl Core {
             });
             let birth = self.birth(SessionId(number), &identity, &given, &url);
             let now = self.clock.now();
-            let record = Record { rewound: damage == Some(Damage::Rewound), ..record };
             let session = Session::restore(birth, record, now);
             let id = SessionId(number);
             self.identities.insert(identity.clone(), id);
@@ -478,6 +480,8 @@ impl Core {
                     Action::ToExtension { port, event } => {
                         if let Some(port) = self.ports.get(&port) {
                             port.send(event);
+                        } else if let (PortId::PERSON, Event::Error(problem)) = (port, event) {
+                            self.refusal = Some(problem);
                         }
                     }
                     Action::ToServer { attempt, body } => slot.outgoing(attempt, |outgoing| outgoing.send(body)),
@@ -746,6 +750,39 @@ impl Core {
                 status
             })
             .collect()
+    }
+
+    /// A message of a person's to the server, with no id. Says what is waiting then.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub(super) fn send_for_person(&mut self, identity: &Identity, body: Body) -> Result<serde_json::Value, String> {
+        let id = self.find(identity)?;
+        let send = Send { body, id: None, ttl_ms: None, resend: true, receipts: None };
+        self.input(id, Input::Send { port: PortId::PERSON, send, reference: None });
+        match self.refusal.take() {
+            Some(refusal) => Err(refusal.message),
+            None => Ok(self.status_of(id)),
+        }
+    }
+
+    /// Closes a session and deletes everything that is kept of it.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn forget_for_person(&mut self, identity: &Identity) -> Result<serde_json::Value, String> {
+        let id = self.find(identity)?;
+        self.input(id, Input::Close { forget: true, code: None, reason: None });
+        Ok(self.status_of(id))
+    }
+
+    fn find(&self, identity: &Identity) -> Result<SessionId, String> {
+        let Identity { name, .. } = identity;
+        self.identities.get(identity).copied().ok_or_else(|| format!("there is no session `{name}` of this extension"))
+    }
+
+    fn status_of(&self, id: SessionId) -> serde_json::Value {
+        self.statuses(|other, _| other == id).pop().unwrap_or_default()
     }
 
     /// The whole answer to `websocket-bridge status`.

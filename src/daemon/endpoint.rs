@@ -7,7 +7,7 @@
 //! alone, and the kernel is asked again for each link.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,53 +92,70 @@ pub struct DaemonLink {
     pub host: Header,
 }
 
-/// Makes the endpoint. One that is left from a daemon that is gone is removed; one that answers is not touched.
-///
-/// # Errors
-/// [`EndpointError::Io`], also if another daemon answers there.
-pub fn bind(paths: &Paths) -> Result<Listener, EndpointError> {
-    let path = paths.socket();
-    let failed = |tried, source| EndpointError::Io { tried, path: path.display().to_string(), source };
-    let listen = || {
-        let name = path.to_fs_name::<GenericFilePath>()?;
-        os::owner_only(ListenerOptions::new().name(name))?.create_tokio()
-    };
-    let Some(directory) = paths.socket_directory() else {
-        // Only the first may make a pipe of a name: the system refuses a second, without saying whose the first is.
-        let deadline = Instant::now() + REMAINS;
-        return loop {
-            match listen() {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                listener => break listener.map_err(|source| failed("listen at", source)),
-            }
+/// Where hosts call this daemon, as long as it listens.
+#[derive(Debug)]
+pub struct Endpoint {
+    listener: Listener,
+    /// The file that goes with it. Where the system listens also when no daemon runs, the file is the system's.
+    file: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// Takes the endpoint that the system has handed over (socket activation), or makes one. One that is left from a daemon
+    /// that is gone is removed; one that answers is not touched.
+    ///
+    /// # Errors
+    /// [`EndpointError::Io`], also if another daemon answers there.
+    pub fn open(paths: &Paths) -> Result<Self, EndpointError> {
+        let path = paths.socket();
+        let failed = |tried, source| EndpointError::Io { tried, path: path.display().to_string(), source };
+        if let Some(listener) = os::lent_listener(path).map_err(|source| failed("take over", source))? {
+            return Ok(Self { listener, file: None });
+        }
+        let listen = || {
+            let name = path.to_fs_name::<GenericFilePath>()?;
+            os::owner_only(ListenerOptions::new().name(name))?.create_tokio()
         };
-    };
-    os::private_directory(directory).map_err(|source| failed("make a private directory for", source))?;
-    if os::call(path).is_ok() {
-        return Err(failed("listen at", io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
+        let Some(directory) = paths.socket_directory() else {
+            // Only the first may make a pipe of a name: the system refuses a second, without saying whose the first is.
+            let deadline = Instant::now() + REMAINS;
+            let listener = loop {
+                match listen() {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied && Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    listener => break listener.map_err(|source| failed("listen at", source))?,
+                }
+            };
+            return Ok(Self { listener, file: None });
+        };
+        os::private_directory(directory).map_err(|source| failed("make a private directory for", source))?;
+        if os::call(path).is_ok() {
+            return Err(failed("listen at", io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
+        }
+        if path.exists() {
+            std::fs::remove_file(path).map_err(|source| failed("remove the stale", source))?;
+        }
+        let listener = listen().map_err(|source| failed("listen at", source))?;
+        Ok(Self { listener, file: Some(path.to_owned()) })
     }
-    if path.exists() {
-        std::fs::remove_file(path).map_err(|source| failed("remove the stale", source))?;
+
+    /// Takes the next host that calls; its header is read by [`greet`].
+    ///
+    /// # Errors
+    /// If the system has no room for another link.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        self.listener.accept().await
     }
-    listen().map_err(|source| failed("listen at", source))
 }
 
-/// Removes the endpoint, before the daemon's lock is let go.
-pub fn remove(paths: &Paths) {
-    if paths.socket_directory().is_some() {
-        // It may be gone already, with its directory.
-        let _ = std::fs::remove_file(paths.socket());
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            // It may be gone already, with its directory.
+            let _ = std::fs::remove_file(file);
+        }
     }
-}
-
-/// Takes the next host that calls; its header is read by [`greet`].
-///
-/// # Errors
-/// If the system has no room for another link.
-pub async fn accept(listener: &Listener) -> io::Result<Stream> {
-    listener.accept().await
 }
 
 /// Exchanges headers with a host that has called.

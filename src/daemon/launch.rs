@@ -104,10 +104,11 @@ fn is_outdated(daemon: &Header) -> bool {
 /// Why there is none.
 pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchError> {
     let deadline = Instant::now() + PATIENCE;
+    let mut replaced = false;
     loop {
         // A daemon that is just going away may still take a call; then the next round starts another.
         match endpoint::connect(paths, origin) {
-            Ok(link) if is_outdated(&link.daemon) => {}
+            Ok(link) if is_outdated(&link.daemon) && !replaced => {}
             Ok(link) => return usable(link),
             Err(EndpointError::Nobody { .. } | EndpointError::Mute { .. }) if Instant::now() < deadline => {}
             Err(error) => return Err(error.into()),
@@ -118,7 +119,7 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
         let lock = os::open_lock_file(&paths.launch_lock()).map_err(failed("open", paths.launch_lock()))?;
         os::lock(&lock).map_err(failed("lock", paths.launch_lock()))?;
         match endpoint::connect(paths, origin) {
-            Ok(link) if is_outdated(&link.daemon) => {
+            Ok(link) if is_outdated(&link.daemon) && !replaced => {
                 // Nobody is to be heard out on it.
                 drop(link.stream);
                 match replace(paths, &link.daemon.build) {
@@ -127,8 +128,12 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
                         warn!(error = %chain(&stays), "the older daemon goes on");
                         return Ok(endpoint::connect(paths, origin)?);
                     }
-                    replaced => replaced?,
+                    done => done?,
                 }
+                // Where the system starts a daemon for whoever calls, the next is the one that is installed there, and good
+                // enough whatever its version.
+                replaced = true;
+                continue;
             }
             Ok(link) => return usable(link),
             Err(_) => {}
@@ -185,9 +190,9 @@ pub fn has_ended(paths: &Paths, pid: &str, patience: Duration) -> Result<bool, L
 ///
 /// # Errors
 /// If it does not answer.
-pub fn ask(link: &HostLink, request: &Value) -> io::Result<Value> {
-    let mut out = BytesMut::new();
-    frame::put(&mut out, |out| out.extend_from_slice(request.to_string().as_bytes()));
+pub fn ask(link: &HostLink, request: &impl serde::Serialize) -> io::Result<Value> {
+    let (text, mut out) = (serde_json::to_vec(request)?, BytesMut::new());
+    frame::put(&mut out, |out| out.extend_from_slice(&text));
     (&*link.stream).write_all(&out)?;
     let mut decoder = Decoder::new(frame::MAX_FROM_EXTENSION);
     let mut bytes = vec![0; 64 * 1024];

@@ -1,7 +1,7 @@
 //! The daemon: one for each user, keeper of all sessions.
 //!
 //! Owns: its life from the lock to the goodbyes, and the loops that wake sessions and let hosts in. What it knows, and
-//! driving the sessions, is `core`'s; a host's link is `port`'s.
+//! driving the sessions, is `core`'s; a host's link is `port`'s, a person's `person`'s.
 //!
 //! Everything runs on one thread, so that a message goes from a link to a socket without waking anybody: a port's
 //! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
@@ -9,6 +9,7 @@
 mod core;
 pub mod endpoint;
 pub mod launch;
+mod person;
 mod port;
 
 use std::cell::RefCell;
@@ -26,6 +27,7 @@ use crate::config::Paths;
 use crate::log::chain;
 use crate::os;
 use crate::spool::{News, Spool, SpoolError};
+use endpoint::Endpoint;
 use launch::Starter;
 
 /// How long a daemon that nobody needs stays, for whoever is just about to come.
@@ -124,9 +126,9 @@ pub fn run(
         let _context = runtime.enter();
         // Nobody listens any more when the daemon ends.
         let (spool, kept) = Spool::open(&paths.spool(), move |news| drop(sender.send(news)))?;
-        Ok((lock, spool, kept, endpoint::bind(paths)?))
+        Ok((lock, spool, kept, Endpoint::open(paths)?))
     });
-    let (lock, spool, kept, listener) = match started {
+    let (lock, spool, kept, endpoint) = match started {
         Ok(started) => started,
         Err(error) => {
             starter.failed(&chain(&error));
@@ -138,7 +140,7 @@ pub fn run(
     let core = Core::new(paths.clone(), spool, kept);
     let tasks = LocalSet::new();
     // As a task, because what is blocked on is polled whenever any task is, and this has much to look at.
-    let served = serve(Rc::clone(&core), listener, news, shutdown);
+    let served = serve(Rc::clone(&core), endpoint, news, shutdown);
     let end = tasks
         .block_on(&runtime, async { tokio::task::spawn_local(served).await })
         .expect("nobody cancels it, and if it panics so does this");
@@ -148,8 +150,7 @@ pub fn run(
         core.into_inner().into_spool().close();
     }
     info!(reason = end, "daemon ended");
-    // First the name, then the lock: whoever gets the lock finds no socket of ours.
-    endpoint::remove(paths);
+    // Last of all, long after the endpoint: whoever gets the lock finds no socket of ours.
     drop(lock);
     // A look-up of a name cannot be interrupted, and nobody waits for it any more.
     runtime.shutdown_background();
@@ -158,7 +159,7 @@ pub fn run(
 
 async fn serve(
     core: Rc<RefCell<Core>>,
-    listener: interprocess::local_socket::tokio::Listener,
+    endpoint: Endpoint,
     news: UnboundedReceiver<News>,
     shutdown: impl Future<Output = &'static str>,
 ) -> &'static str {
@@ -168,11 +169,11 @@ async fn serve(
         reason = shutdown => reason,
         () = stop.notified() => if core.borrow().moving { "a newer version takes over" } else { "asked to stop" },
         () = unneeded(&core) => "nobody needs it",
-        never = accept_links(&core, &listener) => never,
+        never = accept_links(&core, &endpoint) => never,
         never = run_timers(&core) => never,
         never = watch_machine(&core) => never,
     };
-    drop(listener);
+    drop(endpoint);
     // In this order: what extensions asked for is done, all that must not be lost is kept, servers have heard that this is
     // the end, and then hosts hear that everything is as it should be.
     port::hear_out(&core).await;
@@ -202,9 +203,9 @@ async fn all_saved(core: &Rc<RefCell<Core>>) {
     }
 }
 
-async fn accept_links(core: &Rc<RefCell<Core>>, listener: &interprocess::local_socket::tokio::Listener) -> ! {
+async fn accept_links(core: &Rc<RefCell<Core>>, endpoint: &Endpoint) -> ! {
     loop {
-        match endpoint::accept(listener).await {
+        match endpoint.accept().await {
             Ok(stream) => {
                 tokio::task::spawn_local(port::run(Rc::clone(core), stream));
             }

@@ -4,8 +4,7 @@
 //! leave of hosts when the daemon ends, perhaps for another one ([`crate::wire::link`]). Two tasks serve a link, one for each
 //! direction, so that a slow reader stops only what goes to it.
 //!
-//! A port whose origin is empty is a person's: the command line of the same user, which may ask for everything and end the
-//! daemon, or a newer program of the same user, which takes its place.
+//! A port whose origin is empty is a person's (`person`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -15,13 +14,12 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use interprocess::local_socket::tokio::Stream;
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use super::core::{Core, SessionId};
-use super::endpoint;
+use super::{endpoint, person};
 use crate::log::{chain, harmless};
 use crate::session::{Input, PortId};
 use crate::wire::event::Problem;
@@ -188,7 +186,7 @@ pub(super) async fn run(core: Rc<RefCell<Core>>, stream: Stream) {
         Err(error) => return warn!(error = %chain(&error), "a caller was turned away"),
     };
     if link.host.origin.is_empty() {
-        return serve_person(&core, &link.stream).await;
+        return person::serve(&core, &link.stream).await;
     }
     let origin: Arc<str> = link.host.origin.into();
     let (queue, requests) = (Rc::<Queue>::default(), Rc::<Requests>::default());
@@ -487,40 +485,4 @@ fn opened(core: &Core, id: PortId, session: &str) -> Result<SessionId, Problem> 
         let message = format!("this port has not opened session `{session}`; send `open` first");
         Problem::new(Code::UnknownSession, message)
     })
-}
-
-/// Answers the command line: one request a frame.
-async fn serve_person(core: &Rc<RefCell<Core>>, stream: &Stream) {
-    let (mut reader, mut writer) = (stream, stream);
-    let mut decoder = Decoder::new(MAX_FROM_EXTENSION);
-    while let Ok(1..) = reader.read_buf(decoder.buffer()).await {
-        while let Ok(Some(frame)) = decoder.next() {
-            let request: serde_json::Value = serde_json::from_slice(&frame).unwrap_or_default();
-            let mut stop = false;
-            let answer = match request["type"].as_str() {
-                Some("status") => core.borrow().overview(),
-                Some("stop") => {
-                    stop = true;
-                    json!({"stopping": std::process::id()})
-                }
-                Some("hand-over") => match core.borrow_mut().hand_over(request["build"].as_str().unwrap_or_default()) {
-                    Ok(()) => {
-                        stop = true;
-                        json!({"moving": std::process::id()})
-                    }
-                    Err(why) => json!({"error": why}),
-                },
-                _ => json!({"error": "this daemon answers `status`, `stop` and `hand-over`"}),
-            };
-            let mut out = BytesMut::new();
-            crate::wire::frame::put(&mut out, |out| out.extend_from_slice(answer.to_string().as_bytes()));
-            let written = writer.write_all(&out).await;
-            if stop {
-                core.borrow().stop.notify_one();
-            }
-            if written.is_err() {
-                return;
-            }
-        }
-    }
 }

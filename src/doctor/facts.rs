@@ -13,7 +13,7 @@ use super::launch::Outcome;
 use super::policy;
 use super::program::Kind;
 use crate::install::Installed;
-use crate::install::browsers::{Family, Platform, Scope};
+use crate::install::browsers::{Family, Location, Platform, Sandbox, Scope};
 use crate::os::Process;
 use crate::server::Found;
 use crate::spool::inspect::Inspection;
@@ -34,7 +34,6 @@ pub(super) struct Facts {
     /// Every file that is at one of them, or should be.
     pub(super) manifests: Vec<Manifest>,
     pub(super) policies: Vec<Policy>,
-    pub(super) confined: Vec<Confined>,
     pub(super) orphans: Vec<Process>,
     /// The directories that are this user's alone, and what is wrong with each.
     pub(super) directories: Vec<Directory>,
@@ -62,10 +61,17 @@ pub(super) struct Place {
     pub(super) title: String,
     pub(super) family: Family,
     pub(super) scope: Scope,
+    /// Whether install would write there for this browser.
+    pub(super) is_written: bool,
+    /// What stands between the browser and the programs of its user.
+    pub(super) sandbox: Option<Sandbox>,
     /// Whether the browser seems to be on the machine.
     pub(super) is_found: bool,
     /// Whether it is a user data directory of a Chromium.
     pub(super) is_user_data_dir: bool,
+    /// Where it looks: for a file, or at a key for the path of one.
+    pub(super) location: Location,
+    /// The file. Where a key should lead to one and does not, the name of the key.
     pub(super) manifest: PathBuf,
 }
 
@@ -130,21 +136,6 @@ pub(super) struct Policy {
     pub(super) place: policy::Place,
     /// What they say, or why nobody knows.
     pub(super) said: Result<Map<String, Value>, String>,
-}
-
-/// A browser in a sandbox.
-#[derive(Debug)]
-pub(super) struct Confined {
-    pub(super) title: &'static str,
-    pub(super) package: &'static str,
-    pub(super) kind: ConfinedBy,
-}
-
-/// What keeps it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ConfinedBy {
-    Snap,
-    Flatpak,
 }
 
 /// A directory that must be this user's alone.

@@ -11,14 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use semver::Version;
 use serde::Serialize;
 
-use super::facts::{
-    Call, ConfinedBy, Content, Daemon, Facts, Manifest, Place, Policy, Program, ProgramState, Server, Spool,
-};
+use super::facts::{Call, Content, Daemon, Facts, Manifest, Place, Policy, Program, ProgramState, Server, Spool};
 use super::launch::Outcome;
 use super::manifest::examine;
 use super::policy::{Verdict, verdict};
 use crate::explain;
-use crate::install::browsers::{Family, Scope};
+use crate::install::browsers::{Family, Launch, Scope};
 use crate::server::{Certificate, Found};
 use crate::spool::inspect::Condition;
 use crate::wire::Reason;
@@ -94,7 +92,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(programs(facts));
     all.extend(facts.manifests.iter().filter_map(|manifest| of_launch(facts, manifest)));
     all.extend(facts.policies.iter().map(|policy| of_policy(facts, policy)));
-    all.extend(confined(facts));
+    all.extend(sandboxes(facts));
     all.extend(orphans(facts));
     all.extend(directories(facts));
     all.push(configuration(facts));
@@ -119,7 +117,9 @@ fn readers<'a>(facts: &'a Facts, manifest: &'a Manifest) -> impl Iterator<Item =
 
 fn titles(facts: &Facts, manifest: &Manifest) -> String {
     let mut titles: Vec<&str> = Vec::new();
-    for place in readers(facts, manifest) {
+    // Many look at the same places; those that are not there are of no interest, unless nobody is.
+    let is_found = readers(facts, manifest).any(|place| place.is_found);
+    for place in readers(facts, manifest).filter(|place| place.is_found || !is_found) {
         if !titles.contains(&&*place.title) {
             titles.push(&place.title);
         }
@@ -131,8 +131,11 @@ fn subject(facts: &Facts, manifest: &Manifest) -> String {
     format!("{}: {}", titles(facts, manifest), manifest.path.display())
 }
 
-fn was_installed(facts: &Facts, path: &Path) -> bool {
-    facts.installed.iter().any(|installed| installed.manifests.iter().any(|known| known == path))
+/// Whether install has written this manifest, or the key that leads to it.
+fn was_installed(facts: &Facts, manifest: &Manifest) -> bool {
+    let is_known =
+        |place: &Place| facts.installed.iter().any(|installed| installed.manifests.contains(&place.location));
+    readers(facts, manifest).any(is_known)
 }
 
 fn is_there(manifest: &Manifest) -> bool {
@@ -142,7 +145,8 @@ fn is_there(manifest: &Manifest) -> bool {
 /// What to type to have a manifest written.
 fn install(facts: &Facts, manifest: &Manifest, force: bool) -> String {
     let force = if force { " --force" } else { "" };
-    let place = readers(facts, manifest).next();
+    let written = || readers(facts, manifest).filter(|place| place.is_written);
+    let place = written().find(|place| place.is_found).or_else(|| written().next());
     let which = match place {
         Some(place) if place.is_user_data_dir => format!(" --user-data-dir {}", quoted(&place.browser)),
         Some(place) => format!(" --browser {}", place.browser),
@@ -163,26 +167,31 @@ fn quoted_path(path: &Path) -> String {
 
 /// Whether there is anything for any browser.
 fn installed_at_all(facts: &Facts) -> Vec<Finding> {
-    let found: BTreeSet<&str> = facts.places.iter().filter(|place| place.is_found).map(|place| &*place.title).collect();
-    let names: Vec<&str> = found.iter().copied().collect();
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for place in facts.places.iter().filter(|place| place.is_found && !place.is_user_data_dir) {
+        if !found.contains(&(&place.browser, &place.title)) {
+            found.push((&place.browser, &place.title));
+        }
+    }
+    let titles: Vec<&str> = found.iter().map(|(_, title)| *title).collect();
     let seen =
-        if names.is_empty() { "no browser was found".to_owned() } else { format!("found: {}", names.join(", ")) };
-    if !facts.manifests.iter().any(|manifest| is_there(manifest) || was_installed(facts, &manifest.path)) {
+        if titles.is_empty() { "no browser was found".to_owned() } else { format!("found: {}", titles.join(", ")) };
+    let has_one = |manifest: &Manifest| is_there(manifest) || was_installed(facts, manifest);
+    if !facts.manifests.iter().any(has_one) {
         let evidence = format!("no browser has a manifest of {} ({seen})", facts.host);
         let finding = Finding::new("manifest", Fail, "browsers", evidence);
         return vec![finding.next("websocket-bridge install --extension ID")];
     }
-    let has_manifest = |title: &str| {
-        facts.places.iter().filter(|place| place.title == title).any(|place| {
-            facts.manifests.iter().any(|manifest| {
-                manifest.path == place.manifest && (is_there(manifest) || was_installed(facts, &manifest.path))
+    let is_served =
+        |browser: &str| {
+            facts.places.iter().filter(|place| place.browser == browser).any(|place| {
+                facts.manifests.iter().any(|manifest| manifest.path == place.manifest && has_one(manifest))
             })
-        })
-    };
-    let without = found.into_iter().filter(|title| !has_manifest(title));
-    without
-        .map(|title| {
-            let browser = facts.places.iter().find(|place| place.title == title).map_or("", |place| &*place.browser);
+        };
+    found
+        .into_iter()
+        .filter(|(browser, _)| !is_served(browser))
+        .map(|(browser, title)| {
             let evidence = "there is no manifest for it: extensions in it cannot reach this host";
             let next = format!("websocket-bridge install --browser {browser} --extension ID");
             Finding::new("manifest", Skip, title, evidence).next(next)
@@ -194,7 +203,7 @@ fn installed_at_all(facts: &Facts) -> Vec<Finding> {
 pub(super) fn faults(facts: &Facts, manifest: &Manifest) -> Vec<String> {
     let Some(place) = readers(facts, manifest).next() else { return Vec::new() };
     match &manifest.content {
-        Content::Missing if was_installed(facts, &manifest.path) => {
+        Content::Missing if was_installed(facts, manifest) => {
             vec!["it was installed, and is gone".to_owned()]
         }
         Content::Missing => Vec::new(),
@@ -220,7 +229,7 @@ pub(super) fn is_ours(facts: &Facts, manifest: &Manifest) -> bool {
         }
         _ => false,
     };
-    foreign_program(manifest).is_none() && (was_installed(facts, &manifest.path) || names_ours)
+    foreign_program(manifest).is_none() && (was_installed(facts, manifest) || names_ours)
 }
 
 fn of_manifest(facts: &Facts, manifest: &Manifest) -> Option<Finding> {
@@ -254,11 +263,14 @@ fn of_manifest(facts: &Facts, manifest: &Manifest) -> Option<Finding> {
 
 /// Where one manifest stands in another's way.
 fn shadows(facts: &Facts) -> Vec<Finding> {
-    let mut titles: Vec<&str> = facts.places.iter().map(|place| &*place.title).collect();
-    titles.dedup();
+    // A browser's places stand together.
+    let mut browsers: Vec<&str> =
+        facts.places.iter().filter(|place| place.is_found).map(|place| &*place.browser).collect();
+    browsers.dedup();
     let mut found = Vec::new();
-    for title in titles {
-        let places: Vec<&Place> = facts.places.iter().filter(|place| place.title == title).collect();
+    for browser in browsers {
+        let places: Vec<&Place> = facts.places.iter().filter(|place| place.browser == browser).collect();
+        let title = &*places[0].title;
         let existing: Vec<&Manifest> = places
             .iter()
             .filter_map(|place| facts.manifests.iter().find(|manifest| manifest.path == place.manifest))
@@ -422,25 +434,36 @@ fn of_policy(facts: &Facts, policy: &Policy) -> Finding {
     }
 }
 
-fn confined(facts: &Facts) -> impl Iterator<Item = Finding> {
-    facts.confined.iter().map(|browser| {
-        let (kind, next) = match (browser.kind, browser.package) {
-            (ConfinedBy::Snap, package @ ("firefox" | "thunderbird")) => (
-                "Snap: a portal starts its hosts, after asking once",
-                format!("flatpak permission-set webextensions {} snap.{package} yes", facts.host),
-            ),
-            (ConfinedBy::Snap, package) => (
-                "Snap: it starts no program outside of its sandbox",
-                format!("snap remove {package}, and install the maker's own package"),
-            ),
-            (ConfinedBy::Flatpak, package) => (
-                "Flatpak: it starts no program outside of its sandbox",
-                format!("flatpak uninstall {package}, and install the maker's own package"),
-            ),
-        };
-        Finding::new("sandbox", Warn, format!("{} ({})", browser.title, browser.package), format!("it is a {kind}"))
-            .next(next)
-    })
+/// Browsers that are in a sandbox, and what that means for their hosts.
+fn sandboxes(facts: &Facts) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for place in facts.places.iter().filter(|place| place.is_found) {
+        let Some(sandbox) = place.sandbox.filter(|sandbox| seen.insert(sandbox.id)) else { continue };
+        let subject = format!("{} ({})", place.title, sandbox.id);
+        let has_manifest = facts.manifests.iter().any(|manifest| manifest.path == place.manifest && is_there(manifest));
+        all.push(match sandbox.launch {
+            Launch::Inside { .. } if has_manifest => {
+                let evidence = format!(
+                    "its hosts run inside the {}, with a configuration and messages of their own, and no longer than the \
+                     browser; from outside they cannot be tried",
+                    sandbox.kind
+                );
+                Finding::new("sandbox", Skip, subject, evidence)
+            }
+            Launch::Inside { .. } => {
+                let evidence = format!("it is a {}, and needs a copy of the program inside", sandbox.kind);
+                let next = format!("websocket-bridge install --browser {} --extension ID", place.browser);
+                Finding::new("sandbox", Skip, subject, evidence).next(next)
+            }
+            Launch::Portal => {
+                let evidence = format!("it is a {}: a portal starts its hosts, if the user has said yes", sandbox.kind);
+                let next = format!("flatpak permission-set webextensions {} {} yes", facts.host, sandbox.id);
+                Finding::new("sandbox", Skip, subject, evidence).next(next)
+            }
+        });
+    }
+    all
 }
 
 fn orphans(facts: &Facts) -> impl Iterator<Item = Finding> {
@@ -487,7 +510,8 @@ fn daemon(facts: &Facts) -> Option<Finding> {
     let own = env!("CARGO_PKG_VERSION");
     let end = |pid: &str| format!("kill {pid}");
     Some(match (lock, call) {
-        (Some(pid), Call::Answered { build, sessions }) if build == own => {
+        (lock, Call::Answered { build, sessions }) if build == own => {
+            let pid = lock.as_deref().unwrap_or("unknown");
             finding(Fine, format!("process {pid} runs, version {build}, sessions: {sessions}"))
         }
         (_, Call::Answered { build, .. }) if is_older(own, build) => {

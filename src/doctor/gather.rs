@@ -17,8 +17,7 @@ use tokio::task::LocalSet;
 use url::Url;
 
 use super::facts::{
-    Call, Confined, ConfinedBy, Content, Daemon, Directory, Facts, Manifest, Place, Policy, Program, ProgramState,
-    Server, Spool,
+    Call, Content, Daemon, Directory, Facts, Manifest, Place, Policy, Program, ProgramState, Server, Spool,
 };
 use super::manifest::examine;
 use super::program::Kind;
@@ -26,7 +25,7 @@ use super::{Question, launch, policy};
 use crate::config::{Config, Env, Paths};
 use crate::daemon::endpoint::{self, EndpointError};
 use crate::daemon::launch as daemon_launch;
-use crate::install::browsers::{Family, Scope};
+use crate::install::browsers::{Family, Launch, Location, Scope};
 use crate::install::{self, Installed};
 use crate::log::chain;
 use crate::os::{self, Process};
@@ -81,11 +80,10 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
     let begin = Instant::now();
     let (context, env) = (&question.install, &question.install.env);
     let looking = Look(question.clone());
-    let installed = looking.task(|question| install::installed(&question.install).map_err(|error| chain(&error)));
+    let installed = looking.task(installed);
     let configuration = looking.task(|question| Config::load(&question.paths).map_err(|error| chain(&error)));
     let daemon = looking.task(|question| daemon_and_spool(&question.paths));
     let policies = looking.task(policies);
-    let confined = looking.task(confined);
     let directories = looking.task(|question| directories(&question.paths));
     let free_bytes = looking.task(|question| os::free_space(existing(question.paths.data_directory())).ok());
     let own_kind = looking.task(|question| kind_of(&question.install.current_exe).unwrap_or(Kind::Unknown));
@@ -124,7 +122,6 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
         places,
         manifests,
         policies: policies.by(deadline).unwrap_or_default(),
-        confined: confined.by(deadline).unwrap_or_default(),
         directories: directories.by(deadline).unwrap_or_default(),
         daemon,
         spool,
@@ -148,30 +145,56 @@ impl Look {
     }
 }
 
-/// Where the browsers of this system look.
+/// What installations have left, for this user and for all.
+fn installed(question: &Question) -> Result<Installed, String> {
+    let of = |scope| install::installed(question.context(scope)).map_err(|error| chain(&error));
+    let (mut all, others) = (of(Scope::User)?, of(Scope::System)?);
+    all.manifests.extend(others.manifests);
+    all.programs.extend(others.programs);
+    Ok(all)
+}
+
+/// Where the browsers of this system look, each first to last.
 fn places(question: &Question) -> Vec<Place> {
     let context = &question.install;
-    let rows = context.browsers.iter().filter(|row| row.platform == context.platform);
-    let place = |row: &'static install::browsers::Row| {
-        let directory = row.manifests.locate(&context.env, &context.root)?;
-        Some(Place {
-            browser: row.name.to_owned(),
-            title: row.title.to_owned(),
-            family: row.family,
-            scope: row.scope,
-            is_found: row.is_found(&context.env, &context.root),
-            is_user_data_dir: false,
-            manifest: directory.join(question.host.manifest_file()),
-        })
-    };
-    rows.filter_map(place).collect()
+    let mut places = Vec::new();
+    for browser in context.browsers {
+        let is_found = browser.is_found(&context.env, &context.root);
+        for looked in browser.locations(context.browsers, &context.env, &context.root, &question.host) {
+            places.push(Place {
+                browser: browser.name.to_owned(),
+                title: browser.title.to_owned(),
+                family: browser.family,
+                scope: looked.row.scope,
+                is_written: looked.row.is_written,
+                sandbox: browser.sandbox,
+                is_found,
+                is_user_data_dir: false,
+                manifest: manifest_at(&looked.location, context),
+                location: looked.location,
+            });
+        }
+    }
+    places
+}
+
+/// The file at a location.
+fn manifest_at(location: &Location, context: &install::Context) -> PathBuf {
+    match location {
+        Location::File(path) => path.clone(),
+        Location::Key(key) => match context.registry.value(key) {
+            Ok(Some(path)) => path.into(),
+            _ => location.to_string().into(),
+        },
+    }
 }
 
 /// The places that only the receipt knows of.
 fn user_data_dirs(installed: &Result<Installed, String>, known: &[Place]) -> Vec<Place> {
-    let manifests = installed.iter().flat_map(|installed| &installed.manifests);
-    let unknown = manifests.filter(|path| known.iter().all(|place| place.manifest != **path));
-    let place = |path: &PathBuf| {
+    let locations = installed.iter().flat_map(|installed| &installed.manifests);
+    let unknown = locations.filter(|location| known.iter().all(|place| place.location != **location));
+    let place = |location: &Location| {
+        let path = location.file()?;
         let directory = path.parent()?;
         let is_user_data_dir = directory.file_name().is_some_and(|name| name == "NativeMessagingHosts");
         Some(Place {
@@ -179,9 +202,12 @@ fn user_data_dirs(installed: &Result<Installed, String>, known: &[Place]) -> Vec
             title: "user data directory".to_owned(),
             family: Family::Chromium,
             scope: Scope::User,
+            is_written: true,
+            sandbox: None,
             is_found: true,
             is_user_data_dir,
-            manifest: path.clone(),
+            manifest: path.to_owned(),
+            location: location.clone(),
         })
     };
     unknown.filter_map(place).collect()
@@ -270,6 +296,11 @@ fn kind_of(path: &Path) -> io::Result<Kind> {
     Ok(Kind::of(&launch::header(path)?))
 }
 
+/// Whether the browser starts its hosts in the sandbox that it is in itself.
+fn is_inside(place: &Place) -> bool {
+    place.sandbox.is_some_and(|sandbox| sandbox.launch != Launch::Portal)
+}
+
 /// What came of starting a host, and the version that its program says it is.
 type Started = (launch::Outcome, Option<String>);
 
@@ -283,7 +314,9 @@ fn start_hosts(places: &[Place], manifests: &[Manifest], env: &Env) -> Vec<(usiz
         else {
             continue;
         };
-        let Some(place) = places.iter().find(|place| place.manifest == manifest.path) else { continue };
+        // A host that is started in a sandbox would find another home outside of it.
+        let is_outside = |place: &&Place| place.manifest == manifest.path && !is_inside(place);
+        let Some(place) = places.iter().find(is_outside) else { continue };
         let id = super::manifest::ids_in(bytes, place.family).into_iter().next();
         let Some(origin) = id.map(|id| id.origin()) else { continue };
         let start =
@@ -380,48 +413,6 @@ fn printed(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Browsers that are installed in a sandbox, with the names under which their packages are known.
-const CONFINED: &[(&str, ConfinedBy, &str)] = {
-    use ConfinedBy::{Flatpak, Snap};
-    &[
-        ("Firefox", Snap, "firefox"),
-        ("Chromium", Snap, "chromium"),
-        ("Brave", Snap, "brave"),
-        ("Opera", Snap, "opera"),
-        ("Vivaldi", Snap, "vivaldi"),
-        ("Thunderbird", Snap, "thunderbird"),
-        ("Firefox", Flatpak, "org.mozilla.firefox"),
-        ("Google Chrome", Flatpak, "com.google.Chrome"),
-        ("Chromium", Flatpak, "org.chromium.Chromium"),
-        ("ungoogled-chromium", Flatpak, "io.github.ungoogled_software.ungoogled_chromium"),
-        ("Microsoft Edge", Flatpak, "com.microsoft.Edge"),
-        ("Brave", Flatpak, "com.brave.Browser"),
-        ("Vivaldi", Flatpak, "com.vivaldi.Vivaldi"),
-        ("Opera", Flatpak, "com.opera.Opera"),
-        ("LibreWolf", Flatpak, "io.gitlab.librewolf-community"),
-        ("Zen", Flatpak, "app.zen_browser.zen"),
-        ("Waterfox", Flatpak, "net.waterfox.waterfox"),
-        ("Floorp", Flatpak, "one.ablaze.floorp"),
-        ("Thunderbird", Flatpak, "org.mozilla.Thunderbird"),
-    ]
-};
-
-fn confined(question: &Question) -> Vec<Confined> {
-    let (root, home) = (&question.install.root, question.install.env.path("HOME"));
-    let is_there = |kind: ConfinedBy, package: &str| match kind {
-        ConfinedBy::Snap => {
-            ["snap", "var/lib/snapd/snap"].iter().any(|directory| root.join(directory).join(package).exists())
-        }
-        ConfinedBy::Flatpak => {
-            let own = home.as_ref().map(|home| home.join(".local/share"));
-            let all = own.into_iter().chain([root.join("var/lib")]);
-            all.into_iter().any(|directory| directory.join("flatpak/app").join(package).exists())
-        }
-    };
-    let found = CONFINED.iter().filter(|(_, kind, package)| is_there(*kind, package));
-    found.map(|(title, kind, package)| Confined { title, package, kind: *kind }).collect()
-}
-
 /// The next directory above that is there, or the path itself.
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(path)
@@ -456,16 +447,17 @@ struct Session {
 
 /// The daemon; and the spool, which is the daemon's if there is one.
 fn daemon_and_spool(paths: &Paths) -> (Daemon, Spool, Vec<Session>) {
-    let lock = fs::File::open(paths.daemon_lock()).ok();
-    let is_held = lock.as_ref().is_some_and(|lock| os::try_lock(lock).is_err());
-    let holder = is_held.then(|| fs::read_to_string(paths.daemon_lock()).unwrap_or_default().trim().to_owned());
     let has_socket = paths.socket_directory().is_some() && paths.socket().symlink_metadata().is_ok();
+    // First of all: where the system listens for it, this starts it.
     let called = {
         let paths = paths.clone();
         Task::start(move || call(&paths)).by(Instant::now() + DAEMON)
     };
     let (call, mut sessions) = called
         .unwrap_or_else(|| (Call::Failed(format!("it does not answer within {} s", DAEMON.as_secs())), Vec::new()));
+    let lock = fs::File::open(paths.daemon_lock()).ok();
+    let is_held = lock.as_ref().is_some_and(|lock| os::try_lock(lock).is_err());
+    let holder = is_held.then(|| fs::read_to_string(paths.daemon_lock()).unwrap_or_default().trim().to_owned());
     let spool = if is_held {
         let (bytes, set_aside) = inspect::measure(&paths.spool());
         Spool::InUse { bytes, set_aside }

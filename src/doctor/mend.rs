@@ -73,7 +73,8 @@ fn needs_install(facts: &Facts, manifest: &Manifest) -> bool {
 
 /// Has install write a manifest anew, for the extensions that can still be told.
 fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Finding> {
-    let Some(place) = facts.places.iter().find(|place| place.manifest == manifest.path) else { return Vec::new() };
+    let written = || facts.places.iter().filter(|place| place.manifest == manifest.path && place.is_written);
+    let Some(place) = written().find(|place| place.is_found).or_else(|| written().next()) else { return Vec::new() };
     let subject = format!("{}: {}", place.title, manifest.path.display());
     let failed = |why: String| vec![said(subject.clone(), "written anew", Err(why))];
     let extensions = extensions(facts, manifest, place);
@@ -96,7 +97,7 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
         force: true,
         ..Request::default()
     };
-    match install::plan(&request, &question.install) {
+    match install::plan(&request, question.context(place.scope)) {
         Err(error) => failed(chain(&error)),
         Ok(plan) => {
             let report = install::apply(plan);

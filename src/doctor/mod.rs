@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use crate::config::Paths;
+use crate::install::browsers::Scope;
 use crate::install::{Context, HostName};
 pub use findings::{Finding, Status};
 pub use report::Report;
@@ -44,8 +45,10 @@ const SECOND_LIMIT: Duration = Duration::from_secs(10);
 /// What is to be looked at.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// The machine, as install knows it.
+    /// What install knows of the machine when it writes for this user.
     pub install: Context,
+    /// The same when it writes for all users.
+    pub install_for_all: Context,
     /// Where our own files are.
     pub paths: Paths,
     /// The name under which extensions ask for the host.
@@ -56,6 +59,16 @@ pub struct Question {
     pub url: Option<Url>,
     /// Whether what is ours is mended.
     pub fix: bool,
+}
+
+impl Question {
+    /// What install knows when it writes for these.
+    fn context(&self, scope: Scope) -> &Context {
+        match scope {
+            Scope::User => &self.install,
+            Scope::System => &self.install_for_all,
+        }
+    }
 }
 
 /// Looks at everything, mends if that was asked for, and says what is so then.

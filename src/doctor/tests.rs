@@ -11,7 +11,7 @@ use super::launch::Outcome;
 use super::policy::{self, PLACES};
 use super::program::Kind;
 use crate::install::Installed;
-use crate::install::browsers::{Family, Platform, Scope};
+use crate::install::browsers::{Family, Hive, Key, Launch, Location, Platform, Sandbox, Scope, View};
 use crate::server::{Certificate, Found};
 use crate::wire::Reason;
 
@@ -28,8 +28,11 @@ fn place(title: &str, family: Family, scope: Scope, manifest: &str) -> Place {
         title: title.to_owned(),
         family,
         scope,
+        is_written: true,
+        sandbox: None,
         is_found: true,
         is_user_data_dir: false,
+        location: Location::File(manifest.into()),
         manifest: manifest.into(),
     }
 }
@@ -71,11 +74,13 @@ fn healthy() -> Facts {
         platform: Platform::Linux,
         host: HOST.to_owned(),
         own_kind: own(),
-        installed: Ok(Installed { manifests: vec!["/u/c.json".into()], programs: vec!["/p/websocket-bridge".into()] }),
+        installed: Ok(Installed {
+            manifests: vec![Location::File("/u/c.json".into())],
+            programs: vec!["/p/websocket-bridge".into()],
+        }),
         places: vec![place("Chromium", Family::Chromium, Scope::User, "/u/c.json")],
         manifests: vec![manifest("/u/c.json", Family::Chromium)],
         policies: Vec::new(),
-        confined: Vec::new(),
         orphans: Vec::new(),
         directories: Vec::new(),
         daemon: Some(Daemon { lock: None, socket: "/r/s".into(), has_socket: false, call: Call::Nobody }),
@@ -313,4 +318,29 @@ fn a_dead_link_in_the_place_of_a_manifest_is_told() {
     facts.manifests[0] =
         Manifest { path: PathBuf::from("/u/c.json"), content: Content::Dangling, program: None, launch: None };
     assert!(only(&facts).evidence.contains("a link to something that is not there"));
+}
+
+#[test]
+fn a_browser_in_a_sandbox_is_told_without_a_warning() {
+    let mut facts = healthy();
+    facts.places[0].sandbox = Some(Sandbox { kind: "Snap", id: "snap.firefox", launch: Launch::Portal });
+    assert_eq!(said(&facts), []);
+    let findings = findings(&facts);
+    let sandbox = findings.iter().find(|finding| finding.check == "sandbox").unwrap();
+    let next = "flatpak permission-set webextensions com.semantest.websocket_bridge snap.firefox yes";
+    assert_eq!((sandbox.status, sandbox.next.as_deref()), (Status::Skip, Some(next)));
+}
+
+#[test]
+fn a_key_that_leads_nowhere_any_more_is_told_by_its_name() {
+    let mut facts = healthy();
+    let key = Key { hive: Hive::User, view: View::Bits64, path: r"Software\Google\Chrome\x".into() };
+    let location = Location::Key(key);
+    let manifest = PathBuf::from(location.to_string());
+    facts.installed = Ok(Installed { manifests: vec![location.clone()], programs: Vec::new() });
+    facts.places[0] = Place { location, manifest: manifest.clone(), ..facts.places[0].clone() };
+    facts.manifests[0] = Manifest { path: manifest, content: Content::Missing, program: None, launch: None };
+    let finding = only(&facts);
+    assert_eq!(finding.subject, r"Chromium: HKCU\Software\Google\Chrome\x");
+    assert!(finding.evidence.contains("is gone"), "{finding:?}");
 }

@@ -322,6 +322,24 @@ pub fn call(path: &Path) -> io::Result<local_socket::Stream> {
     local_socket::Stream::connect(path.to_fs_name::<GenericFilePath>()?)
 }
 
+/// The listener that the system has handed over to this process (`LISTEN_FDS`, as systemd does for a socket unit), if it is
+/// the one of this path.
+///
+/// # Errors
+/// If it cannot be used.
+pub fn lent_listener(path: &Path) -> io::Result<Option<local_socket::tokio::Listener>> {
+    let mut lent = listenfd::ListenFd::from_env();
+    for index in 0..lent.len() {
+        let Some(listener) = lent.take_unix_listener(index)? else { continue };
+        if listener.local_addr()?.as_pathname() == Some(path) {
+            listener.set_nonblocking(true)?;
+            let listener = interprocess::os::unix::uds_local_socket::Listener::from(listener);
+            return Ok(Some(local_socket::tokio::Listener::UdSocket(listener.try_into()?)));
+        }
+    }
+    Ok(None)
+}
+
 /// Lets nobody but this user call a listener that is to be made.
 ///
 /// # Errors

@@ -451,6 +451,14 @@ pub fn call(path: &Path) -> io::Result<local_socket::Stream> {
     Ok(stream.into())
 }
 
+/// The listener that the system has handed over to this process: no such thing here.
+///
+/// # Errors
+/// Never.
+pub fn lent_listener(_path: &Path) -> io::Result<Option<local_socket::tokio::Listener>> {
+    Ok(None)
+}
+
 /// Lets nobody but this user call a listener that is to be made.
 ///
 /// # Errors

@@ -80,7 +80,7 @@ impl Session {
         if !open.observe {
             self.outbox.report_to(port, &open.consumer);
             self.send_receipts();
-            self.tell_lost_posts(port);
+            self.tell_losses(port);
         }
         if self.can_store() == Some(false) {
             self.tell_disk_full(port);
@@ -133,7 +133,8 @@ impl Session {
     }
 
     pub(super) fn handle_send(&mut self, port: PortId, send: Send, reference: Option<String>, now: Now) {
-        let Some(consumer) = self.inbox.consumer_of(port) else { return self.tell_no_place(port, reference) };
+        let consumer = if port == PortId::PERSON { Some("") } else { self.inbox.consumer_of(port) };
+        let Some(consumer) = consumer else { return self.tell_no_place(port, reference) };
         let wants = |stage| send.receipts.as_ref().is_some_and(|receipts| receipts.contains(&stage));
         if self.mode == Mode::Memory && wants(Stage::Stored) {
             let message = format!(
@@ -341,17 +342,25 @@ impl Session {
         self.tell(port, Problem::new(Code::DiskFull, message), None);
     }
 
-    fn tell_lost_posts(&mut self, port: PortId) {
-        let lost = std::mem::take(&mut self.lost_posts);
-        if lost > 0 {
-            self.changed();
-            let message = format!(
-                "the file that session `{}` is kept in was damaged, and {lost} messages to the server that were stored in it \
-                 cannot be read any more, nor their ids; send again what has no receipt",
-                self.name
-            );
-            self.tell(port, Problem::new(Code::Damaged, message), None);
+    fn tell_losses(&mut self, port: PortId) {
+        let lost = std::mem::take(&mut self.lost);
+        if lost == Losses::default() {
+            return;
         }
+        self.changed();
+        let Losses { posts, outcomes, subscriptions } = lost;
+        let lost = [
+            (posts, "messages to the server with their ids: send again what has no receipt"),
+            (outcomes, "endings of messages: if you send one of these again, it may arrive twice"),
+            (subscriptions, "subscriptions: subscribe again"),
+        ];
+        let lost = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let message = format!(
+            "the file that session `{}` is kept in was damaged, and these cannot be read any more: {}",
+            self.name,
+            lost.collect::<Vec<_>>().join("; ")
+        );
+        self.tell(port, Problem::new(Code::Damaged, message), None);
     }
 
     /// The port asked for what only a consumer's port can have.

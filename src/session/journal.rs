@@ -245,9 +245,12 @@ impl Session {
             reserved,
             floor: inbox.floor,
             arrivals: inbox.arrivals,
+            bookmarks: inbox.bookmarks,
             posts: outbox.posts,
+            outcomes: outbox.outcomes,
+            subscriptions: outbox.subscribed,
             last_post: outbox.last_post,
-            lost_posts: self.lost_posts,
+            lost: self.lost,
             closed: self.is_closed(),
             deserted_at: self.deserted.map(|since| now.unix_at(since)),
             // One whose mark may be lost with this daemon is to be told by the next.
@@ -375,7 +378,7 @@ impl Session {
         let settings = birth.settings.clone();
         let fresh = Self::new(birth, now);
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
-        let (outbox, missing) = Outbox::restore(settings.queue.clone(), &mut record, now);
+        let (outbox, lost) = Outbox::restore(settings.queue.clone(), &mut record, now);
         let sheet = record.sheet;
         let connection = if sheet.closed {
             Connection::Closed
@@ -397,7 +400,7 @@ impl Session {
             answers_beats: sheet.answers_beats,
             inbox,
             outbox,
-            lost_posts: sheet.lost_posts + missing,
+            lost: sheet.lost.and(lost),
             journal: Some(Journal {
                 reserved: sheet.reserved,
                 lending: true,

@@ -50,7 +50,7 @@ use figures::Figures;
 use inbox::Inbox;
 use journal::Journal;
 use outbox::Outbox;
-use record::Change;
+use record::{Change, Losses};
 use retry::Retry;
 
 /// How long a session is kept that nobody opens.
@@ -90,6 +90,11 @@ impl Now {
 /// A port of the extension, as the driver numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u64);
+
+impl PortId {
+    /// No port: a person at the command line, who has no consumer and gets no receipts.
+    pub const PERSON: Self = Self(0);
+}
 
 /// What a session is born with.
 #[derive(Debug, Clone)]
@@ -453,8 +458,8 @@ pub struct Session {
     answers_beats: bool,
     inbox: Inbox,
     outbox: Outbox,
-    /// How many messages to the server were lost with a damaged file, ids and all; not told yet.
-    lost_posts: u64,
+    /// What was lost with a damaged file, and not told yet.
+    lost: Losses,
     /// In memory mode there is none.
     journal: Option<Journal>,
     /// Something of the small things is to be written.
@@ -481,7 +486,7 @@ impl Session {
             number,
             inbox: if durable { inbox.on_disk() } else { inbox },
             outbox: if durable { outbox.on_disk() } else { outbox },
-            lost_posts: 0,
+            lost: Losses::default(),
             journal: durable.then(Journal::default),
             sheet_changed: false,
             name,
@@ -693,7 +698,7 @@ impl Session {
         self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;
-        self.lost_posts = 0;
+        self.lost = Losses::default();
         if let Some(journal) = &mut self.journal {
             journal.begin_anew();
         }

@@ -38,12 +38,18 @@ pub struct Sheet {
     pub floor: u64,
     /// How many [`Arrival`]s are kept.
     pub arrivals: u64,
+    /// How many [`Bookmark`]s are kept.
+    pub bookmarks: u64,
     /// How many [`Post`]s are kept.
     pub posts: u64,
+    /// How many [`Outcome`]s are kept.
+    pub outcomes: u64,
+    /// How many [`Subscription`]s are kept.
+    pub subscriptions: u64,
     /// The highest number that a message to the server had.
     pub last_post: u64,
-    /// How many were lost with a damaged file, of which nobody was told yet.
-    pub lost_posts: u64,
+    /// What was lost with a damaged file, of which nobody was told yet.
+    pub lost: Losses,
     /// It was closed on request, or because no port came back, and is not to connect by itself.
     pub closed: bool,
     /// Since when no port is attached; `None` if one is.
@@ -62,6 +68,29 @@ pub struct Sheet {
     pub answers_beats: bool,
     /// How many messages gave way to newer ones.
     pub collapsed: u64,
+}
+
+/// How much of what concerns the server was lost with a damaged file. (What came from it shows by itself, as gaps.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Messages, with their ids.
+    pub posts: u64,
+    /// What became of messages.
+    pub outcomes: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+}
+
+impl Losses {
+    /// These and others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self {
+            posts: self.posts + others.posts,
+            outcomes: self.outcomes + others.outcomes,
+            subscriptions: self.subscriptions + others.subscriptions,
+        }
+    }
 }
 
 /// How far a consumer has read.
@@ -225,7 +254,8 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The latest changes may be missing, though it was said that they were written: numbers above [`Sheet::reserved`]
-    /// may have been given out.
+    /// may have been given out, and what was acknowledged may be there again. It is said until the session writes its
+    /// sheet, which is where it draws its conclusions.
     pub rewound: bool,
     /// The small things.
     pub sheet: Sheet,

@@ -46,21 +46,16 @@ pub struct Kept {
     pub owner: Owner,
     /// The settings that it was given, as JSON text; empty if there were none, or if they were damaged.
     pub given: String,
-    /// What the file suffered since this session's sheet was last written.
-    pub damage: Option<Damage>,
     /// Everything else.
     pub record: Record,
 }
 
-/// What may be wrong with a [`Record`] after the file was damaged. It is said until the session writes its sheet, which
-/// is where it draws its conclusions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Damage {
-    /// Anything may be missing, but what is there is right.
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    /// Anything may be missing, but what is there is right: what is missing shows by the counts of a sheet, or by itself.
     Holes,
-    /// The latest changes may be missing as well, though it was said that they were written: numbers beyond
-    /// [`Sheet::reserved`](crate::session::record::Sheet::reserved) may have been given out, and what was acknowledged
-    /// may be there again.
+    /// The latest changes may be missing as well, though it was said that they were written ([`Record::rewound`]).
     Rewound,
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use super::{Damage, Kept};
+use super::Kept;
 use crate::session::record::{Arrival, Change, Content, Outcome, Outline, OutlineContent, Post, Record, Subscription};
 use crate::wire::{Body, Gap};
 
@@ -50,7 +50,7 @@ pub(super) const SCHEMA: &str = "
         sum INTEGER NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (session, key)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE damage (session INTEGER PRIMARY KEY, rewound INTEGER NOT NULL, sum INTEGER NOT NULL) STRICT;
+    CREATE TABLE rewound (session INTEGER PRIMARY KEY, sum INTEGER NOT NULL) STRICT;
 ";
 
 /// One table, as it is copied out of a damaged file.
@@ -81,7 +81,7 @@ pub(super) const TABLES: [Table; 9] = [
     Table { name: "owner", columns: NOTE, key: Key::None, is_sound: |row| note(row, "owner").is_some() },
     Table { name: "sheet", columns: NOTE, key: Key::None, is_sound: |row| note(row, "sheet").is_some() },
     Table { name: "given", columns: NOTE, key: Key::None, is_sound: |row| note(row, "given").is_some() },
-    Table { name: "damage", columns: DAMAGE, key: Key::None, is_sound: |row| damage(row).is_some() },
+    Table { name: "rewound", columns: REWOUND, key: Key::None, is_sound: |row| rewound(row).is_some() },
     Table { name: "bookmark", columns: BOOKMARK, key: Key::Text("consumer"), is_sound: |row| bookmark(row).is_some() },
     Table { name: "arrival", columns: ARRIVAL, key: Key::Number("seq"), is_sound: |row| arrival(row).is_some() },
     Table { name: "post", columns: POST, key: Key::Number("number"), is_sound: |row| post(row).is_some() },
@@ -95,7 +95,7 @@ pub(super) const TABLES: [Table; 9] = [
 ];
 
 const NOTE: &str = "session, about, sum";
-const DAMAGE: &str = "session, rewound, sum";
+const REWOUND: &str = "session, sum";
 const BOOKMARK: &str = "session, consumer, about, sum";
 const ARRIVAL: &str = "session, seq, at, kind, sum, body_sum, body";
 /// The same without the body, but for its length, and for what it says if it is a gap.
@@ -150,7 +150,7 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
         Change::Owner(owner) => put_note(db, "owner", session, &json(owner)),
         Change::Given(given) => put_note(db, "given", session, given),
         Change::Sheet(sheet) => {
-            execute(db, "DELETE FROM damage WHERE session = ?", &[&session])?;
+            execute(db, "DELETE FROM rewound WHERE session = ?", &[&session])?;
             put_note(db, "sheet", session, &json(sheet))
         }
         Change::Bookmark(bookmark) => {
@@ -269,17 +269,13 @@ fn forget(db: &Connection, session: i64) -> rusqlite::Result<()> {
         .try_for_each(|Table { name, .. }| execute(db, &format!("DELETE FROM {name} WHERE session = ?"), &[&session]))
 }
 
-/// Notes for every session what the file has suffered, until it writes its sheet.
-pub(super) fn note_damage(db: &Connection, suffered: Damage) -> rusqlite::Result<()> {
+/// Notes for every session that the file is one of earlier, until it writes its sheet.
+pub(super) fn note_rewound(db: &Connection) -> rusqlite::Result<()> {
     let mut statement = db.prepare("SELECT session FROM owner")?;
     let sessions = statement.query_map((), |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
     for session in sessions {
-        let rewound = i64::from(suffered == Damage::Rewound);
-        let sum = Sum::of("damage").number(session).number(rewound).end();
-        // What it has suffered before, and does not know yet, may have been worse.
-        let sql = "INSERT INTO damage (session, rewound, sum) VALUES (?, ?, ?) \
-                   ON CONFLICT DO UPDATE SET rewound = excluded.rewound, sum = excluded.sum WHERE excluded.rewound";
-        execute(db, sql, &[&session, &rewound, &sum])?;
+        let sum = Sum::of("rewound").number(session).end();
+        execute(db, "INSERT OR REPLACE INTO rewound (session, sum) VALUES (?, ?)", &[&session, &sum])?;
     }
     Ok(())
 }
@@ -359,8 +355,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
                 outcomes: Vec::new(),
                 subscriptions: Vec::new(),
             };
-            let (given, damage) = (String::new(), None);
-            found.insert(session, Kept { session: natural(session), owner, given, damage, record });
+            found.insert(session, Kept { session: natural(session), owner, given: String::new(), record });
         }
         Some(())
     })?;
@@ -372,10 +367,10 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
         }
         Some(())
     })?;
-    unsound += each(db, "damage", DAMAGE, |row| {
-        let (session, damage) = damage(row)?;
+    unsound += each(db, "rewound", REWOUND, |row| {
+        let session = rewound(row)?;
         if let Some(kept) = found.get_mut(&session) {
-            kept.damage = Some(damage);
+            kept.record.rewound = true;
         }
         Some(())
     })?;
@@ -470,10 +465,9 @@ fn note<'row>(row: &'row Row<'_>, table: &str) -> Option<(i64, &'row str)> {
     is(row, 2, Sum::of(table).number(session).text(about)).then_some((session, about))
 }
 
-fn damage(row: &Row<'_>) -> Option<(i64, Damage)> {
-    let (session, rewound) = (number(row, 0)?, number(row, 1)?);
-    let damage = if rewound == 0 { Damage::Holes } else { Damage::Rewound };
-    is(row, 2, Sum::of("damage").number(session).number(rewound)).then_some((session, damage))
+fn rewound(row: &Row<'_>) -> Option<i64> {
+    let session = number(row, 0)?;
+    is(row, 1, Sum::of("rewound").number(session)).then_some(session)
 }
 
 fn bookmark<'row>(row: &'row Row<'_>) -> Option<(i64, &'row str)> {

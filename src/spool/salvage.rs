@@ -33,7 +33,9 @@ pub(super) fn rebuild(place: &Place, damage: Damage, why: &str) -> Result<(), Fa
         Ok(from) => copy(&from, &mut into, &mut copied)?,
         Err(error) => warn!(%error, "nothing can be read of the spool"),
     }
-    into.write(|db| rows::note_damage(db, damage))?;
+    if damage == Damage::Rewound {
+        into.write(rows::note_rewound)?;
+    }
     into.close()?;
     let aside = place.aside(&stamp(SystemTime::now()));
     exchange(place, &fresh, &aside)?;

@@ -213,7 +213,6 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
             session: SESSION,
             owner: owner("a"),
             given: "{}".to_owned(),
-            damage: None,
             record: Record {
                 rewound: false,
                 sheet: Sheet { url: "ws://localhost/".to_owned(), head: 5, ..Sheet::default() },
@@ -570,7 +569,7 @@ fn what_format_1_says_is_still_understood() {
     );
     is_understood::<Gap>(r#"{"from":1,"reason":"disconnected","count":null,"at_most":null,"since":1,"until":2}"#);
     is_understood::<Sheet>(
-        r#"{"url":"ws://localhost/","protocols":[],"epoch":"e","head":1,"reserved":2,"floor":0,"arrivals":1,"posts":0,"last_post":0,"lost_posts":0,"closed":false,"deserted_at":null,"outage_since":null,"written_at":1,"budget_full_at":0,"learnt_window_ms":null,"answers_pings":false,"answers_beats":false,"collapsed":0}"#,
+        r#"{"url":"ws://localhost/","protocols":[],"epoch":"e","head":1,"reserved":2,"floor":0,"arrivals":1,"bookmarks":0,"posts":0,"outcomes":0,"subscriptions":0,"last_post":0,"lost":{"posts":0,"outcomes":0,"subscriptions":0},"closed":false,"deserted_at":null,"outage_since":null,"written_at":1,"budget_full_at":0,"learnt_window_ms":null,"answers_pings":false,"answers_beats":false,"collapsed":0}"#,
     );
 }
 

@@ -20,7 +20,9 @@
 //!
 //! Whoever calls with an empty origin asks in native frames, one answer for each request, whatever the version is:
 //! `{"type":"status"}`; `{"type":"stop"}`, answered by `{"stopping": PID}`; `{"type":"hand-over","build":BUILD}`, answered
-//! by `{"moving": PID}` if the build is newer than the daemon's own. Anything else is answered by `{"error": TEXT}`.
+//! by `{"moving": PID}` if the build is newer than the daemon's own; `{"type":"send"}` with a `payload`, and
+//! `{"type":"forget"}`, both with the `origin`, `profile`, `mode` and `session` that the status of a session has, answered by
+//! that status afterwards. Anything else, and what cannot be done, is answered by `{"error": TEXT}`.
 //!
 //! # Moving a port
 //!

@@ -223,7 +223,7 @@ codes! {
     AckAhead = "ack-ahead", false, " The `seq` is above what was delivered.";
     Superseded = "superseded", false, " Another port of the same extension took over this consumer.";
     DiskFull = "disk-full", true, " Nothing can be stored: the disk is full, or does not work. A message with this answer was not taken.";
-    Damaged = "damaged", false, " The file that sessions are kept in was damaged, and stored messages to the server are lost.";
+    Damaged = "damaged", false, " The file that sessions are kept in was damaged; stored messages to the server, what became of some, or subscriptions are lost.";
     QueueFull = "queue-full", true, " The queue towards the server is full; the message was not taken.";
     RateLimited = "rate-limited", true, " This was asked for too often.";
     AckOverdue = "ack-overdue", true, " The window of unacknowledged messages has been full for 10 seconds.";

@@ -756,8 +756,12 @@ fn a_browser_is_in_a_sandbox() {
     let machine = installed();
     fs::create_dir_all(machine.home().join(".local/share/flatpak/app/com.brave.Browser")).unwrap();
     let report = doctor(&machine);
-    let said = report.findings.iter().find(|finding| finding["subject"] == "Brave (com.brave.Browser)").unwrap();
-    assert!(said["status"] == "warn" && said["evidence"].as_str().unwrap().contains("Flatpak"), "{said}");
+    let of_brave = |finding: &&Value| {
+        finding["check"] == "sandbox" && finding["subject"].as_str().unwrap().contains("com.brave.Browser")
+    };
+    let said = report.findings.iter().find(of_brave).unwrap();
+    assert!(said["evidence"].as_str().unwrap().contains("a copy of the program inside"), "{said}");
+    assert!(said["next"].as_str().unwrap().starts_with("websocket-bridge install --browser brave-"), "{said}");
 }
 
 /// What the doctor says of the server at an address.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+/// The system listens, and starts the daemon for whoever calls.
+mod activation;
 /// The command line, as a person and a script use it.
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
@@ -23,6 +25,8 @@ mod endings;
 mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 mod host;
+/// What a person sees of the running daemon, and does to its sessions.
+mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.

@@ -31,6 +31,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &["install", "daemon::launch", "daemon::endpoint", "server", "spool", "explain", "wire", "config", "log", "os"],
     ),
     ("explain", &["session::ENDINGS", "session::Sign", "wire"]),
+    ("inspect", &["daemon::launch", "daemon::endpoint", "wire", "config", "log"]),
     ("demo", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
 ];
 

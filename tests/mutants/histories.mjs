@@ -295,8 +295,8 @@ export default [
     name: "lost messages go unsaid",
     breaks: "Of stored messages that were lost with a damaged file somebody is told.",
     file: "src/session/journal.rs",
-    original: "lost_posts: sheet.lost_posts + missing,",
-    replacement: "lost_posts: 0,",
+    original: "lost: sheet.lost.and(lost),",
+    replacement: "lost: Losses::default(),",
   },
   {
     name: "a full disk is written to",

@@ -48,8 +48,8 @@ export default [
     name: "outage unsaid by the next daemon",
     breaks: "Every loss of the connection puts a gap into the stream, also one that came with the end of the daemon.",
     file: "src/session/journal.rs",
-    original: "outage_since: sheet.outage_since.or(outage),",
-    replacement: "outage_since: sheet.outage_since.filter(|_| outage.is_none()),",
+    original: "outage_since: sheet.outage_since.or(Some(sheet.written_at)),",
+    replacement: "outage_since: sheet.outage_since,",
     only: ["daemon-killed"],
   },
   {

@@ -28,6 +28,9 @@ const FLOOD: usize = 12 * 1024 * 1024;
 /// How many numbers are passed over when the disk has forgotten how far they were given out: more than came since.
 const REWOUND: u64 = 1 << 32;
 
+/// Begins the names of consumers whose names were lost; nobody else has such a one.
+const NAMELESS: char = '?';
+
 /// What there is beside the memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Backing {
@@ -70,6 +73,8 @@ pub(in super::super) struct Snapshot {
     pub(in super::super) head: u64,
     /// Nothing up to this number is needed.
     pub(in super::super) floor: u64,
+    /// How many consumers are then known there.
+    pub(in super::super) bookmarks: u64,
     /// How many places of the stream are then on the disk.
     pub(in super::super) arrivals: u64,
     /// When the first outage began whose mark is not among them.
@@ -213,7 +218,17 @@ impl Inbox {
         let outage_since = young.clone().filter_map(Entry::outage_since).min();
         self.disk.saving = head;
         let arrivals = (self.kept().0 - young.count()) as u64;
-        Snapshot { saved: head, cleared, outdated, forgotten, head, floor: self.floor, arrivals, outage_since }
+        Snapshot {
+            saved: head,
+            cleared,
+            outdated,
+            forgotten,
+            head,
+            floor: self.floor,
+            bookmarks: self.consumers.len() as u64,
+            arrivals,
+            outage_since,
+        }
     }
 
     /// What `snapshot` took is on the disk.
@@ -304,6 +319,7 @@ impl Inbox {
             inbox.consumers.push(Consumer { name: bookmark.consumer, acked: bookmark.acked, presence, changed });
             inbox.changed |= changed;
         }
+        inbox.restore_nameless(sheet.bookmarks, now);
         inbox.restore_entries(std::mem::take(&mut record.arrivals), sheet.arrivals, now);
         let (first, last) = (inbox.head + 1, sheet.reserved);
         let since = Some(sheet.written_at.min(now.unix_ms));
@@ -319,6 +335,30 @@ impl Inbox {
         }
         inbox.drop_overflow();
         inbox
+    }
+
+    /// A consumer whose bookmark is missing has not acknowledged what is kept: everything waits at its place until somebody
+    /// comes who is not known, for that may be the one.
+    fn restore_nameless(&mut self, expected: u64, now: Now) {
+        let mut numbers = 1..;
+        while (self.consumers.len() as u64) < expected
+            && let Some(number) = numbers.next()
+        {
+            let name = format!("{NAMELESS}{number}");
+            if self.consumers.iter().all(|consumer| consumer.name != name) {
+                let presence = Presence::Away(now.elapsed);
+                self.consumers.push(Consumer { name, acked: self.floor, presence, changed: true });
+                self.changed = true;
+            }
+        }
+    }
+
+    /// The place of a consumer whose name was lost is that of `name` from now on; its index, if there is such a one.
+    pub(super) fn adopt_nameless(&mut self, name: &str) -> Option<usize> {
+        let index = self.consumers.iter().position(|consumer| consumer.name.starts_with(NAMELESS))?;
+        let nameless = std::mem::replace(&mut self.consumers[index].name, name.to_owned());
+        self.disk.forget_consumer(nameless);
+        Some(index)
     }
 
     fn restore_entries(&mut self, arrivals: Vec<Outline>, expected: u64, now: Now) {

@@ -447,7 +447,8 @@ impl Inbox {
         let (head, floor) = (self.head, self.floor);
         let other_epoch = after.is_some_and(|after| after.epoch != epoch);
         let after = after.filter(|after| after.epoch == epoch && after.seq <= head).map(|after| after.seq);
-        let index = self.consumers.iter().position(|consumer| consumer.name == name).unwrap_or_else(|| {
+        let known = self.consumers.iter().position(|consumer| consumer.name == name);
+        let index = known.or_else(|| self.adopt_nameless(name)).unwrap_or_else(|| {
             let first = self.consumers.is_empty();
             self.make_room();
             let acked = match after {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{End, Item, Known, Outbox, STAGES, Subscription};
-use crate::session::record::{self, Change, Outcome, Post, Record};
+use crate::session::record::{self, Change, Losses, Outcome, Post, Record};
 use crate::session::{Now, PortId};
 use crate::settings;
 use crate::wire::Stage;
@@ -45,6 +45,8 @@ pub(super) struct Disk {
     forgotten_saved: u64,
     /// Keys of subscriptions that are not there as they are.
     subscriptions: BTreeSet<String>,
+    /// How many subscriptions are there.
+    subscribed: u64,
 }
 
 /// What a write takes to the disk.
@@ -59,6 +61,10 @@ pub(in super::super) struct Snapshot {
     subscriptions: BTreeSet<String>,
     /// How many messages are then on the disk.
     pub(in super::super) posts: u64,
+    /// How many endings.
+    pub(in super::super) outcomes: u64,
+    /// How many subscriptions.
+    pub(in super::super) subscribed: u64,
     /// The highest number that a message ever had.
     pub(in super::super) last_post: u64,
 }
@@ -186,16 +192,28 @@ impl Outbox {
                 None => Change::Unsubscribed { key: key.clone() },
             });
         }
+        let subscribed = if full { self.disk.subscribed } else { self.subscriptions.len() as u64 };
         self.disk.saving = to;
-        let last_post = self.last_number;
-        Snapshot { saved: to, cleared, holes, reposted, settled, forgotten, subscriptions, posts, last_post }
+        Snapshot {
+            saved: to,
+            cleared,
+            holes,
+            reposted,
+            settled,
+            forgotten,
+            subscriptions,
+            posts,
+            outcomes: (self.ended.len() + self.unreported.len()) as u64,
+            subscribed,
+            last_post: self.last_number,
+        }
     }
 
     /// What `snapshot` took is on the disk: those who wait for that are told.
     pub(in super::super) fn snapshot_saved(&mut self, snapshot: &Snapshot) {
         let before = std::mem::replace(&mut self.disk.saved, snapshot.saved);
         self.disk.cleared = snapshot.cleared;
-        self.disk.forgotten_saved = snapshot.forgotten;
+        (self.disk.forgotten_saved, self.disk.subscribed) = (snapshot.forgotten, snapshot.subscribed);
         let first = self.queue.partition_point(|item| item.number <= before);
         let last = self.queue.partition_point(|item| item.number <= snapshot.saved);
         let stored: Vec<_> = self.queue.range(first..last).filter_map(|item| item.id.clone()).collect();
@@ -251,14 +269,18 @@ impl Outbox {
         })
     }
 
-    /// What an earlier daemon left. A message whose content was damaged is refused. Returns how many are missing
-    /// altogether.
-    pub(in super::super) fn restore(settings: settings::Queue, record: &mut Record, now: Now) -> (Self, u64) {
+    /// What an earlier daemon left, and what of it is missing. A message of which only the content is, is refused.
+    pub(in super::super) fn restore(settings: settings::Queue, record: &mut Record, now: Now) -> (Self, Losses) {
         let sheet = &record.sheet;
         let mut outbox = Self::new(settings).on_disk();
         outbox.last_number = sheet.last_post;
         let posts = std::mem::take(&mut record.posts);
-        let missing = sheet.posts.saturating_sub(posts.len() as u64);
+        let lost = Losses {
+            posts: sheet.posts.saturating_sub(posts.len() as u64),
+            outcomes: sheet.outcomes.saturating_sub(record.outcomes.len() as u64),
+            subscriptions: sheet.subscriptions.saturating_sub(record.subscriptions.len() as u64),
+        };
+        outbox.disk.subscribed = record.subscriptions.len() as u64;
         (outbox.disk.saved, outbox.disk.saving) = (sheet.last_post, sheet.last_post);
         for outcome in std::mem::take(&mut record.outcomes) {
             outbox.restore_outcome(outcome);
@@ -288,7 +310,7 @@ impl Outbox {
                 outbox.queue.push_back(item);
             }
         }
-        (outbox, missing)
+        (outbox, lost)
     }
 
     fn restore_outcome(&mut self, outcome: Outcome) {

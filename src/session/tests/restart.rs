@@ -669,6 +669,38 @@ fn a_message_that_was_lost_with_the_file_is_told_though_the_daemon_is_killed_aga
 }
 
 #[test]
+fn what_a_consumer_has_not_acknowledged_waits_for_it_though_its_place_was_lost_with_the_file() {
+    let mut rig = Rig::connected();
+    rig.open(2, "log");
+    rig.frame("a");
+    rig.frame("b");
+    rig.ack(1, 1);
+    rig.ack(2, 1);
+    rig.ack(2, 2);
+    rig.wait(IDLE);
+    rig.shelf.damage_bookmark("main");
+    rig.crash();
+    rig.open(2, "log");
+    rig.wait(IDLE);
+    rig.crash();
+    assert_eq!(deliveries(&rig.open(1, "main")), ["1: replay 2 b"]);
+    assert_eq!(deliveries(&rig.open(3, "new")), [""; 0], "there was one such place");
+}
+
+#[test]
+fn it_is_told_that_endings_and_subscriptions_were_lost_with_the_file() {
+    let mut rig = Rig::connected();
+    rig.send("x");
+    rig.pong();
+    let payload = Some(Body::Text("on".into()));
+    rig.input(Input::Subscribe { port: PortId(1), key: "k".into(), payload, reference: None });
+    rig.wait(IDLE);
+    rig.shelf.damage_notes();
+    rig.crash();
+    assert!(rig.open(1, "main").contains(&"1: error damaged".into()));
+}
+
+#[test]
 fn what_gave_way_leaves_no_row_and_is_no_damage() {
     let collapse = Collapse { when: json!({"type": "p"}), key: "/id".into() };
     let mut rig = inbox(|inbox| inbox.collapse = Some(collapse));

@@ -70,6 +70,19 @@ impl Shelf {
         self.damaged = true;
     }
 
+    /// The place of a consumer is gone.
+    pub(super) fn damage_bookmark(&mut self, consumer: &str) {
+        self.bookmarks.remove(consumer).expect("it has a place");
+        self.damaged = true;
+    }
+
+    /// What became of messages is gone, and so are all subscriptions.
+    pub(super) fn damage_notes(&mut self) {
+        self.outcomes.clear();
+        self.subscriptions.clear();
+        self.damaged = true;
+    }
+
     /// Whether it is a message that lies there.
     pub(super) fn is_message(&self, seq: u64) -> bool {
         self.arrivals.get(&seq).is_some_and(|arrival| matches!(arrival.content, Content::Message(_)))
@@ -83,6 +96,9 @@ impl Shelf {
         assert!(self.arrivals.keys().all(|seq| *seq <= sheet.head), "a row above the head");
         let posts = self.posts.len() as u64;
         assert!(posts == sheet.posts || self.damaged, "{posts} rows of the queue: {sheet:?}");
+        let others = [self.bookmarks.len(), self.outcomes.len(), self.subscriptions.len()].map(|rows| rows as u64);
+        let counted = [sheet.bookmarks, sheet.outcomes, sheet.subscriptions];
+        assert!(others == counted || self.damaged, "{others:?} rows of consumers, endings, subscriptions: {sheet:?}");
         assert!(sheet.floor <= sheet.head && sheet.head <= sheet.reserved, "{sheet:?}");
     }
 

@@ -174,7 +174,7 @@ fn a_really_full_disk_is_drained_and_has_no_room_because_the_ballast_left_some()
     }
     rig.write(SESSION, vec![message(1000, &text)]);
     rig.spool.close();
-    assert_eq!(Rig::open_at(place).kept[0].damage, None);
+    assert!(!Rig::open_at(place).kept[0].record.rewound);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn what_could_not_be_synced_is_not_there_even_if_the_system_still_had_it() {
     }
     rig.spool.close();
     let mut rig = Rig::open_at(place);
-    assert_eq!((rig.kept[0].record.sheet.head, rig.kept[0].damage), (5, None));
+    assert_eq!((rig.kept[0].record.sheet.head, rig.kept[0].record.rewound), (5, false));
     assert_eq!(rig.messages(SESSION).into_keys().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }
 
