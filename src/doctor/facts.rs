@@ -49,8 +49,14 @@ pub(super) struct Facts {
     /// A variable of the environment that names a proxy.
     pub(super) proxy: Option<String>,
     pub(super) servers: Vec<Server>,
+    /// How many servers there are besides.
+    pub(super) untried: usize,
     /// What `--session` asked for, if it is not among them.
     pub(super) unknown_session: Option<String>,
+    /// Where our files are.
+    pub(super) home: PathBuf,
+    /// Whether that is said by the environment, which a browser's need not do.
+    pub(super) has_home_variable: bool,
 }
 
 /// A place where a browser looks for the manifest.

@@ -15,6 +15,7 @@ use super::facts::{Call, Content, Daemon, Facts, Manifest, Place, Policy, Progra
 use super::launch::Outcome;
 use super::manifest::examine;
 use super::policy::{Verdict, verdict};
+use crate::config::HOME_VARIABLE;
 use crate::explain;
 use crate::install::browsers::{Family, Launch, Scope};
 use crate::server::{Certificate, Found};
@@ -94,6 +95,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(facts.policies.iter().map(|policy| of_policy(facts, policy)));
     all.extend(sandboxes(facts));
     all.extend(orphans(facts));
+    all.push(home(facts));
     all.extend(directories(facts));
     all.push(configuration(facts));
     all.extend(daemon(facts));
@@ -349,7 +351,8 @@ fn of_program(facts: &Facts, program: &Program) -> Finding {
     }
 }
 
-fn is_older(one: &str, other: &str) -> bool {
+/// Whether one version comes before another.
+pub(super) fn is_older(one: &str, other: &str) -> bool {
     match (Version::parse(one), Version::parse(other)) {
         (Ok(one), Ok(other)) => one.cmp_precedence(&other).is_lt(),
         _ => false,
@@ -382,6 +385,10 @@ fn of_launch(facts: &Facts, manifest: &Manifest) -> Option<Finding> {
             let explained = explain::of_length(*length);
             let what = explained.split("\nnext:").next().unwrap_or_default();
             fail(format!("it does not speak native messaging: {what}"), "websocket-bridge install --extension ID")
+        }
+        Outcome::NotJson => {
+            let what = "it does not speak native messaging: what it says is no JSON";
+            fail(what.to_owned(), "websocket-bridge install --extension ID")
         }
         Outcome::Ended { how, words } => {
             let words = if words.is_empty() { String::new() } else { format!(", and said: {words}") };
@@ -472,6 +479,16 @@ fn orphans(facts: &Facts) -> impl Iterator<Item = Finding> {
         let subject = format!("process {}", process.id);
         Finding::new("orphan", Warn, subject, evidence).next(format!("{FIX}, or kill {}", process.id))
     })
+}
+
+fn home(facts: &Facts) -> Finding {
+    let home = facts.home.display();
+    let evidence = if facts.has_home_variable {
+        format!("{home}, as {HOME_VARIABLE} says; a browser that has not the same variable uses another one")
+    } else {
+        home.to_string()
+    };
+    Finding::new("home", Fine, "home", evidence)
 }
 
 fn directories(facts: &Facts) -> impl Iterator<Item = Finding> {
@@ -634,7 +651,12 @@ fn servers(facts: &Facts) -> Vec<Finding> {
             Finding::new("server", Skip, "servers", evidence).next("websocket-bridge doctor --url wss://HOST/PATH"),
         ];
     }
-    facts.servers.iter().flat_map(|server| of_server(facts, server)).collect()
+    let mut all: Vec<Finding> = facts.servers.iter().flat_map(|server| of_server(facts, server)).collect();
+    if facts.untried > 0 {
+        let evidence = format!("{} more servers were not tried", facts.untried);
+        all.push(Finding::new("server", Skip, "servers", evidence).next("websocket-bridge doctor --session NAME"));
+    }
+    all
 }
 
 /// A URL without what may be secret.

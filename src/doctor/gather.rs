@@ -22,7 +22,7 @@ use super::facts::{
 use super::manifest::examine;
 use super::program::Kind;
 use super::{Question, launch, policy};
-use crate::config::{Config, Env, Paths};
+use crate::config::{Config, Env, HOME_VARIABLE, Paths};
 use crate::daemon::endpoint::{self, EndpointError};
 use crate::daemon::launch as daemon_launch;
 use crate::install::browsers::{Family, Launch, Location, Scope};
@@ -33,7 +33,7 @@ use crate::server::{self, Target, Timeouts};
 use crate::spool::inspect;
 
 /// How long a look at the disk may take.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(3);
 
 /// How long the daemon may take to say how it is.
 const DAEMON: Duration = Duration::from_secs(3);
@@ -93,17 +93,17 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
     let installed = installed.by(begin + LOOK).unwrap_or_else(|| Err("reading it takes too long".to_owned()));
     let mut places = tables.by(begin + LOOK).unwrap_or_default();
     places.extend(user_data_dirs(&installed, &places));
-    let mut manifests = read_manifests(&places, question, &installed, begin + 2 * LOOK);
+    let mut manifests = read_manifests(&places, question, &installed, begin + LOOK + LOOK);
 
     let configuration = configuration.by(begin + LOOK);
-    let daemon_by = begin + LOOK + DAEMON;
+    let daemon_by = begin + DAEMON + LOOK;
     let (daemon, spool, sessions) = daemon
         .by(daemon_by)
         .map_or((None, None, Vec::new()), |(daemon, spool, sessions)| (Some(daemon), Some(spool), sessions));
     // Only now: a host starts a daemon, which has the spool from then on.
     let launches = start_hosts(&places, &manifests, env);
     let config = configuration.as_ref().and_then(|config| config.as_ref().ok());
-    let (servers, unknown_session) = servers(question, config, sessions, &manifests, &places);
+    let Wanted { servers, untried, unknown_session } = servers(question, config, sessions, &manifests, &places);
     let servers = probe(servers, deadline);
     for (index, launch) in launches {
         let (outcome, version) = launch.by(deadline).unwrap_or((launch::Outcome::Silent, None));
@@ -131,7 +131,10 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
         last_change: last_change.by(deadline).flatten(),
         proxy: proxies.into_iter().find(|name| env.get(name).is_some()).map(str::to_owned),
         servers: servers.by(deadline),
+        untried,
         unknown_session,
+        home: question.paths.data_directory().to_owned(),
+        has_home_variable: env.get(HOME_VARIABLE).is_some(),
     }
 }
 
@@ -324,7 +327,8 @@ fn start_hosts(places: &[Place], manifests: &[Manifest], env: &Env) -> Vec<(usiz
         let env = env.clone();
         let task = Task::start(move || {
             let outcome = launch::launch(&start, &env);
-            let version = launch::version(&start.program, &env);
+            let is_host = matches!(outcome, launch::Outcome::Welcome { .. });
+            let version = is_host.then(|| launch::version(&start.program, &env)).flatten();
             (outcome, version)
         });
         started.push((index, task));
@@ -514,13 +518,23 @@ fn last_change(question: &Question) -> Option<(PathBuf, SystemTime)> {
 }
 
 /// The servers that are to be tried, each with what it is tried with.
+#[derive(Default)]
+struct Wanted {
+    servers: Vec<(Server, Target)>,
+    /// How many there are besides.
+    untried: usize,
+    /// A name that was asked for, if no session has it.
+    unknown_session: Option<String>,
+}
+
+/// Chooses the servers that are to be tried.
 fn servers(
     question: &Question,
     config: Option<&Config>,
     sessions: Vec<Session>,
     manifests: &[Manifest],
     places: &[Place],
-) -> (Vec<(Server, Target)>, Option<String>) {
+) -> Wanted {
     let target = |url: &Url, origin: &str, protocols: Vec<String>| Target {
         url: url.clone(),
         origin: origin.into(),
@@ -543,7 +557,8 @@ fn servers(
             Some(super::manifest::ids_in(bytes, family).first()?.origin())
         });
         let origin = known.unwrap_or_default();
-        return (vec![(server("--url".to_owned(), url.clone(), true, None), target(url, &origin, Vec::new()))], None);
+        let server = server("--url".to_owned(), url.clone(), true, None);
+        return Wanted { servers: vec![(server, target(url, &origin, Vec::new()))], ..Wanted::default() };
     }
     let mut wanted: Vec<(Server, Target)> = Vec::new();
     let configured = config.into_iter().flat_map(Config::sessions).map(|(origin, name, url)| Session {
@@ -567,9 +582,10 @@ fn servers(
             target(&url, &session.origin, session.protocols),
         ));
     }
+    let untried = wanted.len().saturating_sub(MAX_SERVERS);
+    let unknown_session = question.session.clone().filter(|_| wanted.is_empty());
     wanted.truncate(MAX_SERVERS);
-    let unknown = question.session.clone().filter(|_| wanted.is_empty());
-    (wanted, unknown)
+    Wanted { servers: wanted, untried, unknown_session }
 }
 
 /// Servers that are being tried.

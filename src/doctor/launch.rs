@@ -82,6 +82,8 @@ pub(super) enum Outcome {
     Refused { code: String, message: String },
     /// It said something else than messages; the first four bytes, as a length.
     Noise(u64),
+    /// It sent a message that is not JSON.
+    NotJson,
     /// It ended without an answer.
     Ended { how: String, words: String },
     /// It said nothing in time.
@@ -196,10 +198,7 @@ impl Running {
         let mut decoder = Decoder::new(frame::MAX_TO_EXTENSION);
         loop {
             match decoder.next() {
-                Ok(Some(answer)) => {
-                    let first = u64::from(u32::try_from(answer.len()).unwrap_or(u32::MAX));
-                    return serde_json::from_slice(&answer).map_err(|_| Outcome::Noise(first));
-                }
+                Ok(Some(answer)) => return serde_json::from_slice(&answer).map_err(|_| Outcome::NotJson),
                 Ok(None) => {}
                 Err(FrameError::TooLong { length, .. }) => return Err(Outcome::Noise(length as u64)),
                 Err(FrameError::Torn { .. } | FrameError::NoFrame) => {

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::Question;
 use super::facts::{Call, Content, Daemon, Facts, Manifest, Place};
-use super::findings::{Finding, Status, faults, foreign_program, is_ours, program_fault};
+use super::findings::{Finding, Status, faults, foreign_program, is_older, is_ours, program_fault};
 use super::manifest::ids_in;
+use super::{Question, launch};
 use crate::install::{self, ExtensionId, Outcome, Request};
 use crate::log::chain;
 use crate::os;
@@ -77,6 +77,14 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
     let Some(place) = written().find(|place| place.is_found).or_else(|| written().next()) else { return Vec::new() };
     let subject = format!("{}: {}", place.title, manifest.path.display());
     let failed = |why: String| vec![said(subject.clone(), "written anew", Err(why))];
+    // Install would put this program in the place of the one that is there.
+    let (context, own) = (question.context(place.scope), env!("CARGO_PKG_VERSION"));
+    let stable = context.stable_program();
+    if let Some(version) = launch::version(&stable, &context.env).filter(|version| is_older(own, version)) {
+        let failed = failed(format!("{} is version {version}, and this program is older ({own})", stable.display()));
+        let next = format!("{} doctor --fix", stable.display());
+        return failed.into_iter().map(|finding| finding.next(next.clone())).collect();
+    }
     let extensions = extensions(facts, manifest, place);
     if extensions.is_empty() {
         let failed = failed("nothing says for which extension".to_owned());
@@ -97,7 +105,7 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
         force: true,
         ..Request::default()
     };
-    match install::plan(&request, question.context(place.scope)) {
+    match install::plan(&request, context) {
         Err(error) => failed(chain(&error)),
         Ok(plan) => {
             let report = install::apply(plan);

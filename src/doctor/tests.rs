@@ -91,7 +91,10 @@ fn healthy() -> Facts {
         last_change: None,
         proxy: None,
         servers: Vec::new(),
+        untried: 0,
         unknown_session: None,
+        home: "/d".into(),
+        has_home_variable: false,
     }
 }
 

@@ -445,6 +445,20 @@ fn the_program_is_an_older_version() {
 }
 
 #[test]
+fn a_newer_program_is_not_replaced_by_an_older_one() {
+    let machine = installed();
+    put_script(
+        &machine,
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo websocket-bridge 99.0.0 && exit\nexec REAL \"$@\"\n",
+    );
+    let script = fs::read(program(&machine)).unwrap();
+    set(&chromium(&machine), "type", json!("pipe"));
+    let report = doctor_with(&machine, &["--fix"]);
+    report.fails("fix", "is version 99.0.0, and this program is older", "doctor --fix");
+    assert_eq!(fs::read(program(&machine)).unwrap(), script);
+}
+
+#[test]
 fn the_host_prints_text_where_messages_belong() {
     let machine = installed();
     fs::remove_file(firefox(&machine)).unwrap();
