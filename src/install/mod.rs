@@ -702,7 +702,7 @@ fn plan_manifest(
 /// A manifest file.
 fn plan_file(target: &Target, request: &Request, own_programs: &[PathBuf], context: &Context) -> Step {
     let path = &target.manifest;
-    let step = Step::new(Kind::Manifest, &target.title(), path);
+    let step = Step::new(Kind::Manifest, &target.title(), path).serves(&target.browsers);
     let found = match disk::read(path) {
         Ok(found) => found,
         Err(error) => return step.fails(&error),
@@ -761,7 +761,7 @@ const FOREIGN: &str = "replace it with --force, or install under another name wi
 /// A registry key that leads to a manifest.
 fn plan_key(target: &Target, key: &Key, force: bool, own_programs: &[PathBuf], context: &Context) -> Step {
     let Target { manifest, location, browsers, .. } = target;
-    let step = Step::new(Kind::Key, &target.title(), location).where_browsers_look();
+    let step = Step::new(Kind::Key, &target.title(), location).serves(browsers).where_browsers_look();
     let found = match read_key(key, std::slice::from_ref(manifest), own_programs, context) {
         Ok(found) => found,
         Err(error) => return step.fails(&error),

@@ -11,7 +11,7 @@ use std::io;
 use super::browsers::Key;
 
 /// A registry.
-pub trait Registry: fmt::Debug {
+pub trait Registry: fmt::Debug + Send + Sync {
     /// The default value of a key; `None` if there is no such key, or if it has none.
     ///
     /// # Errors

@@ -190,7 +190,7 @@ fn plan_manifest(
     let Candidate { location, title, leaving, is_named, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
-    let step = Step::new(Kind::Manifest, title, location);
+    let step = Step::new(Kind::Manifest, title, location).serves(leaving);
     let found = match disk::read(path) {
         Ok(Some(found)) => found,
         Ok(None) if is_meant && entry.is_some() => {
@@ -264,7 +264,7 @@ fn plan_key(
     let Candidate { location, title, leaving, is_named, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
-    let step = Step::new(Kind::Key, title, location);
+    let step = Step::new(Kind::Key, title, location).serves(leaving);
     let keyed = [Family::Chromium, Family::Firefox].map(|family| context.keyed_manifest(family, &removal.host_name));
     let (value, is_ours) = match read_key(key, &keyed, own_programs, context) {
         Ok(Some(found)) => found,
@@ -345,6 +345,7 @@ fn plan_program(home: &Home, homes: &[Home], context: &Context, receipt: &Receip
             files.push(path.clone());
         }
     }
+    files.extend(disk::replaced(&home.program));
     let in_place = in_place.iter().map(|path| {
         Step::new(Kind::Program, "program", path).because("was used in place and stays").records(Record::ProgramsGone)
     });

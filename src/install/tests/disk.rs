@@ -299,6 +299,21 @@ mod installing {
         assert_eq!(left, 1, "no temporary file is left");
     }
 
+    /// Windows leaves one there.
+    #[test]
+    fn a_program_that_ran_when_it_was_replaced_is_removed_with_the_next_one_or_with_everything() {
+        let machine = Machine::with_browsers();
+        machine.install(&request(&[ID]));
+        let left = machine.program().with_file_name(".websocket-bridge.0123456789abcdef.replaced");
+        fs::write(&left, "program, older version").unwrap();
+        fs::write(&machine.context.current_exe, "program, second version").unwrap();
+        machine.install(&request(&[ID]));
+        assert!(!left.exists());
+        fs::write(&left, "program, older version").unwrap();
+        machine.uninstall(&Removal::default());
+        assert!(!machine.home("share").exists());
+    }
+
     #[test]
     fn the_installed_program_does_not_copy_itself() {
         let mut machine = Machine::with_browsers();
@@ -479,6 +494,7 @@ mod installing {
         let manifest = machine.home("shared").join(format!("{HOST_NAME}.json"));
         let report = machine.install(&request(&[ID]));
         assert_eq!(step(&report, &manifest).subject, "one, two");
+        assert_eq!(step(&report, &manifest).browsers, ["one", "two"]);
 
         let report = machine.uninstall(&removal_for(&["two"]));
         assert_eq!(step(&report, &manifest).detail.as_deref(), Some("still used by one"));
@@ -1140,7 +1156,7 @@ mod reporting {
         assert_eq!(
             json["steps"][1],
             json!({
-                "kind": "manifest", "subject": "Google Chrome", "path": machine.manifest("chrome"),
+                "kind": "manifest", "subject": "Google Chrome", "browsers": ["chrome"], "path": machine.manifest("chrome"),
                 "outcome": "created", "detail": format!("lets in {ID}"),
             })
         );

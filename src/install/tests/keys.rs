@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{ADDON, ID, OTHER_ID};
 use crate::config::Env;
 use crate::install::browsers::{Hive, Key, Location, Platform, Scope, View};
-use crate::install::registry::{Registry, System};
+use crate::install::registry::Registry;
 use crate::install::*;
 
 /// A registry that forgets.
@@ -300,7 +300,7 @@ fn a_receipt_names_keys_so_that_they_are_found_again() {
 #[test]
 fn where_there_is_no_registry_a_key_is_refused_clearly() {
     let mut machine = Machine::new();
-    machine.context.registry = Arc::new(System);
+    machine.context.registry = Arc::new(registry::System);
     let report = machine.install(&["chrome"], &[ID]);
     let step = assert_outcome(&report, key(r"Google\Chrome"), Outcome::Failed);
     assert!(step.detail.as_ref().unwrap().ends_with("this system has no registry"), "{report}");
@@ -315,4 +315,29 @@ fn a_location_is_written_as_people_know_it() {
     assert_eq!(machine.to_string(), format!(r"HKLM\{path}"));
     assert_eq!(Key { view: View::Bits32, ..machine }.to_string(), format!(r"HKLM\{path} (32-bit)"));
     assert_eq!(Location::from(Path::new("/x")).to_string(), "/x");
+}
+
+/// Below a key of its own, which goes again.
+#[cfg(windows)]
+#[test]
+fn the_real_registry_does_what_the_one_of_the_tests_does() {
+    let start = Key { path: format!(r"Software\websocket-bridge-test-{:016x}", fastrand::u64(..)), ..key("") };
+    let host = Key { path: format!(r"{}\NativeMessagingHosts\host", start.path), ..start.clone() };
+    let memory = Memory::default();
+    for registry in [&memory as &dyn Registry, &registry::System] {
+        let above: Vec<Key> = host.ancestors().take(2).collect();
+        assert_eq!((registry.value(&host).unwrap(), registry.contains(&start).unwrap()), (None, false));
+        registry.remove(&host).unwrap();
+        registry.set(&host, r"C:\Users\Jürgen\host.json").unwrap();
+        assert_eq!(registry.value(&host).unwrap().as_deref(), Some(r"C:\Users\Jürgen\host.json"));
+        assert_eq!((registry.value(&start).unwrap(), registry.contains(&start).unwrap()), (None, true));
+        assert!(!registry.is_empty(&host).unwrap() && !registry.is_empty(&above[0]).unwrap());
+        registry.remove(&start).unwrap_err();
+        registry.remove(&host).unwrap();
+        for key in &above {
+            assert!(registry.is_empty(key).unwrap());
+            registry.remove(key).unwrap();
+        }
+        assert!(!registry.contains(&start).unwrap());
+    }
 }
