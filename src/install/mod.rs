@@ -375,13 +375,15 @@ impl Context {
         let (data, config, state) = (data?, config?, state?);
         let program = descend(&data, &format!("bin/{}", self.platform.program(PROGRAM)));
         let config_file = descend(&config, "config.toml");
-        Some(Home { program, config_file, purge: vec![data, config, state], sandbox: browser.sandbox })
+        let mut purge = vec![data, config, state];
+        purge.dedup();
+        Some(Home { program, config_file, purge, sandbox: browser.sandbox })
     }
 
-    /// The user's own home and those in sandboxes.
-    fn homes(&self) -> Vec<Home> {
+    /// The user's own home and those in sandboxes; or the machine's, which has none there.
+    fn homes(&self, scope: Scope) -> Vec<Home> {
         let mut homes = vec![self.own_home()];
-        for home in self.browsers.iter().filter_map(|browser| self.home_of(browser)) {
+        for home in self.browsers(scope).filter_map(|browser| self.home_of(browser)) {
             if !homes.contains(&home) {
                 homes.push(home);
             }
@@ -507,7 +509,7 @@ impl Context {
 
     /// The programs whose manifests are ours.
     fn own_programs(&self, receipt: &Receipt) -> Vec<PathBuf> {
-        let mut programs: Vec<PathBuf> = self.homes().into_iter().map(|home| home.program).collect();
+        let mut programs: Vec<PathBuf> = self.homes(Scope::User).into_iter().map(|home| home.program).collect();
         programs.push(self.current_exe.clone());
         programs.extend(receipt.programs.iter().chain(&receipt.files).cloned());
         programs
@@ -632,7 +634,7 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
         steps.extend(name_file.map(|path| plan_name_file(path, &request.host_name)));
     }
     steps.extend(manifests);
-    for (home, _) in &homes {
+    for (home, _) in homes.iter().filter(|(home, is_used)| *is_used || home.sandbox.is_none()) {
         steps.extend(plan_rules(request, home)?);
     }
     let mut plan = Plan::new(Command::Install, request.dry_run, request.scope, steps, receipt, context);

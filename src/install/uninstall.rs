@@ -92,7 +92,7 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     context.check_names(&removal.browsers, removal.scope)?;
     let mut receipt = Receipt::read(&context.receipt)?;
     let own_programs = context.own_programs(&receipt);
-    let homes = context.homes();
+    let homes = context.homes(removal.scope);
 
     let mut outlook = Outlook::default();
     let mut steps = Vec::new();

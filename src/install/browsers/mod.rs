@@ -321,7 +321,7 @@ pub enum Launch {
 }
 
 /// The signs by which a browser is known to be on this machine: any one is enough.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Detection {
     /// Directories that exist once it has run.
     pub profiles: &'static [Place],

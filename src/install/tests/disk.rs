@@ -1250,6 +1250,20 @@ mod sandboxes {
     }
 
     #[test]
+    fn what_is_removed_for_all_users_is_not_what_a_user_has_inside() {
+        let machine = machine();
+        machine.install(&request_for(&["chromium-flatpak"], &[ID]));
+        let before = machine.contents();
+        let mut for_all = Machine { directory: machine.directory, context: machine.context };
+        for_all.context.receipt = for_all.context.root.join("installed.json");
+        for_all.context.binary_dir = for_all.context.root.join("bin");
+        let removal = Removal { scope: Scope::System, purge: true, ..Removal::default() };
+        let report = for_all.uninstall(&removal);
+        assert_eq!(report.to_string(), "nothing to do\n");
+        assert_eq!(for_all.contents(), before);
+    }
+
+    #[test]
     fn the_running_program_is_out_of_reach_from_inside() {
         let machine = machine();
         let report = machine.install(&Request { in_place: true, ..request_for(&["chromium-flatpak"], &[ID]) });

@@ -75,24 +75,24 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let root = directory.path().to_owned();
+        let at = |path| descend(directory.path(), path);
         let registry = Arc::new(Memory::default());
         registry.set(&Key { path: r"Software\Google".to_owned(), ..key("") }, "of somebody else").unwrap();
-        fs::create_dir(root.join("data")).unwrap();
-        fs::write(root.join("download.exe"), "program").unwrap();
+        fs::create_dir(at("data")).unwrap();
+        fs::write(at("download.exe"), "program").unwrap();
         let context = Context {
             platform: Platform::Windows,
             env: Env::default(),
-            root: root.clone(),
+            root: directory.path().to_owned(),
             browsers: Platform::Windows.browsers(),
-            current_exe: root.join("download.exe"),
-            binary_dir: root.join("data/bin"),
-            manifest_dir: root.join("data/manifests"),
+            current_exe: at("download.exe"),
+            binary_dir: at("data/bin"),
+            manifest_dir: at("data/manifests"),
             registry: Arc::<Memory>::clone(&registry),
             name_file: None,
-            config_file: root.join("config.toml"),
-            receipt: root.join("data/receipt.json"),
-            purge: vec![root.join("data/spool.db")],
+            config_file: at("config.toml"),
+            receipt: at("data/receipt.json"),
+            purge: vec![at("data/spool.db")],
         };
         Self { directory, registry, context }
     }
@@ -117,7 +117,7 @@ impl Machine {
 
     fn manifest(&self, family: &str) -> PathBuf {
         let name = format!("data/manifests/{family}/com.semantest.websocket_bridge.json");
-        self.directory.path().join(name)
+        descend(self.directory.path(), &name)
     }
 
     fn origins(&self) -> Value {
@@ -221,7 +221,7 @@ fn ids_are_added_for_the_whole_family_and_taken_away_for_it() {
 #[test]
 fn a_foreign_key_is_left_alone_and_the_others_are_served() {
     let machine = Machine::new();
-    let foreign = machine.directory.path().join("foreign.json");
+    let foreign = descend(machine.directory.path(), "foreign.json");
     fs::write(&foreign, json!({"path": r"C:\else.exe", "description": "Else"}).to_string()).unwrap();
     let value = foreign.display().to_string();
     machine.registry.set(&key(r"Google\Chrome"), &value).unwrap();
