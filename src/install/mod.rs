@@ -31,11 +31,11 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use crate::config::Env;
+use crate::config::{Env, HostName};
 use allow::{Allowed, Need, Rule};
 use browsers::{Family, Platform, Row, Scope};
 use manifest::Existing;
-pub use manifest::{ExtensionId, HostName};
+pub use manifest::ExtensionId;
 use receipt::{Entry, Receipt, Record};
 use steps::{Change, Step};
 pub use steps::{Command, Kind, Outcome, Plan, Report, StepReport, apply};
@@ -98,12 +98,6 @@ pub struct Request {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// Neither Chromium nor Firefox would take the name.
-    #[error("{given:?} is no host name: allowed are lower case letters, digits and _, with single dots between them")]
-    HostName {
-        /// The text.
-        given: String,
-    },
     /// Neither family of browsers has such ids.
     #[error(
         "{given:?} is no extension id: allowed are 32 letters from a to p (Chromium, also as \

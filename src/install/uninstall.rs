@@ -9,10 +9,11 @@
 use std::path::PathBuf;
 
 use super::browsers::Scope;
-use super::manifest::{self, Existing, ExtensionId, HostName};
+use super::manifest::{self, Existing, ExtensionId};
 use super::receipt::{Entry, Receipt, Record};
 use super::steps::{Change, Command, Kind, Outcome, Plan, Step};
 use super::{Context, InstallError, Target, disk, is_ours, owner, parse_config};
+use crate::config::HostName;
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
