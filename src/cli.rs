@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use crate::config::{Env, HostName, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
+use crate::install::browsers::Platform;
 use crate::install::{self, ExtensionId};
 use crate::{daemon, host, log, os};
 
@@ -637,12 +639,14 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
 fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
     let data = paths.data_directory();
     Ok(install::Context {
-        platform: install::browsers::Platform::CURRENT,
+        platform: Platform::CURRENT,
         env: env.clone(),
         root: PathBuf::from("/"),
-        browsers: install::browsers::TABLE,
+        browsers: Platform::CURRENT.browsers(),
         current_exe: std::env::current_exe().context("cannot find this program")?,
         binary_dir: data.join("bin"),
+        manifest_dir: data.join("manifests"),
+        registry: Arc::new(install::registry::System),
         name_file: (!paths.host().is_usual()).then(|| HostName::file_in(&data.join("bin"))),
         config_file: paths.config_file().to_owned(),
         receipt: data.join("installed.json"),
