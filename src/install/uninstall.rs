@@ -9,12 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use super::browsers::{Family, Key, Location, Scope};
-use super::manifest::{self, Existing, ExtensionId, HostName};
+use super::manifest::{self, Existing, ExtensionId};
 use super::receipt::{Entry, Grant, Receipt, Record};
 use super::steps::{Change, Command, Kind, Outcome, Plan, Step};
 use super::{
     Context, Home, InstallError, Target, disk, is_ours, is_there, owner, owner_of_key, parse_config, read_key,
 };
+use crate::config::HostName;
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
@@ -91,8 +92,8 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     context.check_directories(&removal.user_data_dirs)?;
     context.check_names(&removal.browsers, removal.scope)?;
     let mut receipt = Receipt::read(&context.receipt)?;
-    let own_programs = context.own_programs(&receipt);
-    let homes = context.homes(removal.scope);
+    let own_programs = context.own_programs(&receipt, &removal.host_name);
+    let homes = context.homes(removal.scope, &removal.host_name);
 
     let mut outlook = Outlook::default();
     let mut steps = Vec::new();
@@ -108,7 +109,7 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     }
     let manifests: Vec<Location> = steps.iter().map(|step| step.location.clone()).collect();
     for home in homes.iter().filter(|home| !outlook.is_used(home)) {
-        let programs = plan_program(home, &homes, context, &receipt);
+        let programs = plan_program(home, &homes, &receipt);
         let wait = |step: Step| step.awaits(manifests.clone(), "a manifest is left that may start it");
         steps.extend(programs.into_iter().map(wait));
         if removal.purge {
@@ -151,7 +152,7 @@ fn candidates(removal: &Removal, context: &Context, receipt: &Receipt) -> Result
     let targets = context.targets(context.browsers(removal.scope).collect(), removal.scope, host)?;
     for entry in &receipt.manifests {
         if !targets.iter().any(|target| target.location == entry.location) {
-            let home = context.home_of_names(&entry.browsers);
+            let home = context.home_of_names(&entry.browsers, host);
             add(entry.location.clone(), context.titles(&entry.browsers), home, &entry.browsers);
         }
     }
@@ -330,17 +331,16 @@ fn plan_keyed_manifest(
 }
 
 /// The copy of the program and what lies beside it; a program that was used in place is not ours to remove.
-fn plan_program(home: &Home, homes: &[Home], context: &Context, receipt: &Receipt) -> Vec<Step> {
+fn plan_program(home: &Home, homes: &[Home], receipt: &Receipt) -> Vec<Step> {
     let mut files = Vec::new();
     let mut in_place: &[PathBuf] = &[];
-    let mut other = None;
     if home.sandbox.is_none() {
-        let is_elsewhere = |path: &&PathBuf| homes.iter().any(|other| other.program == **path && other != home);
+        let belongs = |path: &PathBuf, home: &Home| home.program == *path || home.name_file.as_ref() == Some(path);
+        let is_elsewhere = |path: &&PathBuf| homes.iter().any(|other| belongs(path, other) && other != home);
         files.extend(receipt.files.iter().filter(|path| !is_elsewhere(path)).cloned());
         in_place = &receipt.programs;
-        other = context.name_file.as_ref();
     }
-    for path in [Some(&home.program), other].into_iter().flatten() {
+    for path in [Some(&home.program), home.name_file.as_ref()].into_iter().flatten() {
         if !files.contains(path) && is_there(path) {
             files.push(path.clone());
         }

@@ -1250,6 +1250,34 @@ mod sandboxes {
     }
 
     #[test]
+    fn a_host_under_another_name_has_its_own_place_inside_and_finds_its_name_there() {
+        let mut machine = machine();
+        let before = machine.contents();
+        machine.install(&request(&[ID]));
+        let usual = manifest(&machine);
+
+        let context = machine.context.clone();
+        let data = machine.home("share/other");
+        machine.context.name_file = Some(HostName::file_in(&data.join("bin")));
+        (machine.context.binary_dir, machine.context.receipt) = (data.join("bin"), data.join("receipt.json"));
+        let host_name: HostName = "org.example.other".parse().unwrap();
+        let other = Request { host_name: host_name.clone(), ..request_for(&["chromium-flatpak"], &[ID]) };
+        assert!(machine.install(&other).ok);
+        let program = machine.home(&format!("{FLATPAK}/data/websocket-bridge-org.example.other/bin/websocket-bridge"));
+        let path = read_json(&usual.with_file_name("org.example.other.json"))["path"].clone();
+        assert_eq!(path, program.display().to_string());
+        assert_eq!(HostName::of_program(&program).unwrap(), host_name);
+
+        machine.uninstall(&Removal { host_name, purge: true, ..Removal::default() });
+        assert!(!program.exists() && !data.exists());
+        let path = read_json(&usual)["path"].clone();
+        assert!(Path::new(path.as_str().unwrap()).exists(), "the usual one is not touched");
+        machine.context = context;
+        machine.uninstall(&Removal::default());
+        assert_eq!(machine.contents(), before);
+    }
+
+    #[test]
     fn what_is_removed_for_all_users_is_not_what_a_user_has_inside() {
         let machine = machine();
         machine.install(&request_for(&["chromium-flatpak"], &[ID]));
