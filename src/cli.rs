@@ -14,12 +14,12 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{self, Env, Paths, server_url};
+use crate::config::{self, Env, HostName, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
 use crate::install::browsers::{Platform, Scope};
-use crate::install::{self, ExtensionId, HostName};
+use crate::install::{self, ExtensionId};
 use crate::{daemon, doctor, explain, host, log, os};
 
 /// The name of this program.
@@ -60,6 +60,9 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, max_term_width = 100, subcommand_required = false)]
 struct Cli {
+    /// Name of the host, if several of these are installed beside each other: each has its own home and daemon
+    #[arg(long = "name", value_name = "HOST", global = true)]
+    host_name: Option<HostName>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -241,9 +244,6 @@ struct Which {
     /// Id of the extension: 32 letters for Chromium's family, name@domain or {uuid} for Firefox's
     #[arg(long = "extension", value_name = "ID")]
     extensions: Vec<ExtensionId>,
-    /// Name under which extensions ask for this host
-    #[arg(long = "name", value_name = "HOST", default_value_t)]
-    host_name: HostName,
     /// For all users of this machine, as its administrator
     #[arg(long)]
     system: bool,
@@ -314,7 +314,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(_) => Exit::Failed.into(),
         };
     };
-    match dispatch(command, &env) {
+    match paths(cli.host_name, &env).and_then(|paths| dispatch(command, &paths, &env)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -324,10 +324,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_host(env: &Env, origin: &str) -> ExitCode {
-    let paths = match Paths::new(env) {
+    let paths = match paths(None, env) {
         Ok(paths) => paths,
         Err(error) => {
-            complain(&error.to_string());
+            complain(&format!("{error:#}"));
             return Exit::Failed.into();
         }
     };
@@ -336,11 +336,19 @@ fn run_host(env: &Env, origin: &str) -> ExitCode {
     host::run(&paths, origin)
 }
 
-fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
-    let paths = Paths::new(env)?;
+/// The places of the product that was asked for, or that this program belongs to.
+fn paths(host: Option<HostName>, env: &Env) -> anyhow::Result<Paths> {
+    let host = match host {
+        Some(host) => host,
+        None => HostName::of_program(&std::env::current_exe().context("cannot find this program")?)?,
+    };
+    Ok(Paths::of(host, env)?)
+}
+
+fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> {
     match command {
-        Command::Install(options) => run_install(options, env, &paths),
-        Command::Uninstall(options) => run_uninstall(options, env, &paths),
+        Command::Install(options) => run_install(options, env, paths),
+        Command::Uninstall(options) => run_uninstall(options, env, paths),
         #[cfg(feature = "demo")]
         Command::Demo { port, keep } => {
             let sound = crate::demo::run(env, port, keep, signal_or_hangup())?;
@@ -348,26 +356,26 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
-        Command::Status { watch: true, .. } => run_watch(&paths),
-        Command::Status { json, .. } => run_status(&paths, json),
-        Command::Sessions { json } => run_sessions(&paths, json),
-        Command::Tail { session, of, json } => run_tail(&paths, &of.session(session), json),
-        Command::Send { session, json, of } => run_send(&paths, &of.session(Some(session)), json),
+        Command::Status { watch: true, .. } => run_watch(paths),
+        Command::Status { json, .. } => run_status(paths, json),
+        Command::Sessions { json } => run_sessions(paths, json),
+        Command::Tail { session, of, json } => run_tail(paths, &of.session(session), json),
+        Command::Send { session, json, of } => run_send(paths, &of.session(Some(session)), json),
         Command::Forget { session, of } => {
-            Visit::new(&paths)?.forget(&of.session(Some(session)))?;
+            Visit::new(paths)?.forget(&of.session(Some(session)))?;
             complain("the session is closed, and nothing of it is kept");
             Ok(Exit::Fine)
         }
-        Command::Logs { follow, lines } => run_logs(&paths, follow, lines),
+        Command::Logs { follow, lines } => run_logs(paths, follow, lines),
         Command::Doctor(options) => run_doctor(options, env, paths),
         Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
-            let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
+            let link = launch::ensure_running(paths, "").context("cannot start the daemon")?;
             complain(&format!("the daemon runs (version {})", link.daemon.build));
             Ok(Exit::Fine)
         }
-        Command::Daemon { child, .. } => run_daemon(&paths, child),
-        Command::Stop => run_stop(&paths),
+        Command::Daemon { child, .. } => run_daemon(paths, child),
+        Command::Stop => run_stop(paths),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
@@ -478,12 +486,12 @@ fn show_status(paths: &Paths, json: bool, words: impl Fn(&serde_json::Value) -> 
     Ok(Exit::Fine)
 }
 
-fn run_doctor(options: Doctor, env: &Env, paths: Paths) -> anyhow::Result<Exit> {
+fn run_doctor(options: Doctor, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
     let question = doctor::Question {
-        install: install_context(env, &paths, Scope::User)?,
-        install_for_all: install_context(env, &paths, Scope::System)?,
-        paths,
-        host: HostName::default(),
+        install: install_context(env, paths, Scope::User)?,
+        install_for_all: install_context(env, paths, Scope::System)?,
+        host: paths.host().clone(),
+        paths: paths.clone(),
         session: options.session,
         url: options.url,
         fix: options.fix,
@@ -651,14 +659,20 @@ fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
 }
 
 fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
+    if options.in_place && !paths.host().is_usual() {
+        complain(
+            "a host under another name learns that from a file beside its program, so it needs a copy: leave out --in-place",
+        );
+        return Ok(Exit::Usage);
+    }
     let scope = options.which.scope();
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
+    let Which { browsers, user_data_dirs, extensions, dry_run, json, .. } = options.which;
     let request = install::Request {
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         url: options.url,
-        host_name,
+        host_name: paths.host().clone(),
         scope,
         in_place: options.in_place,
         allow_insecure: options.allow_insecure,
@@ -671,7 +685,7 @@ fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exi
 
 fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
     let scope = options.which.scope();
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json, .. } = options.which;
+    let Which { browsers, user_data_dirs, extensions, dry_run, json, .. } = options.which;
     if options.purge && !dry_run && scope == Scope::User && running(paths)?.is_some() {
         run_stop(paths)?;
     }
@@ -679,7 +693,7 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
-        host_name,
+        host_name: paths.host().clone(),
         scope,
         purge: options.purge,
         dry_run,
@@ -694,7 +708,7 @@ fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<ins
         // What is each user's is not the machine's to delete.
         Scope::System => {
             let config_file = paths.system_config_file();
-            (config::machine_directory(env), config_file, vec![config_file.to_owned()])
+            (config::machine_directory(paths.host(), env), config_file, vec![config_file.to_owned()])
         }
     };
     Ok(install::Context {
@@ -706,7 +720,7 @@ fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<ins
         binary_dir: data.join("bin"),
         manifest_dir: data.join("manifests"),
         registry: Arc::new(install::registry::System),
-        name_file: None,
+        name_file: (!paths.host().is_usual()).then(|| HostName::file_in(&data.join("bin"))),
         config_file: config_file.to_owned(),
         receipt: data.join("installed.json"),
         purge,

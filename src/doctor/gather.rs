@@ -150,7 +150,7 @@ impl Look {
 
 /// What installations have left, for this user and for all.
 fn installed(question: &Question) -> Result<Installed, String> {
-    let of = |scope| install::installed(question.context(scope)).map_err(|error| chain(&error));
+    let of = |scope| install::installed(question.context(scope), &question.host).map_err(|error| chain(&error));
     let (mut all, others) = (of(Scope::User)?, of(Scope::System)?);
     all.manifests.extend(others.manifests);
     all.programs.extend(others.programs);

@@ -31,11 +31,11 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::config::Env;
+use crate::config::{Env, HostName};
 use allow::{Allowed, Need, Rule};
-use browsers::{Browser, Family, Key, Launch, Location, Platform, Row, Sandbox, Scope, descend};
+use browsers::{Browser, Family, Key, Launch, Location, Place, Platform, Row, Sandbox, Scope, descend};
 use manifest::Existing;
-pub use manifest::{ExtensionId, HostName};
+pub use manifest::ExtensionId;
 use receipt::{Entry, Grant, Receipt, Record};
 use registry::Registry;
 use steps::{Change, Step};
@@ -103,12 +103,6 @@ pub struct Request {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// Neither Chromium nor Firefox would take the name.
-    #[error("{given:?} is no host name: allowed are lower case letters, digits and _, with single dots between them")]
-    HostName {
-        /// The text.
-        given: String,
-    },
     /// Neither family of browsers has such ids.
     #[error(
         "{given:?} is no extension id: allowed are 32 letters from a to p (Chromium, also as \
@@ -293,6 +287,8 @@ impl InstallError {
 struct Home {
     /// The copy of the program.
     program: PathBuf,
+    /// Beside it, if the host has another name.
+    name_file: Option<PathBuf>,
     config_file: PathBuf,
     purge: Vec<PathBuf>,
     sandbox: Option<Sandbox>,
@@ -362,26 +358,32 @@ impl Context {
     /// The user's own home, or the machine's.
     fn own_home(&self) -> Home {
         let (program, config_file) = (self.stable_program(), self.real_config_file());
-        Home { program, config_file, purge: self.purge.clone(), sandbox: None }
+        Home { program, name_file: self.name_file.clone(), config_file, purge: self.purge.clone(), sandbox: None }
     }
 
     /// Where the program runs for `browser`; `None` if the environment does not say.
-    fn home_of(&self, browser: &Browser) -> Option<Home> {
+    fn home_of(&self, browser: &Browser, host: &HostName) -> Option<Home> {
         let Some(Sandbox { launch: Launch::Inside { data, config, state }, .. }) = browser.sandbox else {
             return Some(self.own_home());
         };
-        let [data, config, state] =
-            [data, config, state].map(|place| place.locate(self.platform, &self.env, &self.root));
-        let (data, config, state) = (data?, config?, state?);
-        let program = descend(&data, &format!("bin/{}", self.platform.program(PROGRAM)));
+        let directory = |place: Place| {
+            let path = place.locate(self.platform, &self.env, &self.root)?;
+            Some(descend(&path, &host.directory()))
+        };
+        let (data, config, state) = (directory(data)?, directory(config)?, directory(state)?);
+        let binary_dir = descend(&data, "bin");
+        let program = descend(&binary_dir, &self.platform.program(PROGRAM));
+        let name_file = (!host.is_usual()).then(|| HostName::file_in(&binary_dir));
         let config_file = descend(&config, "config.toml");
-        Some(Home { program, config_file, purge: vec![data, config, state], sandbox: browser.sandbox })
+        let mut purge = vec![data, config, state];
+        purge.dedup();
+        Some(Home { program, name_file, config_file, purge, sandbox: browser.sandbox })
     }
 
-    /// The user's own home and those in sandboxes.
-    fn homes(&self) -> Vec<Home> {
+    /// The user's own home and those in sandboxes; or the machine's, which has none there.
+    fn homes(&self, scope: Scope, host: &HostName) -> Vec<Home> {
         let mut homes = vec![self.own_home()];
-        for home in self.browsers.iter().filter_map(|browser| self.home_of(browser)) {
+        for home in self.browsers(scope).filter_map(|browser| self.home_of(browser, host)) {
             if !homes.contains(&home) {
                 homes.push(home);
             }
@@ -390,9 +392,9 @@ impl Context {
     }
 
     /// The home of browsers of the receipt, which share a manifest.
-    fn home_of_names(&self, names: &[String]) -> Home {
+    fn home_of_names(&self, names: &[String], host: &HostName) -> Home {
         let known = self.browsers.iter().find(|browser| names.iter().any(|name| browser.name == name));
-        known.and_then(|browser| self.home_of(browser)).unwrap_or_else(|| self.own_home())
+        known.and_then(|browser| self.home_of(browser, host)).unwrap_or_else(|| self.own_home())
     }
 
     /// The target of a Chromium that runs with its own user data directory.
@@ -500,14 +502,14 @@ impl Context {
             browsers: vec![browser.name.to_owned()],
             titles: vec![browser.title.to_owned()],
             is_found: browser.is_found(&self.env, &self.root),
-            home: self.home_of(browser).ok_or_else(no_home)?,
+            home: self.home_of(browser, host).ok_or_else(no_home)?,
             advice: browser.sandbox.and_then(|sandbox| sandbox.advice(host)),
         })
     }
 
     /// The programs whose manifests are ours.
-    fn own_programs(&self, receipt: &Receipt) -> Vec<PathBuf> {
-        let mut programs: Vec<PathBuf> = self.homes().into_iter().map(|home| home.program).collect();
+    fn own_programs(&self, receipt: &Receipt, host: &HostName) -> Vec<PathBuf> {
+        let mut programs: Vec<PathBuf> = self.homes(Scope::User, host).into_iter().map(|home| home.program).collect();
         programs.push(self.current_exe.clone());
         programs.extend(receipt.programs.iter().chain(&receipt.files).cloned());
         programs
@@ -528,13 +530,13 @@ pub struct Installed {
     pub programs: Vec<PathBuf>,
 }
 
-/// What installations have left on this machine, by the receipt.
+/// What installations of this host have left on this machine, by the receipt.
 ///
 /// # Errors
 /// If the receipt is not in order.
-pub fn installed(context: &Context) -> Result<Installed, InstallError> {
+pub fn installed(context: &Context, host: &HostName) -> Result<Installed, InstallError> {
     let receipt = Receipt::read(&context.receipt)?;
-    let programs = context.own_programs(&receipt);
+    let programs = context.own_programs(&receipt, host);
     Ok(Installed { manifests: receipt.manifests.into_iter().map(|entry| entry.location).collect(), programs })
 }
 
@@ -629,7 +631,7 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
         return Err(InstallError::NoBrowser { known: context.known(request.scope) });
     }
 
-    let own_programs = context.own_programs(&receipt);
+    let own_programs = context.own_programs(&receipt, &request.host_name);
     let mut homes: Vec<(Home, bool)> = Vec::new();
     let mut manifests = Vec::new();
     for target in of_files(&targets) {
@@ -647,11 +649,10 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
         // The daemon will make these, and nobody would know that they were not there before.
         home.missing_directories().for_each(|directory| receipt.enter(Record::Directory(directory)));
         steps.push(plan_program(home, request.in_place, context));
-        let name_file = context.name_file.as_deref().filter(|_| home.sandbox.is_none());
-        steps.extend(name_file.map(|path| plan_name_file(path, &request.host_name)));
+        steps.extend(home.name_file.as_deref().map(|path| plan_name_file(path, &request.host_name)));
     }
     steps.extend(manifests);
-    for (home, _) in &homes {
+    for (home, _) in homes.iter().filter(|(home, is_used)| *is_used || home.sandbox.is_none()) {
         steps.extend(plan_rules(request, home)?);
     }
     let mut plan = Plan::new(Command::Install, request.dry_run, request.scope, steps, receipt, context);
@@ -721,7 +722,7 @@ fn plan_manifest(
 /// A manifest file.
 fn plan_file(target: &Target, request: &Request, own_programs: &[PathBuf], context: &Context) -> Step {
     let path = &target.manifest;
-    let step = Step::new(Kind::Manifest, &target.title(), path);
+    let step = Step::new(Kind::Manifest, &target.title(), path).serves(&target.browsers);
     let found = match disk::read(path) {
         Ok(found) => found,
         Err(error) => return step.fails(&error),
@@ -780,7 +781,7 @@ const FOREIGN: &str = "replace it with --force, or install under another name wi
 /// A registry key that leads to a manifest.
 fn plan_key(target: &Target, key: &Key, force: bool, own_programs: &[PathBuf], context: &Context) -> Step {
     let Target { manifest, location, browsers, .. } = target;
-    let step = Step::new(Kind::Key, &target.title(), location).where_browsers_look();
+    let step = Step::new(Kind::Key, &target.title(), location).serves(browsers).where_browsers_look();
     let found = match read_key(key, std::slice::from_ref(manifest), own_programs, context) {
         Ok(found) => found,
         Err(error) => return step.fails(&error),

@@ -127,6 +127,7 @@ pub(super) struct Awaited {
 pub(super) struct Step {
     kind: Kind,
     subject: String,
+    browsers: Vec<String>,
     pub(super) location: Location,
     pub(super) outcome: Outcome,
     detail: Option<String>,
@@ -143,6 +144,7 @@ impl Step {
         Self {
             kind,
             subject: subject.to_owned(),
+            browsers: Vec::new(),
             location: location.into(),
             outcome: Outcome::Unchanged,
             detail: None,
@@ -167,6 +169,12 @@ impl Step {
     /// What the receipt remembers once the step is done.
     pub(super) fn records(mut self, record: Record) -> Self {
         self.record = Some(record);
+        self
+    }
+
+    /// It serves these, by the name that `--browser` takes.
+    pub(super) fn serves(mut self, browsers: &[String]) -> Self {
+        self.browsers = browsers.to_vec();
         self
     }
 
@@ -310,6 +318,9 @@ pub struct StepReport {
     pub kind: Kind,
     /// What it is about, for people: the browser's name, for instance.
     pub subject: String,
+    /// All browsers that it serves, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub browsers: Vec<String>,
     /// The file, directory or registry key.
     pub path: String,
     /// How it ended.
@@ -372,6 +383,7 @@ pub fn apply(plan: Plan) -> Report {
         reports.push(StepReport {
             kind: step.kind,
             subject: step.subject,
+            browsers: step.browsers,
             path: step.location.to_string(),
             outcome: step.outcome,
             detail: step.detail,

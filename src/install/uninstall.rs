@@ -9,12 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use super::browsers::{Family, Key, Location, Scope};
-use super::manifest::{self, Existing, ExtensionId, HostName};
+use super::manifest::{self, Existing, ExtensionId};
 use super::receipt::{Entry, Grant, Receipt, Record};
 use super::steps::{Change, Command, Kind, Outcome, Plan, Step};
 use super::{
     Context, Home, InstallError, Target, disk, is_ours, is_there, owner, owner_of_key, parse_config, read_key,
 };
+use crate::config::HostName;
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
@@ -91,8 +92,8 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     context.check_directories(&removal.user_data_dirs)?;
     context.check_names(&removal.browsers, removal.scope)?;
     let mut receipt = Receipt::read(&context.receipt)?;
-    let own_programs = context.own_programs(&receipt);
-    let homes = context.homes();
+    let own_programs = context.own_programs(&receipt, &removal.host_name);
+    let homes = context.homes(removal.scope, &removal.host_name);
 
     let mut outlook = Outlook::default();
     let mut steps = Vec::new();
@@ -108,7 +109,7 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     }
     let manifests: Vec<Location> = steps.iter().map(|step| step.location.clone()).collect();
     for home in homes.iter().filter(|home| !outlook.is_used(home)) {
-        let programs = plan_program(home, &homes, context, &receipt);
+        let programs = plan_program(home, &homes, &receipt);
         let wait = |step: Step| step.awaits(manifests.clone(), "a manifest is left that may start it");
         steps.extend(programs.into_iter().map(wait));
         if removal.purge {
@@ -151,7 +152,7 @@ fn candidates(removal: &Removal, context: &Context, receipt: &Receipt) -> Result
     let targets = context.targets(context.browsers(removal.scope).collect(), removal.scope, host)?;
     for entry in &receipt.manifests {
         if !targets.iter().any(|target| target.location == entry.location) {
-            let home = context.home_of_names(&entry.browsers);
+            let home = context.home_of_names(&entry.browsers, host);
             add(entry.location.clone(), context.titles(&entry.browsers), home, &entry.browsers);
         }
     }
@@ -190,7 +191,7 @@ fn plan_manifest(
     let Candidate { location, title, leaving, is_named, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
-    let step = Step::new(Kind::Manifest, title, location);
+    let step = Step::new(Kind::Manifest, title, location).serves(leaving);
     let found = match disk::read(path) {
         Ok(Some(found)) => found,
         Ok(None) if is_meant && entry.is_some() => {
@@ -264,7 +265,7 @@ fn plan_key(
     let Candidate { location, title, leaving, is_named, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
-    let step = Step::new(Kind::Key, title, location);
+    let step = Step::new(Kind::Key, title, location).serves(leaving);
     let keyed = [Family::Chromium, Family::Firefox].map(|family| context.keyed_manifest(family, &removal.host_name));
     let (value, is_ours) = match read_key(key, &keyed, own_programs, context) {
         Ok(Some(found)) => found,
@@ -330,21 +331,21 @@ fn plan_keyed_manifest(
 }
 
 /// The copy of the program and what lies beside it; a program that was used in place is not ours to remove.
-fn plan_program(home: &Home, homes: &[Home], context: &Context, receipt: &Receipt) -> Vec<Step> {
+fn plan_program(home: &Home, homes: &[Home], receipt: &Receipt) -> Vec<Step> {
     let mut files = Vec::new();
     let mut in_place: &[PathBuf] = &[];
-    let mut other = None;
     if home.sandbox.is_none() {
-        let is_elsewhere = |path: &&PathBuf| homes.iter().any(|other| other.program == **path && other != home);
+        let belongs = |path: &PathBuf, home: &Home| home.program == *path || home.name_file.as_ref() == Some(path);
+        let is_elsewhere = |path: &&PathBuf| homes.iter().any(|other| belongs(path, other) && other != home);
         files.extend(receipt.files.iter().filter(|path| !is_elsewhere(path)).cloned());
         in_place = &receipt.programs;
-        other = context.name_file.as_ref();
     }
-    for path in [Some(&home.program), other].into_iter().flatten() {
+    for path in [Some(&home.program), home.name_file.as_ref()].into_iter().flatten() {
         if !files.contains(path) && is_there(path) {
             files.push(path.clone());
         }
     }
+    files.extend(disk::replaced(&home.program));
     let in_place = in_place.iter().map(|path| {
         Step::new(Kind::Program, "program", path).because("was used in place and stays").records(Record::ProgramsGone)
     });

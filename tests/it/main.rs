@@ -29,6 +29,8 @@ mod host;
 mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
+/// Two products beside each other.
+mod products;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
 mod restart;

@@ -71,9 +71,9 @@ macro_rules! flatpak {
                 kind: "Flatpak",
                 id: $id,
                 launch: Launch::Inside {
-                    data: Place(&[("HOME", concat!(".var/app/", $id, "/data/websocket-bridge"))]),
-                    config: Place(&[("HOME", concat!(".var/app/", $id, "/config/websocket-bridge"))]),
-                    state: Place(&[("HOME", concat!(".var/app/", $id, "/.local/state/websocket-bridge"))]),
+                    data: Place(&[("HOME", concat!(".var/app/", $id, "/data"))]),
+                    config: Place(&[("HOME", concat!(".var/app/", $id, "/config"))]),
+                    state: Place(&[("HOME", concat!(".var/app/", $id, "/.local/state"))]),
                 },
             }),
             ..$browser(
@@ -535,9 +535,9 @@ pub(super) const BROWSERS: &[Browser] = &[
         "chromium",
         "snap/chromium/common/chromium/NativeMessagingHosts",
         Launch::Inside {
-            data: Place(&[("HOME", "snap/chromium/common/websocket-bridge")]),
-            config: Place(&[("HOME", "snap/chromium/common/websocket-bridge")]),
-            state: Place(&[("HOME", "snap/chromium/common/.local/state/websocket-bridge")]),
+            data: Place(&[("HOME", "snap/chromium/common")]),
+            config: Place(&[("HOME", "snap/chromium/common")]),
+            state: Place(&[("HOME", "snap/chromium/common/.local/state")]),
         },
         Reported,
         "a field note; that it may start a host is unproven"
@@ -548,9 +548,9 @@ pub(super) const BROWSERS: &[Browser] = &[
         "vivaldi",
         "snap/vivaldi/current/.config/vivaldi/NativeMessagingHosts",
         Launch::Inside {
-            data: Place(&[("HOME", "snap/vivaldi/current/.local/share/websocket-bridge")]),
-            config: Place(&[("HOME", "snap/vivaldi/current/.config/websocket-bridge")]),
-            state: Place(&[("HOME", "snap/vivaldi/current/.local/state/websocket-bridge")]),
+            data: Place(&[("HOME", "snap/vivaldi/current/.local/share")]),
+            config: Place(&[("HOME", "snap/vivaldi/current/.config")]),
+            state: Place(&[("HOME", "snap/vivaldi/current/.local/state")]),
         },
         Reported,
         "a user in browserpass-native#82"

@@ -307,13 +307,13 @@ pub struct Sandbox {
 /// How a browser in a sandbox starts a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launch {
-    /// Inside: it needs a copy of the program there, and keeps its files there.
+    /// Inside: it needs a copy of the program there, and keeps its files there, below what programs know as these.
     Inside {
-        /// The directory for everything that must last.
+        /// `XDG_DATA_HOME`.
         data: Place,
-        /// The directory of the configuration.
+        /// `XDG_CONFIG_HOME`.
         config: Place,
-        /// The directory of the log files.
+        /// `XDG_STATE_HOME`.
         state: Place,
     },
     /// Outside, by a portal, which asks the user.
@@ -321,7 +321,7 @@ pub enum Launch {
 }
 
 /// The signs by which a browser is known to be on this machine: any one is enough.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Detection {
     /// Directories that exist once it has run.
     pub profiles: &'static [Place],

@@ -299,6 +299,21 @@ mod installing {
         assert_eq!(left, 1, "no temporary file is left");
     }
 
+    /// Windows leaves one there.
+    #[test]
+    fn a_program_that_ran_when_it_was_replaced_is_removed_with_the_next_one_or_with_everything() {
+        let machine = Machine::with_browsers();
+        machine.install(&request(&[ID]));
+        let left = machine.program().with_file_name(".websocket-bridge.0123456789abcdef.replaced");
+        fs::write(&left, "program, older version").unwrap();
+        fs::write(&machine.context.current_exe, "program, second version").unwrap();
+        machine.install(&request(&[ID]));
+        assert!(!left.exists());
+        fs::write(&left, "program, older version").unwrap();
+        machine.uninstall(&Removal::default());
+        assert!(!machine.home("share").exists());
+    }
+
     #[test]
     fn the_installed_program_does_not_copy_itself() {
         let mut machine = Machine::with_browsers();
@@ -479,6 +494,7 @@ mod installing {
         let manifest = machine.home("shared").join(format!("{HOST_NAME}.json"));
         let report = machine.install(&request(&[ID]));
         assert_eq!(step(&report, &manifest).subject, "one, two");
+        assert_eq!(step(&report, &manifest).browsers, ["one", "two"]);
 
         let report = machine.uninstall(&removal_for(&["two"]));
         assert_eq!(step(&report, &manifest).detail.as_deref(), Some("still used by one"));
@@ -1140,7 +1156,7 @@ mod reporting {
         assert_eq!(
             json["steps"][1],
             json!({
-                "kind": "manifest", "subject": "Google Chrome", "path": machine.manifest("chrome"),
+                "kind": "manifest", "subject": "Google Chrome", "browsers": ["chrome"], "path": machine.manifest("chrome"),
                 "outcome": "created", "detail": format!("lets in {ID}"),
             })
         );
@@ -1231,6 +1247,48 @@ mod sandboxes {
         assert!(spool.exists());
         machine.uninstall(&Removal { purge: true, ..removal_for(&["chromium-flatpak"]) });
         assert!(!machine.home(".var").exists(), "install made it");
+    }
+
+    #[test]
+    fn a_host_under_another_name_has_its_own_place_inside_and_finds_its_name_there() {
+        let mut machine = machine();
+        let before = machine.contents();
+        machine.install(&request(&[ID]));
+        let usual = manifest(&machine);
+
+        let context = machine.context.clone();
+        let data = machine.home("share/other");
+        machine.context.name_file = Some(HostName::file_in(&data.join("bin")));
+        (machine.context.binary_dir, machine.context.receipt) = (data.join("bin"), data.join("receipt.json"));
+        let host_name: HostName = "org.example.other".parse().unwrap();
+        let other = Request { host_name: host_name.clone(), ..request_for(&["chromium-flatpak"], &[ID]) };
+        assert!(machine.install(&other).ok);
+        let program = machine.home(&format!("{FLATPAK}/data/websocket-bridge-org.example.other/bin/websocket-bridge"));
+        let path = read_json(&usual.with_file_name("org.example.other.json"))["path"].clone();
+        assert_eq!(path, program.display().to_string());
+        assert_eq!(HostName::of_program(&program).unwrap(), host_name);
+
+        machine.uninstall(&Removal { host_name, purge: true, ..Removal::default() });
+        assert!(!program.exists() && !data.exists());
+        let path = read_json(&usual)["path"].clone();
+        assert!(Path::new(path.as_str().unwrap()).exists(), "the usual one is not touched");
+        machine.context = context;
+        machine.uninstall(&Removal::default());
+        assert_eq!(machine.contents(), before);
+    }
+
+    #[test]
+    fn what_is_removed_for_all_users_is_not_what_a_user_has_inside() {
+        let machine = machine();
+        machine.install(&request_for(&["chromium-flatpak"], &[ID]));
+        let before = machine.contents();
+        let mut for_all = Machine { directory: machine.directory, context: machine.context };
+        for_all.context.receipt = for_all.context.root.join("installed.json");
+        for_all.context.binary_dir = for_all.context.root.join("bin");
+        let removal = Removal { scope: Scope::System, purge: true, ..Removal::default() };
+        let report = for_all.uninstall(&removal);
+        assert_eq!(report.to_string(), "nothing to do\n");
+        assert_eq!(for_all.contents(), before);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{ADDON, ID, OTHER_ID};
 use crate::config::Env;
 use crate::install::browsers::{Hive, Key, Location, Platform, Scope, View};
-use crate::install::registry::{Registry, System};
+use crate::install::registry::Registry;
 use crate::install::*;
 
 /// A registry that forgets.
@@ -75,24 +75,24 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let root = directory.path().to_owned();
+        let at = |path| descend(directory.path(), path);
         let registry = Arc::new(Memory::default());
         registry.set(&Key { path: r"Software\Google".to_owned(), ..key("") }, "of somebody else").unwrap();
-        fs::create_dir(root.join("data")).unwrap();
-        fs::write(root.join("download.exe"), "program").unwrap();
+        fs::create_dir(at("data")).unwrap();
+        fs::write(at("download.exe"), "program").unwrap();
         let context = Context {
             platform: Platform::Windows,
             env: Env::default(),
-            root: root.clone(),
+            root: directory.path().to_owned(),
             browsers: Platform::Windows.browsers(),
-            current_exe: root.join("download.exe"),
-            binary_dir: root.join("data/bin"),
-            manifest_dir: root.join("data/manifests"),
+            current_exe: at("download.exe"),
+            binary_dir: at("data/bin"),
+            manifest_dir: at("data/manifests"),
             registry: Arc::<Memory>::clone(&registry),
             name_file: None,
-            config_file: root.join("config.toml"),
-            receipt: root.join("data/receipt.json"),
-            purge: vec![root.join("data/spool.db")],
+            config_file: at("config.toml"),
+            receipt: at("data/receipt.json"),
+            purge: vec![at("data/spool.db")],
         };
         Self { directory, registry, context }
     }
@@ -117,7 +117,7 @@ impl Machine {
 
     fn manifest(&self, family: &str) -> PathBuf {
         let name = format!("data/manifests/{family}/com.semantest.websocket_bridge.json");
-        self.directory.path().join(name)
+        descend(self.directory.path(), &name)
     }
 
     fn origins(&self) -> Value {
@@ -221,7 +221,7 @@ fn ids_are_added_for_the_whole_family_and_taken_away_for_it() {
 #[test]
 fn a_foreign_key_is_left_alone_and_the_others_are_served() {
     let machine = Machine::new();
-    let foreign = machine.directory.path().join("foreign.json");
+    let foreign = descend(machine.directory.path(), "foreign.json");
     fs::write(&foreign, json!({"path": r"C:\else.exe", "description": "Else"}).to_string()).unwrap();
     let value = foreign.display().to_string();
     machine.registry.set(&key(r"Google\Chrome"), &value).unwrap();
@@ -300,7 +300,7 @@ fn a_receipt_names_keys_so_that_they_are_found_again() {
 #[test]
 fn where_there_is_no_registry_a_key_is_refused_clearly() {
     let mut machine = Machine::new();
-    machine.context.registry = Arc::new(System);
+    machine.context.registry = Arc::new(registry::System);
     let report = machine.install(&["chrome"], &[ID]);
     let step = assert_outcome(&report, key(r"Google\Chrome"), Outcome::Failed);
     assert!(step.detail.as_ref().unwrap().ends_with("this system has no registry"), "{report}");
@@ -315,4 +315,29 @@ fn a_location_is_written_as_people_know_it() {
     assert_eq!(machine.to_string(), format!(r"HKLM\{path}"));
     assert_eq!(Key { view: View::Bits32, ..machine }.to_string(), format!(r"HKLM\{path} (32-bit)"));
     assert_eq!(Location::from(Path::new("/x")).to_string(), "/x");
+}
+
+/// Below a key of its own, which goes again.
+#[cfg(windows)]
+#[test]
+fn the_real_registry_does_what_the_one_of_the_tests_does() {
+    let start = Key { path: format!(r"Software\websocket-bridge-test-{:016x}", fastrand::u64(..)), ..key("") };
+    let host = Key { path: format!(r"{}\NativeMessagingHosts\host", start.path), ..start.clone() };
+    let memory = Memory::default();
+    for registry in [&memory as &dyn Registry, &registry::System] {
+        let above: Vec<Key> = host.ancestors().take(2).collect();
+        assert_eq!((registry.value(&host).unwrap(), registry.contains(&start).unwrap()), (None, false));
+        registry.remove(&host).unwrap();
+        registry.set(&host, r"C:\Users\Jürgen\host.json").unwrap();
+        assert_eq!(registry.value(&host).unwrap().as_deref(), Some(r"C:\Users\Jürgen\host.json"));
+        assert_eq!((registry.value(&start).unwrap(), registry.contains(&start).unwrap()), (None, true));
+        assert!(!registry.is_empty(&host).unwrap() && !registry.is_empty(&above[0]).unwrap());
+        registry.remove(&start).unwrap_err();
+        registry.remove(&host).unwrap();
+        for key in &above {
+            assert!(registry.is_empty(key).unwrap());
+            registry.remove(key).unwrap();
+        }
+        assert!(!registry.contains(&start).unwrap());
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::keys::Memory;
 use super::{ADDON, ID};
-use crate::config::Env;
+use crate::config::{Env, HostName};
 use crate::install::browsers::{Family, Location, Platform, Scope};
 use crate::install::steps::Change;
 use crate::install::{Context, InstallError, Request, plan};
@@ -114,7 +114,7 @@ fn each_browser_gets_exactly_these_bytes() {
                             assert_eq!(contents, file, "{location}");
                             continue;
                         }
-                        (Location::File(_), Some(_)) => context.home_of(browser).unwrap().program,
+                        (Location::File(_), Some(_)) => context.home_of(browser, &HostName::default()).unwrap().program,
                         (Location::File(_), None) => match platform {
                             Platform::Windows => PathBuf::from(r"Q:\data\bin\websocket-bridge.exe"),
                             _ => PathBuf::from("/nowhere/data/bin/websocket-bridge"),
