@@ -541,18 +541,14 @@ pub fn installed(context: &Context, host: &HostName) -> Result<Installed, Instal
 }
 
 impl Sandbox {
-    /// What the user has to do, or to know.
+    /// What the user has to do.
     fn advice(&self, host: &HostName) -> Option<String> {
-        let Self { kind, id, launch } = self;
-        Some(match launch {
-            Launch::Inside { .. } => format!(
-                "in the {kind} {id} the host runs inside the sandbox: with its own configuration and messages, and no \
-                 longer than the browser"
-            ),
-            Launch::Portal => format!(
+        let Self { kind, id, .. } = self;
+        (self.launch == Launch::Portal).then(|| {
+            format!(
                 "{kind} asks once whether the extension may start the host; to answer beforehand: flatpak permission-set \
                  webextensions {host} {id} yes"
-            ),
+            )
         })
     }
 }
@@ -755,9 +751,15 @@ fn plan_file(target: &Target, request: &Request, own_programs: &[PathBuf], conte
     let in_place = request.in_place && target.home.sandbox.is_none();
     let program = if in_place { &context.current_exe } else { &target.home.program };
     let names: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+    let inside = match target.home.sandbox {
+        Some(_) => {
+            "; the host runs inside the sandbox, with its own configuration and messages, and no longer than the browser"
+        }
+        None => "",
+    };
     let absent = if target.is_found { "" } else { "; the browser was not found, the manifest waits for it" };
     let mut step = step
-        .because(&format!("lets in {}{absent}", names.join(", ")))
+        .because(&format!("lets in {}{inside}{absent}", names.join(", ")))
         .awaits(vec![program.into()], "the program could not be put in its place");
     step = match &target.location {
         Location::File(_) => step

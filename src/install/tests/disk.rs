@@ -1223,7 +1223,7 @@ mod sandboxes {
         assert_eq!(read_json(&manifest(&machine))["path"], program.display().to_string());
         assert_eq!((fs::read(&program).unwrap(), mode(&program)), (b"program, first version".to_vec(), 0o755));
         assert_eq!(read_json(&machine.manifest("chromium"))["path"], machine.program().display().to_string());
-        let told = step(&report, &manifest(&machine)).next.as_ref().unwrap();
+        let told = step(&report, &manifest(&machine)).detail.as_ref().unwrap();
         assert!(told.contains("runs inside the sandbox"), "{told}");
 
         let rules = machine.home(&format!("{FLATPAK}/config/websocket-bridge/config.toml"));
@@ -1316,7 +1316,9 @@ mod sandboxes {
         fs::create_dir_all(machine.context.root.join("snap/firefox")).unwrap();
         let report = machine.install(&request(&[ADDON]));
         assert!(report.ok, "{report}");
-        let next = step(&report, &machine.manifest("firefox")).next.clone().unwrap();
+        let asked = step(&report, &machine.manifest("firefox"));
+        assert_eq!(asked.detail.as_deref(), Some("lets in tracker@example.org"), "the host runs outside");
+        let next = asked.next.clone().unwrap();
         let command = format!("flatpak permission-set webextensions {HOST_NAME} snap.firefox yes");
         assert!(next.ends_with(&command), "{next}");
         assert_eq!(
