@@ -14,13 +14,13 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{self, Env, HostName, Paths};
+use crate::config::{self, Env, HostName, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
 use crate::install::browsers::{Platform, Scope};
 use crate::install::{self, ExtensionId};
-use crate::{daemon, host, log, os};
+use crate::{daemon, doctor, explain, host, log, os};
 
 /// The name of this program.
 const PROGRAM: &str = "websocket-bridge";
@@ -46,6 +46,8 @@ enum Exit {
     Failed = 1,
     /// The arguments make no sense.
     Usage = 2,
+    /// The doctor found something that does not work.
+    Ill = 3,
 }
 
 impl From<Exit> for ExitCode {
@@ -96,6 +98,14 @@ enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Find what is wrong, from the browser's manifest to the server's answer
+    Doctor(Doctor),
+    /// Say what a browser's error text means, or a message length that cannot be one
+    Explain {
+        /// What the browser said, with whatever stands around it; or a number, or an error code of this program
+        #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true, value_name = "TEXT|NUMBER")]
+        text: Vec<String>,
     },
     /// List the sessions, one line each
     Sessions {
@@ -191,6 +201,27 @@ struct Install {
     /// Replace a manifest of the same name that belongs to another program
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Debug, Args)]
+struct Doctor {
+    /// Mend what is ours: manifests, the program, what killed processes have left
+    #[arg(long)]
+    fix: bool,
+    /// Try only the server of this session
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Try this server, and no session's
+    #[arg(long, conflicts_with = "session", value_parser = server)]
+    url: Option<Url>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The URL of a server.
+fn server(text: &str) -> Result<Url, String> {
+    server_url(text).map_err(|problem| format!("it {problem}"))
 }
 
 #[derive(Debug, Args)]
@@ -336,6 +367,8 @@ fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> 
             Ok(Exit::Fine)
         }
         Command::Logs { follow, lines } => run_logs(paths, follow, lines),
+        Command::Doctor(options) => run_doctor(options, env, paths),
+        Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
             let link = launch::ensure_running(paths, "").context("cannot start the daemon")?;
             complain(&format!("the daemon runs (version {})", link.daemon.build));
@@ -451,6 +484,27 @@ fn show_status(paths: &Paths, json: bool, words: impl Fn(&serde_json::Value) -> 
     };
     print(&text)?;
     Ok(Exit::Fine)
+}
+
+fn run_doctor(options: Doctor, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
+    let question = doctor::Question {
+        install: install_context(env, paths, Scope::User)?,
+        install_for_all: install_context(env, paths, Scope::System)?,
+        paths: paths.clone(),
+        session: options.session,
+        url: options.url,
+        fix: options.fix,
+    };
+    let report = doctor::examine(&question);
+    let colour = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
+    print(&if options.json { report.to_json() } else { report.to_text(colour) })?;
+    Ok(if report.ok { Exit::Fine } else { Exit::Ill })
+}
+
+fn run_explain(text: &str) -> anyhow::Result<Exit> {
+    let explained = explain::explain(text);
+    print(&explained.text)?;
+    Ok(if explained.is_known { Exit::Fine } else { Exit::Failed })
 }
 
 /// A page every second, until nobody reads them any more.

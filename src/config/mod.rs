@@ -328,6 +328,12 @@ impl Config {
         self.sections(origin, session).iter().rev().find_map(|section| section.url.clone())
     }
 
+    /// The sessions for which the files name a server: the extension, the name, the server.
+    pub fn sessions(&self) -> impl Iterator<Item = (&str, &str, Url)> {
+        let all = self.origins.iter().flat_map(|(name, origin)| origin.sessions.keys().map(move |key| (name, key)));
+        all.filter_map(|(origin, name)| Some((&**origin, &**name, self.session_url(origin, name)?)))
+    }
+
     fn sections(&self, origin: &str, session: &str) -> &[Session] {
         self.origins.get(origin).and_then(|origin| origin.sessions.get(session)).map_or(&[], Vec::as_slice)
     }

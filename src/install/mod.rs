@@ -521,6 +521,25 @@ impl Context {
     }
 }
 
+/// What installations have left on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// The manifests that were written, and the keys that lead to them.
+    pub manifests: Vec<Location>,
+    /// The programs whose manifests are ours: those that are there and those that should be.
+    pub programs: Vec<PathBuf>,
+}
+
+/// What installations of this host have left on this machine, by the receipt.
+///
+/// # Errors
+/// If the receipt is not in order.
+pub fn installed(context: &Context, host: &HostName) -> Result<Installed, InstallError> {
+    let receipt = Receipt::read(&context.receipt)?;
+    let programs = context.own_programs(&receipt, host);
+    Ok(Installed { manifests: receipt.manifests.into_iter().map(|entry| entry.location).collect(), programs })
+}
+
 impl Sandbox {
     /// What the user has to do.
     fn advice(&self, host: &HostName) -> Option<String> {

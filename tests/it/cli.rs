@@ -37,6 +37,21 @@ fn status_looks_and_starts_nothing() {
 }
 
 #[test]
+fn what_a_browser_says_is_explained_and_what_is_unknown_is_a_failure() {
+    let machine = Sandbox::new();
+    let known = machine.run(&["explain", "Specified", "native", "messaging", "host", "not", "found."]);
+    assert_eq!(known.status.code(), Some(0));
+    assert!(text(&known.stdout).ends_with("next: websocket-bridge doctor\n"), "{}", text(&known.stdout));
+    let length = text(&machine.run(&["explain", "1836017711"]).stdout);
+    assert!(length.contains("\"/hom\""), "{length}");
+    let unknown = machine.run(&["explain", "--what", "is this?"]);
+    assert_eq!((unknown.status.code(), &unknown.stderr[..]), (Some(1), &b""[..]));
+    assert!(text(&unknown.stdout).starts_with("This text is not known."));
+    assert_eq!(machine.run(&["explain"]).status.code(), Some(2));
+    assert!(machine.processes().is_empty());
+}
+
+#[test]
 fn status_shows_sessions_without_what_may_be_secret() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();

@@ -13,8 +13,11 @@ mod daemon;
 mod demo;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
-/// What the documents say is what the program does.
+/// A disk without room, and files that are not what they were, under the real daemon.
 mod disk;
+/// The broken forty: ways to break an installation, and what the doctor says and does about each.
+mod doctor;
+/// What the documents say is what the program does.
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
