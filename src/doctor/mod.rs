@@ -30,8 +30,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::config::HostName;
-use crate::config::Paths;
+use crate::config::{HostName, Paths};
 use crate::install::Context;
 use crate::install::browsers::Scope;
 pub use findings::{Finding, Status};
@@ -79,10 +78,22 @@ impl Question {
 #[must_use]
 pub fn examine(question: &Question) -> Report {
     let facts = gather::gather(question, Instant::now() + LIMIT);
-    let mended = if question.fix { mend::mend(question, &facts) } else { Vec::new() };
-    if mended.is_empty() {
-        return Report::new(findings::findings(&facts));
+    let mut all = if question.fix { mend::mend(question, &facts) } else { Vec::new() };
+    if all.is_empty() {
+        all = findings::findings(&facts);
+    } else {
+        let after = gather::gather(question, Instant::now() + SECOND_LIMIT);
+        all.extend(findings::findings(&after));
     }
-    let after = gather::gather(question, Instant::now() + SECOND_LIMIT);
-    Report::new(mended.into_iter().chain(findings::findings(&after)).collect())
+    if !question.host.is_usual() {
+        // Whoever types it in a shell speaks of this product.
+        let named = format!("{COMMAND}--name {} ", question.host);
+        for next in all.iter_mut().filter_map(|finding| finding.next.as_mut()) {
+            *next = next.replace(COMMAND, &named);
+        }
+    }
+    Report::new(all)
 }
+
+/// What the commands that are to be typed begin with.
+const COMMAND: &str = "websocket-bridge ";

@@ -195,6 +195,13 @@ fn nothing_is_installed() {
 }
 
 #[test]
+fn what_is_to_be_typed_is_meant_for_the_product_that_was_asked_about() {
+    let report = doctor_with(&Sandbox::new(), &["--name", "com.example.other"]);
+    let next = "websocket-bridge --name com.example.other install --extension ID";
+    report.fails("manifest", "no browser has a manifest of com.example.other", next);
+}
+
+#[test]
 fn a_manifest_is_missing() {
     let machine = installed();
     fs::remove_file(chromium(&machine)).unwrap();
