@@ -85,9 +85,9 @@ pub fn examine(question: &Question) -> Report {
         let after = gather::gather(question, Instant::now() + SECOND_LIMIT);
         all.extend(findings::findings(&after));
     }
-    if !question.host.is_usual() {
+    if !question.host().is_usual() {
         // Whoever types it in a shell speaks of this product.
-        let named = format!("{COMMAND}--name {} ", question.host);
+        let named = format!("{COMMAND}--name {} ", question.host());
         for next in all.iter_mut().filter_map(|finding| finding.next.as_mut()) {
             *next = next.replace(COMMAND, &named);
         }
