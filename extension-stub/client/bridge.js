@@ -40,6 +40,17 @@ const SESSION_NAME = /^[A-Za-z0-9._-]{1,64}$/;
  *   port, and with it the worker, stays.
  */
 
+/**
+ * @typedef {object} BridgeEvents
+ * @property {() => unknown} idle
+ * @property {() => unknown} connecting
+ * @property {(welcome: { protocol: number, version: string, limits: any, features: string[] }) => unknown} ready
+ * @property {(next: { until: number, error: BridgeError }) => unknown} waiting
+ * @property {() => unknown} asleep
+ * @property {(error: BridgeError) => unknown} failed
+ * @property {(error: BridgeError) => unknown} error
+ */
+
 /** @typedef {"idle" | "connecting" | "ready" | "waiting" | "asleep" | "failed"} BridgeState */
 
 export class Bridge {
@@ -120,8 +131,9 @@ export class Bridge {
    * Each state is an event: `connecting`, `ready` (the bridge's greeting), `waiting` (`{ until, error }`), `asleep`,
    * and `failed` (a BridgeError that says what to do). `error`: what the bridge says that concerns no session.
    *
-   * @param {string} event
-   * @param {import("./listeners.js").Handler} handler
+   * @template {keyof BridgeEvents} Name
+   * @param {Name} event
+   * @param {BridgeEvents[Name]} handler
    * @returns {() => void} ends it
    */
   on(event, handler) {

@@ -12,24 +12,37 @@ import { isThenable } from "./listeners.js";
 const RETRY_AFTER_MS = [250, 1000, 4000];
 
 /**
- * What came, and where in the stream it stands.
+ * Where in the stream something stands.
  *
- * @typedef {object} Delivery
- * @property {"message" | "gap"} type
+ * @typedef {object} Place
  * @property {number} seq
  * @property {string} epoch
  * @property {boolean} replay whether it had come before this worker attached to the session
- * @property {number} [at] when it came from the server, in milliseconds since 1970
- * @property {any} [payload] a text frame that is JSON
- * @property {string} [text] any other text frame
- * @property {Uint8Array} [binary] a binary frame
- * @property {number} [from] of a gap: its first number; `seq` is its last
- * @property {string} [reason] of a gap: PROTOCOL.md lists them
- * @property {number | null} [count] of a gap: how many messages are missing, if anybody can know
- * @property {number} [at_most] of a gap
- * @property {number} [since] of a gap
- * @property {number} [until] of a gap
  */
+
+/**
+ * What the server said: one of `payload` (a text frame that is JSON), `text` (any other) and `binary`.
+ *
+ * @typedef {Place & { type: "message", at: number, payload?: any, text?: string, binary?: Uint8Array }} Message
+ */
+
+/**
+ * What can no longer be delivered: the numbers `from` to `seq`. PROTOCOL.md lists the reasons; `count` is null if nobody
+ * can know.
+ *
+ * @typedef {object} Missing
+ * @property {"gap"} type
+ * @property {number} from
+ * @property {string} reason
+ * @property {number | null} count
+ * @property {number} [at_most]
+ * @property {number} [since]
+ * @property {number} [until]
+ */
+
+/** @typedef {Place & Missing} Gap */
+
+/** @typedef {Message | Gap} Delivery */
 
 /** @typedef {{ epoch: string, seq: number }} Mark */
 

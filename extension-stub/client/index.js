@@ -8,6 +8,8 @@ export { BridgeError } from "./errors.js";
 /** @typedef {import("./bridge.js").BridgeState} BridgeState */
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./session.js").SessionOptions} SessionOptions */
-/** @typedef {import("./deliveries.js").Delivery} Delivery */
+/** @typedef {import("./session.js").State} State */
+/** @typedef {import("./deliveries.js").Message} Message */
+/** @typedef {import("./deliveries.js").Gap} Gap */
 /** @typedef {import("./outbox.js").SendOptions} SendOptions */
 /** @typedef {import("./outbox.js").Receipt} Receipt */

@@ -22,6 +22,8 @@ const HANDLER_MS = 300_000;
 const MAX_SUBSCRIPTIONS = 1000;
 
 /** @typedef {import("./deliveries.js").Delivery} Delivery */
+/** @typedef {import("./deliveries.js").Message} Message */
+/** @typedef {import("./deliveries.js").Gap} Gap */
 /** @typedef {import("./outbox.js").SendOptions} SendOptions */
 /** @typedef {import("./outbox.js").Receipt} Receipt */
 
@@ -37,6 +39,29 @@ const MAX_SUBSCRIPTIONS = 1000;
  * @property {boolean} [connect] false: a session that was closed stays so
  * @property {number} [handlerTimeout] milliseconds after which a handler is passed over (300000)
  */
+
+/**
+ * @typedef {object} State
+ * @property {string} state
+ * @property {number} since
+ * @property {number} [attempt]
+ * @property {number} [retry_at]
+ * @property {string} [protocol]
+ * @property {Reason} [reason]
+ */
+
+/** @typedef {{ code: string, message: string, close_code?: number, http_status?: number, retryable: boolean }} Reason */
+
+/**
+ * @typedef {object} SessionEvents
+ * @property {(message: Message) => unknown} message
+ * @property {(gap: Gap) => unknown} gap
+ * @property {(state: State) => unknown} state
+ * @property {(receipt: { stage: string, ids: string[], reason?: string }) => unknown} receipt
+ * @property {(error: BridgeError) => unknown} error
+ */
+
+/** @typedef {(payload: any, message: Message) => unknown} PayloadHandler */
 
 /**
  * What a session needs of the bridge that it belongs to.
@@ -147,8 +172,9 @@ export class Session {
    * message) => …`; `type:NAME` also for those types that have the name of an event) are awaited one message after the
    * other; then it is acknowledged. Those of `state`, `receipt` and `error` are just told.
    *
-   * @param {string} event
-   * @param {import("./listeners.js").Handler} handler
+   * @template {string} Name
+   * @param {Name} event
+   * @param {Name extends keyof SessionEvents ? SessionEvents[Name] : PayloadHandler} handler
    * @returns {() => void} ends it
    */
   on(event, handler) {
@@ -421,7 +447,7 @@ export class Session {
   #calls(delivery) {
     const listeners = this.#listeners;
     const calls = listeners.of(delivery.type).map((handler) => () => handler(delivery));
-    const { payload } = delivery;
+    const payload = delivery.type === "message" ? delivery.payload : undefined;
     if (typeof payload?.type === "string") {
       calls.push(...listeners.of(`type:${payload.type}`).map((handler) => () => handler(payload, delivery)));
     }

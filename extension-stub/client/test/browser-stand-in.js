@@ -211,7 +211,7 @@ class HostSide {
 }
 
 /** An area of the extension's storage. A killed worker never hears of what it had asked for, done or not. */
-class AreaStandIn {
+export class AreaStandIn {
   /** @type {Map<string, string>} JSON by key */
   items = new Map();
   /** How long anything takes. */
