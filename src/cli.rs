@@ -490,7 +490,6 @@ fn run_doctor(options: Doctor, env: &Env, paths: &Paths) -> anyhow::Result<Exit>
     let question = doctor::Question {
         install: install_context(env, paths, Scope::User)?,
         install_for_all: install_context(env, paths, Scope::System)?,
-        host: paths.host().clone(),
         paths: paths.clone(),
         session: options.session,
         url: options.url,

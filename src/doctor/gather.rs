@@ -116,7 +116,7 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
     let proxies = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
     Facts {
         platform: context.platform,
-        host: question.host.as_str().to_owned(),
+        host: question.host().as_str().to_owned(),
         own_kind: own_kind.by(deadline).unwrap_or(Kind::Unknown),
         orphans: orphans(&manifests),
         installed,
@@ -160,7 +160,7 @@ impl Look {
 
 /// What installations have left, for this user and for all.
 fn installed(question: &Question) -> Result<Installed, String> {
-    let of = |scope| install::installed(question.context(scope), &question.host).map_err(|error| chain(&error));
+    let of = |scope| install::installed(question.context(scope), question.host()).map_err(|error| chain(&error));
     let (mut all, others) = (of(Scope::User)?, of(Scope::System)?);
     all.manifests.extend(others.manifests);
     all.programs.extend(others.programs);
@@ -173,7 +173,7 @@ fn places(question: &Question) -> Vec<Place> {
     let mut places = Vec::new();
     for browser in context.browsers {
         let is_found = browser.is_found(&context.env, &context.root);
-        for looked in browser.locations(context.browsers, &context.env, &context.root, &question.host) {
+        for looked in browser.locations(context.browsers, &context.env, &context.root, question.host()) {
             places.push(Place {
                 browser: browser.name.to_owned(),
                 title: browser.title.to_owned(),
@@ -268,7 +268,7 @@ fn read_manifest(path: PathBuf, family: Family, question: &Question, own: &[Path
     };
     let program = match &content {
         Content::Read { bytes, .. } => {
-            let named = examine(bytes, family, question.host.as_str(), question.install.platform).program;
+            let named = examine(bytes, family, question.host().as_str(), question.install.platform).program;
             named.filter(|program| !program.is_empty()).map(|program| {
                 let beside = path.parent().unwrap_or(&path);
                 look_at_program(beside.join(program), own)

@@ -108,7 +108,7 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
         browsers,
         user_data_dirs,
         extensions,
-        host_name: question.host.clone(),
+        host_name: question.host().clone(),
         scope: place.scope,
         // It is ours, which the file itself may not say any more.
         force: true,

@@ -51,8 +51,6 @@ pub struct Question {
     pub install_for_all: Context,
     /// Where our own files are.
     pub paths: Paths,
-    /// The name under which extensions ask for the host.
-    pub host: HostName,
     /// Only the server of this session.
     pub session: Option<String>,
     /// This server, and no session's.
@@ -62,6 +60,11 @@ pub struct Question {
 }
 
 impl Question {
+    /// The name under which extensions ask for the host.
+    fn host(&self) -> &HostName {
+        self.paths.host()
+    }
+
     /// What install knows when it writes for these.
     fn context(&self, scope: Scope) -> &Context {
         match scope {
@@ -82,9 +85,9 @@ pub fn examine(question: &Question) -> Report {
         let after = gather::gather(question, Instant::now() + SECOND_LIMIT);
         all.extend(findings::findings(&after));
     }
-    if !question.host.is_usual() {
+    if !question.host().is_usual() {
         // Whoever types it in a shell speaks of this product.
-        let named = format!("{COMMAND}--name {} ", question.host);
+        let named = format!("{COMMAND}--name {} ", question.host());
         for next in all.iter_mut().filter_map(|finding| finding.next.as_mut()) {
             *next = next.replace(COMMAND, &named);
         }

@@ -292,9 +292,18 @@ struct Home {
     config_file: PathBuf,
     purge: Vec<PathBuf>,
     sandbox: Option<Sandbox>,
+    /// What is the sandbox's own.
+    root: Option<PathBuf>,
 }
 
 impl Home {
+    /// Whether `path`, which is in this sandbox, is elsewhere in truth. The browser inside can make links as it likes.
+    fn leads_out(&self, path: &Path) -> bool {
+        let Some(root) = self.root.as_ref().filter(|root| path.starts_with(root)) else { return false };
+        let real = path.ancestors().find_map(|above| above.canonicalize().ok());
+        root.canonicalize().is_ok_and(|root| real.is_some_and(|real| !real.starts_with(root)))
+    }
+
     /// The directories above what the program will write that are not there yet.
     fn missing_directories(&self) -> impl Iterator<Item = Location> {
         let above = self.purge.iter().flat_map(|path| path.ancestors().skip(1));
@@ -358,18 +367,23 @@ impl Context {
     /// The user's own home, or the machine's.
     fn own_home(&self) -> Home {
         let (program, config_file) = (self.stable_program(), self.real_config_file());
-        Home { program, name_file: self.name_file.clone(), config_file, purge: self.purge.clone(), sandbox: None }
+        Home {
+            program,
+            name_file: self.name_file.clone(),
+            config_file,
+            purge: self.purge.clone(),
+            sandbox: None,
+            root: None,
+        }
     }
 
     /// Where the program runs for `browser`; `None` if the environment does not say.
     fn home_of(&self, browser: &Browser, host: &HostName) -> Option<Home> {
-        let Some(Sandbox { launch: Launch::Inside { data, config, state }, .. }) = browser.sandbox else {
+        let Some(Sandbox { launch: Launch::Inside { root, data, config, state }, .. }) = browser.sandbox else {
             return Some(self.own_home());
         };
-        let directory = |place: Place| {
-            let path = place.locate(self.platform, &self.env, &self.root)?;
-            Some(descend(&path, &host.directory()))
-        };
+        let locate = |place: Place| place.locate(self.platform, &self.env, &self.root);
+        let directory = |place| Some(descend(&locate(place)?, &host.directory()));
         let (data, config, state) = (directory(data)?, directory(config)?, directory(state)?);
         let binary_dir = descend(&data, "bin");
         let program = descend(&binary_dir, &self.platform.program(PROGRAM));
@@ -377,7 +391,7 @@ impl Context {
         let config_file = descend(&config, "config.toml");
         let mut purge = vec![data, config, state];
         purge.dedup();
-        Some(Home { program, name_file, config_file, purge, sandbox: browser.sandbox })
+        Some(Home { program, name_file, config_file, purge, sandbox: browser.sandbox, root: Some(locate(root)?) })
     }
 
     /// The user's own home and those in sandboxes; or the machine's, which has none there.
@@ -651,9 +665,20 @@ pub fn plan(request: &Request, context: &Context) -> Result<Plan, InstallError> 
     for (home, _) in homes.iter().filter(|(home, is_used)| *is_used || home.sandbox.is_none()) {
         steps.extend(plan_rules(request, home)?);
     }
+    let homes = context.homes(request.scope, &request.host_name);
+    let steps = steps.into_iter().map(|step| confine(step, &homes)).collect();
     let mut plan = Plan::new(Command::Install, request.dry_run, request.scope, steps, receipt, context);
     plan.save_receipt();
     Ok(plan)
+}
+
+/// The same step, unless it would change something outside of the sandbox that it is for.
+fn confine(step: Step, homes: &[Home]) -> Step {
+    let leads_out = |path: &Path| homes.iter().any(|home| home.leads_out(path));
+    if step.change.is_none() || !step.location.file().is_some_and(leads_out) {
+        return step;
+    }
+    step.refused("a link there leads out of the sandbox", "find out who made the link, and remove it")
 }
 
 /// The same targets, but one for each file: those whose keys lead to one file are one.

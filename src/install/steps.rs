@@ -196,6 +196,12 @@ impl Step {
         self.because(why)
     }
 
+    /// The same without its change.
+    pub(super) fn refused(mut self, why: &str, next: &str) -> Self {
+        (self.change, self.record) = (None, None);
+        self.ends(Outcome::Refused, why).advises(next)
+    }
+
     pub(super) fn fails(mut self, error: &InstallError) -> Self {
         self.next = error.next_step();
         self.ends(Outcome::Failed, &chain(error))
@@ -373,7 +379,7 @@ pub fn apply(plan: Plan) -> Report {
                 }
             }
         }
-        if step.outcome == Outcome::Failed {
+        if matches!(step.outcome, Outcome::Failed | Outcome::Refused) {
             failed.insert(step.location.clone());
         } else {
             step.record.take().into_iter().for_each(|record| receipt.enter(record));

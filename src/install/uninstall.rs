@@ -13,7 +13,7 @@ use super::manifest::{self, Existing, ExtensionId};
 use super::receipt::{Entry, Grant, Receipt, Record};
 use super::steps::{Change, Command, Kind, Outcome, Plan, Step};
 use super::{
-    Context, Home, InstallError, Target, disk, is_ours, is_there, owner, owner_of_key, parse_config, read_key,
+    Context, Home, InstallError, Target, confine, disk, is_ours, is_there, owner, owner_of_key, parse_config, read_key,
 };
 use crate::config::HostName;
 
@@ -119,6 +119,7 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
     }
     steps.extend(plan_rules(&receipt, &homes, &outlook));
 
+    let steps = steps.into_iter().map(|step| confine(step, &homes)).collect();
     let mut plan = Plan::new(Command::Uninstall, removal.dry_run, removal.scope, steps, receipt, context);
     // The receipt may lie in a directory that install made, or list one.
     let is_last = plan.expected_receipt().is_empty();
@@ -126,7 +127,8 @@ pub fn plan_removal(removal: &Removal, context: &Context) -> Result<Plan, Instal
         plan.save_receipt();
     }
     if removal.purge {
-        homes.iter().flat_map(|home| plan_purge(home, &outlook)).for_each(|step| plan.push(step));
+        let steps = homes.iter().flat_map(|home| plan_purge(home, &outlook));
+        steps.for_each(|step| plan.push(confine(step, &homes)));
     }
     plan.remove_directories();
     if !is_last {

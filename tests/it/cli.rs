@@ -315,3 +315,30 @@ fn the_origin_that_a_server_sees_is_the_browsers() {
     assert!(origin.starts_with("moz-extension://") && origin.len() == "moz-extension://".len() + 36, "{origin}");
     port.wait_for_type("opened");
 }
+
+#[test]
+fn the_newcomers_script_installs_what_lies_beside_it_and_lets_the_doctor_look() {
+    let machine = Sandbox::new();
+    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
+    let archive = machine.home().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("install/install.sh");
+    std::fs::copy(script, archive.join("install.sh")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(archive.join("install.sh"));
+        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(arguments).output().unwrap()
+    };
+    let nothing = run(&[]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(text(&nothing.stderr).contains("neither websocket-bridge nor its source"), "{nothing:?}");
+    std::fs::copy(env!("CARGO_BIN_EXE_websocket-bridge"), archive.join("websocket-bridge")).unwrap();
+    let installed = run(&["--browser", "chromium", "--extension", CHROMIUM_ID]);
+    assert!(installed.status.success(), "{installed:?}");
+    let said = text(&installed.stdout);
+    assert!(
+        said.contains("com.semantest.websocket_bridge.json") && said.contains("started as by the browser"),
+        "{said}"
+    );
+    assert!(!run(&["--browser", "netscape"]).status.success(), "what fails is not passed over");
+}

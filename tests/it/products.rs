@@ -83,6 +83,17 @@ fn two_products_share_neither_program_nor_daemon_nor_sessions_and_one_goes_witho
     let output = machine.command(&machine.program(OTHER)).args(["status", "--json"]).output().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["sessions"][0]["session"], "other");
 
+    // Neither finds fault with the other.
+    for arguments in [&["doctor", "--json"][..], &["--name", OTHER, "doctor", "--json"]] {
+        let mut doctor = machine.command(Path::new(env!("CARGO_BIN_EXE_websocket-bridge")));
+        let report: Value = serde_json::from_slice(&doctor.args(arguments).output().unwrap().stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        // The server of the test answers nobody but whom it expects.
+        let ours = || findings.iter().filter(|finding| !finding["check"].as_str().unwrap().starts_with("server"));
+        assert!(ours().any(|finding| finding["check"] == "launch"), "{report:#}");
+        assert!(ours().all(|finding| finding["status"] == "ok" || finding["status"] == "skip"), "{report:#}");
+    }
+
     drop(usual);
     machine.run(&["uninstall", "--purge"]);
     other.post(json!({"type": "status"}));

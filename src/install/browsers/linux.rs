@@ -71,6 +71,7 @@ macro_rules! flatpak {
                 kind: "Flatpak",
                 id: $id,
                 launch: Launch::Inside {
+                    root: Place(&[("HOME", concat!(".var/app/", $id))]),
                     data: Place(&[("HOME", concat!(".var/app/", $id, "/data"))]),
                     config: Place(&[("HOME", concat!(".var/app/", $id, "/config"))]),
                     state: Place(&[("HOME", concat!(".var/app/", $id, "/.local/state"))]),
@@ -535,6 +536,7 @@ pub(super) const BROWSERS: &[Browser] = &[
         "chromium",
         "snap/chromium/common/chromium/NativeMessagingHosts",
         Launch::Inside {
+            root: Place(&[("HOME", "snap/chromium/common")]),
             data: Place(&[("HOME", "snap/chromium/common")]),
             config: Place(&[("HOME", "snap/chromium/common")]),
             state: Place(&[("HOME", "snap/chromium/common/.local/state")]),
@@ -548,6 +550,7 @@ pub(super) const BROWSERS: &[Browser] = &[
         "vivaldi",
         "snap/vivaldi/current/.config/vivaldi/NativeMessagingHosts",
         Launch::Inside {
+            root: Place(&[("HOME", "snap/vivaldi/current")]),
             data: Place(&[("HOME", "snap/vivaldi/current/.local/share")]),
             config: Place(&[("HOME", "snap/vivaldi/current/.config")]),
             state: Place(&[("HOME", "snap/vivaldi/current/.local/state")]),

@@ -309,6 +309,8 @@ pub struct Sandbox {
 pub enum Launch {
     /// Inside: it needs a copy of the program there, and keeps its files there, below what programs know as these.
     Inside {
+        /// What is the sandbox's own to write, with all of them.
+        root: Place,
         /// `XDG_DATA_HOME`.
         data: Place,
         /// `XDG_CONFIG_HOME`.

@@ -1278,6 +1278,30 @@ mod sandboxes {
     }
 
     #[test]
+    fn a_link_that_the_browser_inside_has_made_is_not_followed_out() {
+        let machine = machine();
+        let outside = machine.home("outside");
+        fs::create_dir_all(outside.join("websocket-bridge/bin")).unwrap();
+        fs::write(outside.join("websocket-bridge/spool.db"), "messages").unwrap();
+        fs::create_dir_all(machine.home(FLATPAK)).unwrap();
+        for directory in ["data", "config"] {
+            symlink(&outside, machine.home(&format!("{FLATPAK}/{directory}"))).unwrap();
+        }
+        let before = machine.contents();
+        let report = machine.install(&request_with_url(&[ID], "wss://example.org/ws"));
+        assert!(!report.ok);
+        let program = machine.home(&format!("{FLATPAK}/data/websocket-bridge/bin/websocket-bridge"));
+        assert!(step(&report, &program).detail.as_ref().unwrap().contains("out of the sandbox"), "{report}");
+        assert_outcome(&report, &program, Outcome::Refused);
+        assert_outcome(&report, &manifest(&machine), Outcome::Refused);
+        assert_outcome(&report, &machine.manifest("chromium"), Outcome::Created);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+
+        machine.uninstall(&Removal { purge: true, ..Removal::default() });
+        assert_eq!(machine.contents(), before);
+    }
+
+    #[test]
     fn what_is_removed_for_all_users_is_not_what_a_user_has_inside() {
         let machine = machine();
         machine.install(&request_for(&["chromium-flatpak"], &[ID]));

@@ -1,0 +1,474 @@
+// What comes from the server: in order, handled once, and acknowledged when it is.
+
+import assert from "node:assert/strict";
+import { beforeEach, describe, mock, test } from "node:test";
+
+import { Bridge } from "../bridge.js";
+import { BrowserStandIn, settled } from "./browser-stand-in.js";
+import { HostStandIn } from "./host-stand-in.js";
+
+const URL = "ws://127.0.0.1:8080/ws";
+const MARK = "websocket-bridge/mark/durable/one/main";
+
+let browser, host;
+
+beforeEach(() => {
+  mock.restoreAll();
+  browser = new BrowserStandIn();
+  host = new HostStandIn(browser);
+});
+
+/** A worker's first turn: a bridge, its session, and a list of what its handlers get. */
+function start(options = {}) {
+  const bridge = new Bridge({}, browser.worker.surroundings);
+  const session = bridge.session("one", { url: URL, ...options });
+  const got = [];
+  const errors = [];
+  session.on("message", (message) => void got.push(message));
+  session.on("gap", (gap) => void got.push(gap));
+  session.on("error", (error) => errors.push(error));
+  return { bridge, session, got, errors };
+}
+
+const numbers = (count, from = 1) => Array.from({ length: count }, (_, index) => from + index);
+const payloads = (got) => got.map(({ payload }) => payload);
+const acks = () => browser.ports.flatMap((port) => port.of("ack").map(({ seq }) => seq));
+
+function deferred() {
+  let resolve, reject;
+  const promise = new Promise((...ends) => ([resolve, reject] = ends));
+  return { promise, resolve, reject };
+}
+
+describe("A handler", () => {
+  test("gets what waited, then what is new, with its place in the stream", async () => {
+    host.say("one", "waited");
+    const { got } = start();
+    await settled();
+    host.say("one", "new");
+    await settled();
+    assert.deepEqual(got, [
+      { type: "message", at: 5, payload: "waited", seq: 1, epoch: "epoch-1", replay: true },
+      { type: "message", at: 5, payload: "new", seq: 2, epoch: "epoch-1", replay: false },
+    ]);
+  });
+
+  test("gets text as text, binary as bytes, and a gap as what it is", async () => {
+    const { got } = start();
+    await settled();
+    host.sayBodies("one", { text: "no JSON" }, { binary: "AAEC/w==" });
+    host.gap("one", { reason: "disconnected", since: 1, until: 2 });
+    await settled();
+    assert.equal(got[0].text, "no JSON");
+    assert.deepEqual(got[1].binary, Uint8Array.of(0, 1, 2, 255));
+    const { type, reason, seq, from, count, since, until } = got[2];
+    assert.deepEqual([type, reason, seq, from, count, since, until], ["gap", "disconnected", 3, 3, null, 1, 2]);
+  });
+
+  test("may be one for a type of payload, also for a type that has the name of an event", async () => {
+    const { session, got } = start();
+    const typed = [];
+    const end = session.on("progress", (payload, message) => void typed.push([payload, message.seq]));
+    session.on("type:error", (payload, message) => void typed.push([payload, message.seq]));
+    await settled();
+    host.say("one", { type: "progress", percent: 5 }, { type: "error" }, { type: 7 }, null, "progress");
+    await settled();
+    end();
+    host.say("one", { type: "progress" });
+    await settled();
+    assert.deepEqual(typed, [
+      [{ type: "progress", percent: 5 }, 1],
+      [{ type: "error" }, 2],
+    ]);
+    assert.equal(got.length, 6);
+  });
+
+  test("is waited for before the next message is handled, and before anything is acknowledged", async () => {
+    const { session } = start();
+    const doors = [deferred(), deferred()];
+    const log = [];
+    session.on("message", async ({ seq }) => {
+      log.push(`begin ${seq}`);
+      await doors[seq - 1].promise;
+      log.push(`end ${seq}`);
+    });
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    assert.deepEqual([log, acks()], [["begin 1"], []]);
+    doors[0].resolve();
+    await settled();
+    assert.deepEqual([log, acks()], [["begin 1", "end 1", "begin 2"], [1]]);
+    doors[1].resolve();
+    await settled();
+    assert.deepEqual(acks(), [1, 2]);
+  });
+
+  test("that fails is called again a few times, and then told and passed over", async () => {
+    const { session, errors } = start();
+    const calls = [];
+    session.on("message", ({ seq }) => {
+      calls.push(seq);
+      if (seq === 1 || (seq === 2 && calls.filter((call) => call === 2).length < 3)) throw new Error("no room");
+    });
+    await settled();
+    host.say("one", "never", "at the third time", "at once");
+    await browser.advance(60_000);
+    assert.deepEqual(calls, [1, 1, 1, 1, 2, 2, 2, 3]);
+    assert.deepEqual(
+      errors.map(({ code, seq, message }) => [code, seq, /no room/.test(message)]),
+      [["handler-failed", 1, true]],
+    );
+    assert.deepEqual(acks().at(-1), 3);
+  });
+
+  test("that fails does not have those beside it called again", async () => {
+    const { session, got } = start();
+    session.on("message", async () => {
+      throw new Error("mine alone");
+    });
+    await settled();
+    host.say("one", "a", "b");
+    await browser.advance(60_000);
+    assert.deepEqual(payloads(got), ["a", "b"]);
+  });
+
+  test("that never ends is passed over in time", async () => {
+    const { session, got, errors } = start({ handlerTimeout: 5000 });
+    let calls = 0;
+    session.on("slow", () => new Promise(() => (calls += 1)));
+    await settled();
+    host.say("one", { type: "slow" }, "behind it");
+    await browser.advance(4999);
+    assert.equal(got.length, 1);
+    await browser.advance(1);
+    assert.equal(got.length, 2);
+    assert.deepEqual([calls, errors[0].code, errors[0].seq], [1, "handler-timeout", 1]);
+    await browser.advance(5000);
+    assert.equal(browser.timers, 0);
+  });
+});
+
+describe("What was handled", () => {
+  test("in one turn is acknowledged at once, and marked in one write", async () => {
+    start();
+    await settled();
+    const { writes } = browser.local;
+    host.say("one", ...numbers(1000));
+    await settled();
+    assert.deepEqual(acks(), [1000]);
+    assert.equal(browser.local.writes - writes, 1);
+    assert.deepEqual(browser.local.value(MARK), { epoch: "epoch-1", seq: 1000 });
+  });
+
+  test("is marked before it is acknowledged, with one write in flight and the newest place winning", async () => {
+    start();
+    await settled();
+    browser.local.delay = 100;
+    for (const number of numbers(50)) {
+      host.say("one", number);
+      await browser.advance(10);
+      assert.ok((acks().at(-1) ?? 0) <= (browser.local.value(MARK)?.seq ?? 0));
+    }
+    await browser.advance(1000);
+    assert.deepEqual([acks().at(-1), browser.local.value(MARK).seq], [50, 50]);
+    assert.equal(browser.local.mostAtOnce, 1);
+    assert.ok(acks().length <= 7, `${acks().length} acknowledgements`);
+  });
+
+  test("is not handled again by the next worker, whether or not the bridge had heard of it", async () => {
+    const first = start();
+    host.deafTo.add("ack");
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    assert.equal(first.got.length, 2);
+    browser.kill();
+    host.deafTo.clear();
+    host.say("one", "c");
+    const second = start();
+    await settled();
+    assert.deepEqual(payloads(second.got), ["c"]);
+    assert.deepEqual(browser.ports[1].of("open")[0].after, { epoch: "epoch-1", seq: 2 });
+    assert.equal(host.session("one").acked, 3);
+  });
+
+  test("is not handled again when the bridge repeats it all the same, and acknowledged again", async () => {
+    start();
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    browser.kill();
+    host.session("one").acked = 0;
+    const answer = browser.host;
+    browser.host = (port) => {
+      answer(port);
+      const { onMessage } = port;
+      port.onMessage = ({ after, ...message }) => onMessage(message); // a bridge that does not know the place
+    };
+    const { got } = start();
+    await settled();
+    assert.deepEqual(payloads(got), []);
+    assert.equal(host.session("one").acked, 2);
+  });
+
+  test("is acknowledged anyway when the storage fails, which is told once", async () => {
+    const { errors } = start();
+    await settled();
+    browser.local.failures.set = 3;
+    for (const number of numbers(3)) {
+      host.say("one", number);
+      await settled();
+    }
+    assert.deepEqual([errors.map(({ code }) => code), acks()], [["storage-failed"], [1, 2, 3]]);
+    host.say("one", 4);
+    await settled();
+    assert.deepEqual(browser.local.value(MARK).seq, 4);
+  });
+
+  test("stops neither for a storage that never answers", async () => {
+    const { got, errors } = start();
+    await settled();
+    browser.local.delay = 1e9;
+    host.say("one", 1);
+    await settled();
+    host.say("one", 2);
+    await browser.advance(25_000);
+    assert.deepEqual([payloads(got), acks(), errors[0].code], [[1, 2], [1, 2], "storage-failed"]);
+  });
+});
+
+describe("What was being handled when the worker died", () => {
+  test("is handled again by the next one, and nothing else is", async () => {
+    const first = start();
+    first.session.on("message", ({ seq }) => (seq === 3 ? new Promise(() => {}) : undefined));
+    await settled();
+    host.say("one", ...numbers(5));
+    await settled();
+    assert.deepEqual(payloads(first.got), [1, 2, 3]);
+    browser.kill();
+    const { got } = start();
+    await settled();
+    assert.deepEqual(
+      got.map(({ seq, replay }) => [seq, replay]),
+      [
+        [3, true],
+        [4, true],
+        [5, true],
+      ],
+    );
+  });
+
+  test("is not handled again when only the port ended", async () => {
+    const { session, got } = start();
+    const door = deferred();
+    session.on("message", ({ seq }) => (seq === 1 ? door.promise : undefined));
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    browser.ports[0].end();
+    await browser.advance(1000);
+    assert.equal(browser.ports.length, 2);
+    host.say("one", "c");
+    await settled();
+    door.resolve();
+    await settled();
+    assert.deepEqual(payloads(got), ["a", "b", "c"]);
+    assert.equal(host.session("one").acked, 3);
+  });
+});
+
+describe("A new epoch", () => {
+  test("is told by the bridge's gap, however often the worker dies before that is handled", async () => {
+    start();
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    browser.kill();
+    host.session("one").forget();
+    host.say("one", "c");
+    for (let time = 0; time < 3; time += 1) {
+      const { session, got } = start();
+      session.on("gap", () => new Promise(() => {}));
+      await settled();
+      assert.deepEqual(
+        got.map(({ reason, seq }) => [reason, seq]),
+        [["epoch", 0]],
+      );
+      browser.kill();
+    }
+    const { got } = start();
+    await settled();
+    assert.deepEqual(
+      got.map(({ reason, payload, seq, epoch }) => [reason ?? payload, seq, epoch]),
+      [
+        ["epoch", 0, "epoch-2"],
+        ["c", 1, "epoch-2"],
+      ],
+    );
+    browser.kill();
+    const { got: after } = start();
+    await settled();
+    assert.deepEqual(after, []);
+  });
+
+  test("under an attached port begins to count anew", async () => {
+    const { got } = start();
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    const session = host.session("one");
+    session.forget();
+    host.port.say({ type: "opened", ...session.opened });
+    host.say("one", "c");
+    await settled();
+    assert.deepEqual(got.map(({ payload, epoch, seq }) => [payload, epoch, seq]).at(-1), ["c", "epoch-2", 1]);
+    assert.deepEqual(browser.local.value(MARK), { epoch: "epoch-2", seq: 1 });
+    assert.equal(session.acked, 1);
+  });
+
+  test("does not come with another daemon that goes on with the session", async () => {
+    const { got } = start();
+    await settled();
+    host.say("one", "a");
+    await settled();
+    host.port.say({ type: "opened", ...host.session("one").opened });
+    host.say("one", "b");
+    await settled();
+    assert.deepEqual([payloads(got), host.session("one").acked], [["a", "b"], 2]);
+  });
+});
+
+describe("A session", () => {
+  test("that another context takes over stays so until somebody asks", async () => {
+    const { session, errors, got } = start();
+    const states = [];
+    session.on("state", ({ state }) => states.push(state));
+    await settled();
+    host.port.say({
+      type: "error",
+      code: "superseded",
+      message: "another port reads",
+      session: "one",
+      retryable: false,
+    });
+    await settled();
+    host.say("one", "for the other");
+    browser.ports[0].end();
+    await browser.advance(5000);
+    assert.deepEqual(
+      [states.at(-1), session.state, errors[0].code, got],
+      ["superseded", "superseded", "superseded", []],
+    );
+    assert.deepEqual(browser.ports[1].of("open"), []);
+    session.reconnect();
+    await settled();
+    assert.deepEqual([session.state, payloads(got)], ["connected", ["for the other"]]);
+  });
+
+  test("that is refused says why, and is opened when somebody asks", async () => {
+    host.refuses.set("one", { code: "server-not-allowed", message: "add to config.toml: …", retryable: false });
+    const { session, errors } = start();
+    await settled();
+    await browser.advance(100_000);
+    assert.deepEqual([session.state, errors.length, browser.ports[0].of("open").length], ["refused", 1, 1]);
+    assert.match(errors[0].message, /config\.toml/);
+    await assert.rejects(session.status(), { code: "unattached", message: /config\.toml/ });
+    host.refuses.clear();
+    session.reconnect();
+    await settled();
+    assert.equal(session.state, "connected");
+    assert.equal((await session.status()).state, "connected");
+    session.reconnect();
+    await settled();
+    assert.equal(host.port.of("reconnect").length, 1);
+  });
+
+  test("that is refused for a while is opened again by itself", async () => {
+    host.refuses.set("one", { code: "disk-full", retryable: true });
+    const { session } = start();
+    await browser.advance(60_000);
+    assert.ok(browser.ports[0].of("open").length > 3);
+    host.refuses.clear();
+    await browser.advance(20_000);
+    assert.equal(session.state, "connected");
+  });
+
+  test("whose storage cannot be read is opened when it can", async () => {
+    browser.local.failures.get = 3;
+    const { session, errors } = start();
+    await settled();
+    assert.deepEqual([errors[0].code, browser.ports[0].of("open").length], ["storage-failed", 0]);
+    await browser.advance(20_000);
+    assert.equal(session.state, "connected");
+  });
+
+  test("that observes takes no place and leaves none", async () => {
+    const { session, got } = start({ observe: true });
+    await settled();
+    const [open] = browser.ports[0].of("open");
+    assert.deepEqual([open.observe, open.consumer, open.after], [true, undefined, undefined]);
+    host.say("one", "a");
+    await settled();
+    assert.deepEqual([payloads(got), acks(), browser.local.keys], [["a"], [], ["websocket-bridge/profile"]]);
+    await assert.rejects(session.send(1), { code: "read-only" });
+  });
+
+  test("in a private window is in memory mode, and nothing of it is on the disk", async () => {
+    browser.isPrivate = true;
+    browser.kill();
+    const first = start({ mode: "durable" });
+    await settled();
+    const [{ mode, profile }] = browser.ports[0].of("open");
+    assert.equal(mode, "memory");
+    host.say("one", "a");
+    host.receipts = false;
+    void first.session.send("kept", { until: "posted" });
+    await settled();
+    browser.kill();
+    const { got } = start();
+    await settled();
+    assert.deepEqual(
+      [got, browser.ports[1].of("open")[0].profile, browser.ports[1].of("send").length],
+      [[], profile, 1],
+    );
+    assert.deepEqual(browser.local.keys, []);
+  });
+
+  test("in memory mode leaves nothing on the disk but the installation's id", async () => {
+    const { session } = start({ mode: "memory" });
+    await settled();
+    host.say("one", "a");
+    host.receipts = false;
+    void session.send("kept", { until: "posted" });
+    await settled();
+    assert.deepEqual(browser.local.keys, ["websocket-bridge/profile"]);
+    assert.ok(browser.session.keys.length >= 2);
+  });
+});
+
+test("Fifty thousand messages of a hundred bytes fly", async () => {
+  const { session } = start();
+  const text = "x".repeat(100);
+  let handled = 0;
+  session.on("progress", () => void (handled += 1));
+  await settled();
+  const [port] = browser.ports;
+  const count = 50_000;
+  const began = performance.now();
+  for (let seq = 1; seq <= count;) {
+    const messages = [];
+    for (; messages.length < 64 && seq <= count; seq += 1) {
+      messages.push({ type: "message", session: "one", seq, at: 1, payload: { type: "progress", text } });
+    }
+    host.session("one").delivered = seq;
+    port.sayNow({ type: "batch", messages });
+    await null;
+  }
+  await settled();
+  const time = performance.now() - began;
+  assert.equal(handled, count);
+  assert.equal(acks().at(-1), count);
+  assert.ok(acks().length <= count / 64 + 1, `${acks().length} acknowledgements`);
+  assert.ok(time < 5000, `${time} ms: far from what any machine takes`);
+});
