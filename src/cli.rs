@@ -7,18 +7,20 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use crate::config::{Env, Paths};
+use crate::config::{self, Env, HostName, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
-use crate::install::{self, ExtensionId, HostName};
-use crate::{daemon, host, log, os};
+use crate::install::browsers::{Platform, Scope};
+use crate::install::{self, ExtensionId};
+use crate::{daemon, doctor, explain, host, log, os};
 
 /// The name of this program.
 const PROGRAM: &str = "websocket-bridge";
@@ -44,6 +46,8 @@ enum Exit {
     Failed = 1,
     /// The arguments make no sense.
     Usage = 2,
+    /// The doctor found something that does not work.
+    Ill = 3,
 }
 
 impl From<Exit> for ExitCode {
@@ -56,6 +60,9 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, max_term_width = 100, subcommand_required = false)]
 struct Cli {
+    /// Name of the host, if several of these are installed beside each other: each has its own home and daemon
+    #[arg(long = "name", value_name = "HOST", global = true)]
+    host_name: Option<HostName>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -91,6 +98,14 @@ enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Find what is wrong, from the browser's manifest to the server's answer
+    Doctor(Doctor),
+    /// Say what a browser's error text means, or a message length that cannot be one
+    Explain {
+        /// What the browser said, with whatever stands around it; or a number, or an error code of this program
+        #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true, value_name = "TEXT|NUMBER")]
+        text: Vec<String>,
     },
     /// List the sessions, one line each
     Sessions {
@@ -189,10 +204,31 @@ struct Install {
 }
 
 #[derive(Debug, Args)]
+struct Doctor {
+    /// Mend what is ours: manifests, the program, what killed processes have left
+    #[arg(long)]
+    fix: bool,
+    /// Try only the server of this session
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Try this server, and no session's
+    #[arg(long, conflicts_with = "session", value_parser = server)]
+    url: Option<Url>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The URL of a server.
+fn server(text: &str) -> Result<Url, String> {
+    server_url(text).map_err(|problem| format!("it {problem}"))
+}
+
+#[derive(Debug, Args)]
 struct Uninstall {
     #[command(flatten)]
     which: Which,
-    /// Also delete configuration and logs
+    /// Also delete configuration, messages and logs
     #[arg(long)]
     purge: bool,
 }
@@ -203,20 +239,26 @@ struct Which {
     #[arg(long = "browser", value_name = "NAME")]
     browsers: Vec<String>,
     /// A browser's directory, if it was started with --user-data-dir; may be given several times
-    #[arg(long = "user-data-dir", value_name = "DIR")]
+    #[arg(long = "user-data-dir", value_name = "DIR", conflicts_with = "system")]
     user_data_dirs: Vec<PathBuf>,
     /// Id of the extension: 32 letters for Chromium's family, name@domain or {uuid} for Firefox's
     #[arg(long = "extension", value_name = "ID")]
     extensions: Vec<ExtensionId>,
-    /// Name under which extensions ask for this host
-    #[arg(long = "name", value_name = "HOST", default_value_t)]
-    host_name: HostName,
+    /// For all users of this machine, as its administrator
+    #[arg(long)]
+    system: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+impl Which {
+    fn scope(&self) -> Scope {
+        if self.system { Scope::System } else { Scope::User }
+    }
 }
 
 /// How this process was started.
@@ -272,7 +314,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(_) => Exit::Failed.into(),
         };
     };
-    match dispatch(command, &env) {
+    match paths(cli.host_name, &env).and_then(|paths| dispatch(command, &paths, &env)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -282,10 +324,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_host(env: &Env, origin: &str) -> ExitCode {
-    let paths = match Paths::new(env) {
+    let paths = match paths(None, env) {
         Ok(paths) => paths,
         Err(error) => {
-            complain(&error.to_string());
+            complain(&format!("{error:#}"));
             return Exit::Failed.into();
         }
     };
@@ -294,11 +336,19 @@ fn run_host(env: &Env, origin: &str) -> ExitCode {
     host::run(&paths, origin)
 }
 
-fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
-    let paths = Paths::new(env)?;
+/// The places of the product that was asked for, or that this program belongs to.
+fn paths(host: Option<HostName>, env: &Env) -> anyhow::Result<Paths> {
+    let host = match host {
+        Some(host) => host,
+        None => HostName::of_program(&std::env::current_exe().context("cannot find this program")?)?,
+    };
+    Ok(Paths::of(host, env)?)
+}
+
+fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> {
     match command {
-        Command::Install(options) => run_install(options, env, &paths),
-        Command::Uninstall(options) => run_uninstall(options, env, &paths),
+        Command::Install(options) => run_install(options, env, paths),
+        Command::Uninstall(options) => run_uninstall(options, env, paths),
         #[cfg(feature = "demo")]
         Command::Demo { port, keep } => {
             let sound = crate::demo::run(env, port, keep, signal_or_hangup())?;
@@ -306,24 +356,26 @@ fn dispatch(command: Command, env: &Env) -> anyhow::Result<Exit> {
         }
         #[cfg(feature = "demo")]
         Command::DemoServer { port } => run_demo_server(port),
-        Command::Status { watch: true, .. } => run_watch(&paths),
-        Command::Status { json, .. } => run_status(&paths, json),
-        Command::Sessions { json } => run_sessions(&paths, json),
-        Command::Tail { session, of, json } => run_tail(&paths, &of.session(session), json),
-        Command::Send { session, json, of } => run_send(&paths, &of.session(Some(session)), json),
+        Command::Status { watch: true, .. } => run_watch(paths),
+        Command::Status { json, .. } => run_status(paths, json),
+        Command::Sessions { json } => run_sessions(paths, json),
+        Command::Tail { session, of, json } => run_tail(paths, &of.session(session), json),
+        Command::Send { session, json, of } => run_send(paths, &of.session(Some(session)), json),
         Command::Forget { session, of } => {
-            Visit::new(&paths)?.forget(&of.session(Some(session)))?;
+            Visit::new(paths)?.forget(&of.session(Some(session)))?;
             complain("the session is closed, and nothing of it is kept");
             Ok(Exit::Fine)
         }
-        Command::Logs { follow, lines } => run_logs(&paths, follow, lines),
+        Command::Logs { follow, lines } => run_logs(paths, follow, lines),
+        Command::Doctor(options) => run_doctor(options, env, paths),
+        Command::Explain { text } => run_explain(&text.join(" ")),
         Command::Daemon { foreground: false, child: false } => {
-            let link = launch::ensure_running(&paths, "").context("cannot start the daemon")?;
+            let link = launch::ensure_running(paths, "").context("cannot start the daemon")?;
             complain(&format!("the daemon runs (version {})", link.daemon.build));
             Ok(Exit::Fine)
         }
-        Command::Daemon { child, .. } => run_daemon(&paths, child),
-        Command::Stop => run_stop(&paths),
+        Command::Daemon { child, .. } => run_daemon(paths, child),
+        Command::Stop => run_stop(paths),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
@@ -432,6 +484,27 @@ fn show_status(paths: &Paths, json: bool, words: impl Fn(&serde_json::Value) -> 
     };
     print(&text)?;
     Ok(Exit::Fine)
+}
+
+fn run_doctor(options: Doctor, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
+    let question = doctor::Question {
+        install: install_context(env, paths, Scope::User)?,
+        install_for_all: install_context(env, paths, Scope::System)?,
+        paths: paths.clone(),
+        session: options.session,
+        url: options.url,
+        fix: options.fix,
+    };
+    let report = doctor::examine(&question);
+    let colour = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
+    print(&if options.json { report.to_json() } else { report.to_text(colour) })?;
+    Ok(if report.ok { Exit::Fine } else { Exit::Ill })
+}
+
+fn run_explain(text: &str) -> anyhow::Result<Exit> {
+    let explained = explain::explain(text);
+    print(&explained.text)?;
+    Ok(if explained.is_known { Exit::Fine } else { Exit::Failed })
 }
 
 /// A page every second, until nobody reads them any more.
@@ -585,61 +658,83 @@ fn run_demo_server(port: u16) -> anyhow::Result<Exit> {
 }
 
 fn run_install(options: Install, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
+    if options.in_place && !paths.host().is_usual() {
+        complain(
+            "a host under another name learns that from a file beside its program, so it needs a copy: leave out --in-place",
+        );
+        return Ok(Exit::Usage);
+    }
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, dry_run, json, .. } = options.which;
     let request = install::Request {
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
         url: options.url,
-        host_name,
+        host_name: paths.host().clone(),
+        scope,
         in_place: options.in_place,
         allow_insecure: options.allow_insecure,
         force: options.force,
         dry_run,
-        ..install::Request::default()
     };
-    let plan = install::plan(&request, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan(&request, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
 fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result<Exit> {
-    let Which { browsers, user_data_dirs, extensions, host_name, dry_run, json } = options.which;
-    if options.purge && !dry_run && running(paths)?.is_some() {
+    let scope = options.which.scope();
+    let Which { browsers, user_data_dirs, extensions, dry_run, json, .. } = options.which;
+    if options.purge && !dry_run && scope == Scope::User && running(paths)?.is_some() {
         run_stop(paths)?;
     }
     let removal = install::Removal {
         browsers,
         user_data_dirs: absolute(user_data_dirs)?,
         extensions,
-        host_name,
+        host_name: paths.host().clone(),
+        scope,
         purge: options.purge,
         dry_run,
-        ..install::Removal::default()
     };
-    let plan = install::plan_removal(&removal, &install_context(env, paths)?).map_err(with_next_step)?;
+    let plan = install::plan_removal(&removal, &install_context(env, paths, scope)?).map_err(with_next_step)?;
     report(&install::apply(plan), json)
 }
 
-fn install_context(env: &Env, paths: &Paths) -> anyhow::Result<install::Context> {
-    let data = paths.data_directory();
+fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<install::Context> {
+    let (data, config_file, purge) = match scope {
+        Scope::User => (paths.data_directory().to_owned(), paths.config_file(), users_data(paths)),
+        // What is each user's is not the machine's to delete.
+        Scope::System => {
+            let config_file = paths.system_config_file();
+            (config::machine_directory(paths.host(), env), config_file, vec![config_file.to_owned()])
+        }
+    };
     Ok(install::Context {
-        platform: install::browsers::Platform::CURRENT,
+        platform: Platform::CURRENT,
         env: env.clone(),
         root: PathBuf::from("/"),
-        browsers: install::browsers::TABLE,
+        browsers: Platform::CURRENT.browsers(),
         current_exe: std::env::current_exe().context("cannot find this program")?,
         binary_dir: data.join("bin"),
-        name_file: None,
-        config_file: paths.config_file().to_owned(),
+        manifest_dir: data.join("manifests"),
+        registry: Arc::new(install::registry::System),
+        name_file: (!paths.host().is_usual()).then(|| HostName::file_in(&data.join("bin"))),
+        config_file: config_file.to_owned(),
         receipt: data.join("installed.json"),
-        purge: [paths.config_file(), paths.log_directory()]
-            .into_iter()
-            .chain(paths.socket_directory())
-            .map(ToOwned::to_owned)
-            .chain([paths.daemon_lock(), paths.launch_lock()])
-            .chain(crate::spool::files(&paths.spool()))
-            .collect(),
+        purge,
     })
+}
+
+/// What a user has besides the program.
+fn users_data(paths: &Paths) -> Vec<PathBuf> {
+    [paths.config_file(), paths.log_directory()]
+        .into_iter()
+        .chain(paths.socket_directory())
+        .map(ToOwned::to_owned)
+        .chain([paths.daemon_lock(), paths.launch_lock()])
+        .chain(crate::spool::files(&paths.spool()))
+        .collect()
 }
 
 fn absolute(directories: Vec<PathBuf>) -> std::io::Result<Vec<PathBuf>> {

@@ -34,6 +34,11 @@
 //! the older one, and ports do not notice: [`wire::link`] tells how. What the frames and messages look like is in [`wire`];
 //! `PROTOCOL.md` describes it for people.
 //!
+//! # When it does not work
+//!
+//! [`doctor`] looks at the whole way, from the manifest by which a browser finds the host ([`install`] writes it) to the
+//! server's answer; [`explain`] knows what browsers say when something is wrong on it.
+//!
 //! This library exists for the program and its tests; it promises no stable interface.
 
 pub mod cli;
@@ -41,6 +46,8 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
+pub mod explain;
 pub mod host;
 pub mod inspect;
 pub mod install;

@@ -8,6 +8,7 @@
 //! environment by itself, so that a test can describe a whole machine without touching its own.
 
 mod file;
+mod product;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -22,14 +23,12 @@ use url::Url;
 use crate::os;
 use crate::settings::{Layer, Limits};
 use file::{File, Session};
+pub use product::{HOST_NAME, HostName, NotAHostName, UnknownProduct};
 use servers::Pattern;
 pub use servers::{MAX_URL, is_loopback, server_url};
 
 /// Names the directory that holds everything; for tests and for several installations beside each other.
 pub const HOME_VARIABLE: &str = "WEBSOCKET_BRIDGE_HOME";
-
-/// The name under which extensions ask for this host unless `install --name` gave another.
-pub const HOST_NAME: &str = "com.semantest.websocket_bridge";
 
 /// The part of the process environment that this program looks at, as a value.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +63,7 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Env {
 /// Where everything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
+    host: HostName,
     system_config: PathBuf,
     config: PathBuf,
     data: PathBuf,
@@ -77,32 +77,48 @@ pub struct Paths {
 pub struct NoHome;
 
 impl Paths {
-    /// The places for this environment: below [`HOME_VARIABLE`] if that is set, else where the platform keeps such
-    /// files.
+    /// The places for the usual product in this environment.
+    ///
+    /// # Errors
+    /// If they are not known.
+    pub fn new(env: &Env) -> Result<Self, NoHome> {
+        Self::of(HostName::default(), env)
+    }
+
+    /// The places for the product of this host: below [`HOME_VARIABLE`] if that is set, else where the platform keeps such
+    /// files; for another than the usual one in a directory that has its name.
     ///
     /// # Errors
     /// If neither is known.
-    pub fn new(env: &Env) -> Result<Self, NoHome> {
+    pub fn of(host: HostName, env: &Env) -> Result<Self, NoHome> {
         if let Some(home) = env.get(HOME_VARIABLE) {
             let home = std::path::absolute(home).map_err(|_| NoHome)?;
-            return Ok(Self::below(&home, &home, &home.join("logs"), env));
+            let home = if host.is_usual() { home } else { home.join(host.as_str()) };
+            return Ok(Self::below(host, &home, &home, &home.join("logs"), env));
         }
-        let places = directories::ProjectDirs::from("com", "semantest", "websocket-bridge").ok_or(NoHome)?;
+        let places = directories::ProjectDirs::from("com", "semantest", &host.directory()).ok_or(NoHome)?;
         let data = places.data_local_dir();
         let logs = places.state_dir().unwrap_or(data).join("logs");
-        Ok(Self::below(places.config_dir(), data, &logs, env))
+        Ok(Self::below(host, places.config_dir(), data, &logs, env))
     }
 
-    fn below(config: &Path, data: &Path, logs: &Path, env: &Env) -> Self {
+    fn below(host: HostName, config: &Path, data: &Path, logs: &Path, env: &Env) -> Self {
         // The socket has a directory of its own, because that must be closed to others and the home may be open.
         let socket = socket_path(&data.join("run"));
         Self {
+            host,
             system_config: system_config(env),
             config: config.join("config.toml"),
             data: data.to_owned(),
             logs: logs.to_owned(),
             socket,
         }
+    }
+
+    /// The host whose product this is.
+    #[must_use]
+    pub fn host(&self) -> &HostName {
+        &self.host
     }
 
     /// The configuration file of the machine, which its administrator keeps. Wherever the user's files are, it is here.
@@ -165,6 +181,19 @@ impl Paths {
     pub fn socket_directory(&self) -> Option<&Path> {
         if cfg!(windows) { None } else { self.socket.parent() }
     }
+}
+
+/// Where the product of this host lies when it is installed for all users: the program, manifests, and what was installed.
+#[must_use]
+pub fn machine_directory(host: &HostName, env: &Env) -> PathBuf {
+    let directory = if cfg!(windows) {
+        env.path("ProgramFiles").unwrap_or_else(|| PathBuf::from(r"C:\Program Files"))
+    } else if cfg!(target_os = "macos") {
+        PathBuf::from("/Library/Application Support")
+    } else {
+        PathBuf::from("/usr/local/lib")
+    };
+    directory.join(host.directory())
 }
 
 /// Where the administrator of the machine keeps the configuration for all users.
@@ -297,6 +326,12 @@ impl Config {
     #[must_use]
     pub fn session_url(&self, origin: &str, session: &str) -> Option<Url> {
         self.sections(origin, session).iter().rev().find_map(|section| section.url.clone())
+    }
+
+    /// The sessions for which the files name a server: the extension, the name, the server.
+    pub fn sessions(&self) -> impl Iterator<Item = (&str, &str, Url)> {
+        let all = self.origins.iter().flat_map(|(name, origin)| origin.sessions.keys().map(move |key| (name, key)));
+        all.filter_map(|(origin, name)| Some((&**origin, &**name, self.session_url(origin, name)?)))
     }
 
     fn sections(&self, origin: &str, session: &str) -> &[Session] {

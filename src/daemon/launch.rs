@@ -17,7 +17,7 @@ use semver::Version;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use crate::config::Paths;
+use crate::config::{HostName, Paths};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::log::chain;
 use crate::os;
@@ -138,7 +138,7 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
             Ok(link) => return usable(link),
             Err(_) => {}
         }
-        start(&std::env::current_exe().map_err(failed("find", "this program".into()))?)?;
+        start(&std::env::current_exe().map_err(failed("find", "this program".into()))?, paths.host())?;
     }
 }
 
@@ -209,11 +209,15 @@ pub fn ask(link: &HostLink, request: &impl serde::Serialize) -> io::Result<Value
 }
 
 /// Starts a daemon and waits until it listens.
-fn start(program: &std::path::Path) -> Result<(), LaunchError> {
+fn start(program: &std::path::Path, host: &HostName) -> Result<(), LaunchError> {
     let failed = |source| LaunchError::Io { tried: "start", path: program.to_owned(), source };
     os::keep_descriptors_from_children().map_err(failed)?;
     let mut command = Command::new(program);
-    command.args(["daemon", "--child"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["--name", host.as_str(), "daemon", "--child"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = os::spawn_detached(&mut command).map_err(failed)?;
     let (said, heard) = mpsc::channel();
     let mut output = child.stdout.take();

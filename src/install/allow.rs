@@ -46,7 +46,6 @@ impl Need {
 
 /// One server that one extension may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The extension, as the browser names it to the host.
     pub origin: String,

@@ -3,6 +3,7 @@
 //! Owns: replacing a file atomically, making and removing directories, and the errors of both. Does not own: what is
 //! written, nor why.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Insta
 /// Puts a copy of the program `from` at `to`, also while `to` is running.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), InstallError> {
     let error = |source| InstallError::Copy { from: from.to_owned(), to: to.to_owned(), source };
+    // Those that still run stay.
+    replaced(to).iter().for_each(|path| drop(fs::remove_file(path)));
     let mut program = File::open(from).map_err(error)?;
     replace(to, EXECUTABLE, |file| io::copy(&mut program, file).map(drop)).map_err(error)
 }
@@ -44,10 +47,7 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{:016x}", fastrand::u64(..)));
-    let temporary = directory.join(hidden);
+    let temporary = directory.join(hidden(name, &format!("{:016x}", fastrand::u64(..))));
 
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -57,7 +57,7 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
     let written = fill(&mut file)
         .and_then(|()| set_mode(&file, mode))
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| give_name(&temporary, path));
     if let Err(error) = written {
         // The first error is the one to report; a leftover has a name that no browser reads.
         let _ = fs::remove_file(&temporary);
@@ -65,6 +65,46 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
     }
     // A rename is on the disk once its directory is.
     os::sync_directory(directory)
+}
+
+/// A name beside `name` that no browser reads.
+fn hidden(name: &OsStr, ending: &str) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{ending}"));
+    hidden
+}
+
+/// Gives the new file its name, which the old one has.
+#[cfg(not(windows))]
+fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temporary, path)
+}
+
+/// The same. A program that runs cannot be replaced, but it can have another name: it gets one that is free.
+#[cfg(windows)]
+fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
+    let Err(error) = fs::rename(temporary, path) else { return Ok(()) };
+    let (Some(name), true) = (path.file_name(), path.is_file()) else { return Err(error) };
+    let aside = path.with_file_name(hidden(name, &format!("{:016x}.{REPLACED}", fastrand::u64(..))));
+    fs::rename(path, &aside)?;
+    // Whoever starts it in this moment finds nothing, and tries again.
+    fs::rename(temporary, path).inspect_err(|_| drop(fs::rename(&aside, path)))
+}
+
+/// The end of the name of a program that ran when it was replaced.
+const REPLACED: &str = "replaced";
+
+/// The programs that ran when they were replaced by `program`, where the system leaves them.
+pub(super) fn replaced(program: &Path) -> Vec<PathBuf> {
+    let (Some(directory), Some(name)) = (program.parent(), program.file_name()) else { return Vec::new() };
+    let start = hidden(name, "");
+    let is_replaced = |name: OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(start.as_encoded_bytes()) && name.ends_with(REPLACED.as_bytes())
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| is_replaced(entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 #[cfg(unix)]

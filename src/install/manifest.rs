@@ -11,55 +11,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::InstallError;
 use super::browsers::Family;
-use crate::config::HOST_NAME;
+use crate::config::HostName;
 
 const CHROMIUM_TEMPLATE: &str = include_str!("../../host-manifests/chromium.json");
 const FIREFOX_TEMPLATE: &str = include_str!("../../host-manifests/firefox.json");
-
-/// The name under which extensions ask for a host: lower case letters, digits, `_`, and dots between them.
-/// This is what both Chromium and Firefox take. The default is [`HOST_NAME`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostName(String);
-
-impl HostName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The file name of its manifest.
-    #[must_use]
-    pub fn manifest_file(&self) -> String {
-        format!("{}.json", self.0)
-    }
-}
-
-impl Default for HostName {
-    fn default() -> Self {
-        Self(HOST_NAME.to_owned())
-    }
-}
-
-impl FromStr for HostName {
-    type Err = InstallError;
-
-    fn from_str(text: &str) -> Result<Self, InstallError> {
-        let is_part =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if text.split('.').all(is_part) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InstallError::HostName { given: text.to_owned() })
-        }
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The id of an extension; its form says which family of browsers it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::allow::Rule;
+use super::browsers::Location;
 use super::{InstallError, disk};
 
 const VERSION: u32 = 1;
@@ -23,17 +24,26 @@ pub(super) struct Receipt {
     /// Manifests, each with the browsers that it was written for.
     pub(super) manifests: Vec<Entry>,
     /// Rules that were not in the configuration before.
-    pub(super) rules: Vec<Rule>,
-    /// Directories that were not there before.
-    pub(super) directories: Vec<PathBuf>,
+    pub(super) rules: Vec<Grant>,
+    /// Directories, and keys above others, that were not there before.
+    pub(super) directories: Vec<Location>,
 }
 
-/// A manifest that was written.
+/// A manifest that was written, or a key that leads to one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
-    pub(super) path: PathBuf,
+    #[serde(rename = "path")]
+    pub(super) location: Location,
     pub(super) browsers: Vec<String>,
+}
+
+/// A rule, and the configuration in which it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Grant {
+    pub(super) file: PathBuf,
+    #[serde(flatten)]
+    pub(super) rule: Rule,
 }
 
 /// What a step that was done leaves in the receipt.
@@ -45,11 +55,11 @@ pub(super) enum Record {
     Manifest(Entry),
     /// The browsers are the only ones left that share the manifest.
     Shared(Entry),
-    Rules(Vec<Rule>),
-    Directory(PathBuf),
-    /// A file or a directory is gone.
-    Gone(PathBuf),
-    RulesGone(Vec<Rule>),
+    Grants(Vec<Grant>),
+    Directory(Location),
+    /// A file, a directory or a key is gone.
+    Gone(Location),
+    GrantsGone(Vec<Grant>),
     ProgramsGone,
 }
 
@@ -92,32 +102,32 @@ impl Receipt {
         self.programs.is_empty() && self.files.is_empty() && self.manifests.is_empty() && self.rules.is_empty()
     }
 
-    /// The manifest at `path`, if install wrote it.
-    pub(super) fn manifest(&self, path: &Path) -> Option<&Entry> {
-        self.manifests.iter().find(|entry| entry.path == path)
+    /// The manifest at `location`, if install wrote it.
+    pub(super) fn manifest(&self, location: &Location) -> Option<&Entry> {
+        self.manifests.iter().find(|entry| entry.location == *location)
     }
 
     pub(super) fn enter(&mut self, record: Record) {
         match record {
             Record::Program(path) => add(&mut self.programs, path),
             Record::File(path) => add(&mut self.files, path),
-            Record::Manifest(entry) => match self.manifests.iter_mut().find(|known| known.path == entry.path) {
+            Record::Manifest(entry) => match self.manifests.iter_mut().find(|known| known.location == entry.location) {
                 Some(known) => entry.browsers.into_iter().for_each(|browser| add(&mut known.browsers, browser)),
                 None => self.manifests.push(entry),
             },
             Record::Shared(entry) => {
-                self.manifests.iter_mut().filter(|known| known.path == entry.path).for_each(|known| {
+                self.manifests.iter_mut().filter(|known| known.location == entry.location).for_each(|known| {
                     known.browsers.clone_from(&entry.browsers);
                 });
             }
-            Record::Rules(rules) => rules.into_iter().for_each(|rule| add(&mut self.rules, rule)),
+            Record::Grants(grants) => grants.into_iter().for_each(|grant| add(&mut self.rules, grant)),
             Record::Directory(path) => add(&mut self.directories, path),
-            Record::Gone(path) => {
-                self.files.retain(|known| *known != path);
-                self.directories.retain(|known| *known != path);
-                self.manifests.retain(|known| known.path != path);
+            Record::Gone(location) => {
+                self.files.retain(|known| Some(known.as_path()) != location.file());
+                self.directories.retain(|known| *known != location);
+                self.manifests.retain(|known| known.location != location);
             }
-            Record::RulesGone(rules) => self.rules.retain(|known| !rules.contains(known)),
+            Record::GrantsGone(grants) => self.rules.retain(|known| !grants.contains(known)),
             Record::ProgramsGone => self.programs.clear(),
         }
     }

@@ -10,11 +10,13 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::browsers::Scope;
+use super::browsers::{Key, Location, Scope};
 use super::receipt::{Receipt, Record};
+use super::registry::Registry;
 use super::{Context, InstallError, disk};
 
 /// Which way a plan goes.
@@ -35,6 +37,8 @@ pub enum Kind {
     Program,
     /// A browser's manifest.
     Manifest,
+    /// The registry key that leads browsers to their manifest.
+    Key,
     /// The rules in the configuration.
     Rule,
     /// The receipt.
@@ -87,15 +91,35 @@ impl Outcome {
     }
 }
 
-/// What a step does to the disk, at its path.
+/// What a step does at its location.
 #[derive(Debug)]
 pub(super) enum Change {
-    Copy { from: PathBuf },
-    Write { contents: String, mode: u32 },
-    RemoveFile,
+    Copy {
+        from: PathBuf,
+    },
+    Write {
+        contents: String,
+        mode: u32,
+    },
+    /// A key gets this value.
+    Set {
+        value: String,
+    },
+    /// A file or a key goes.
+    Remove,
     RemoveTree,
-    RemoveEmptyDirectory,
+    /// A directory or a key goes if nothing is in it.
+    RemoveEmpty,
     SaveReceipt,
+}
+
+/// What must be done before a step.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// Whichever of these failed.
+    pub(super) locations: Vec<Location>,
+    /// What it means for the step.
+    pub(super) reason: &'static str,
 }
 
 /// One line of the plan. Without a change, it says why there is none.
@@ -103,31 +127,33 @@ pub(super) enum Change {
 pub(super) struct Step {
     kind: Kind,
     subject: String,
-    path: PathBuf,
+    browsers: Vec<String>,
+    pub(super) location: Location,
     pub(super) outcome: Outcome,
     detail: Option<String>,
     next: Option<String>,
-    change: Option<Change>,
+    pub(super) change: Option<Change>,
+    awaits: Option<Awaited>,
+    /// Whether a browser looks here.
+    is_entrance: bool,
     record: Option<Record>,
 }
 
 impl Step {
-    pub(super) fn new(kind: Kind, subject: &str) -> Self {
+    pub(super) fn new(kind: Kind, subject: &str, location: impl Into<Location>) -> Self {
         Self {
             kind,
             subject: subject.to_owned(),
-            path: PathBuf::new(),
+            browsers: Vec::new(),
+            location: location.into(),
             outcome: Outcome::Unchanged,
             detail: None,
             next: None,
             change: None,
+            awaits: None,
+            is_entrance: false,
             record: None,
         }
-    }
-
-    pub(super) fn at(mut self, path: &Path) -> Self {
-        path.clone_into(&mut self.path);
-        self
     }
 
     pub(super) fn because(mut self, detail: &str) -> Self {
@@ -146,10 +172,34 @@ impl Step {
         self
     }
 
+    /// It serves these, by the name that `--browser` takes.
+    pub(super) fn serves(mut self, browsers: &[String]) -> Self {
+        self.browsers = browsers.to_vec();
+        self
+    }
+
+    /// It is about a place where browsers look.
+    pub(super) fn where_browsers_look(mut self) -> Self {
+        self.is_entrance = true;
+        self
+    }
+
+    /// It is not done if one of these failed.
+    pub(super) fn awaits(mut self, locations: Vec<Location>, reason: &'static str) -> Self {
+        self.awaits = Some(Awaited { locations, reason });
+        self
+    }
+
     /// Nothing is done, and this is why.
     pub(super) fn ends(mut self, outcome: Outcome, why: &str) -> Self {
         self.outcome = outcome;
         self.because(why)
+    }
+
+    /// The same without its change.
+    pub(super) fn refused(mut self, why: &str, next: &str) -> Self {
+        (self.change, self.record) = (None, None);
+        self.ends(Outcome::Refused, why).advises(next)
     }
 
     pub(super) fn fails(mut self, error: &InstallError) -> Self {
@@ -157,9 +207,8 @@ impl Step {
         self.ends(Outcome::Failed, &chain(error))
     }
 
-    /// A file is written.
-    pub(super) fn puts(mut self, change: Change) -> Self {
-        let is_there = self.path.symlink_metadata().is_ok();
+    /// A file is written, or a key, which is there already or not.
+    pub(super) fn puts(mut self, change: Change, is_there: bool) -> Self {
         self.outcome = if is_there { Outcome::Updated } else { Outcome::Created };
         self.change = Some(change);
         self
@@ -169,8 +218,8 @@ impl Step {
     pub(super) fn removes(mut self, change: Change) -> Self {
         self.outcome = Outcome::Removed;
         self.change = Some(change);
-        let path = self.path.clone();
-        self.record.get_or_insert(Record::Gone(path));
+        let location = self.location.clone();
+        self.record.get_or_insert(Record::Gone(location));
         self
     }
 }
@@ -182,9 +231,10 @@ pub struct Plan {
     dry_run: bool,
     /// Whether new directories are for their owner alone.
     private: bool,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     receipt: Receipt,
     receipt_path: PathBuf,
+    registry: Arc<dyn Registry>,
 }
 
 impl Plan {
@@ -197,7 +247,8 @@ impl Plan {
         context: &Context,
     ) -> Self {
         let private = scope == Scope::User;
-        Self { command, dry_run, private, steps, receipt, receipt_path: context.receipt.clone() }
+        let (receipt_path, registry) = (context.receipt.clone(), Arc::clone(&context.registry));
+        Self { command, dry_run, private, steps, receipt, receipt_path, registry }
     }
 
     pub(super) fn push(&mut self, step: Step) {
@@ -214,7 +265,7 @@ impl Plan {
     /// Adds the step that keeps the receipt true.
     pub(super) fn save_receipt(&mut self) {
         let expected = self.expected_receipt();
-        let step = Step::new(Kind::Receipt, "receipt").at(&self.receipt_path);
+        let step = Step::new(Kind::Receipt, "receipt", &self.receipt_path);
         let is_there = self.receipt_path.exists();
         let step = if expected.is_empty() {
             if !is_there {
@@ -222,7 +273,7 @@ impl Plan {
             }
             step.removes(Change::SaveReceipt)
         } else {
-            let mut step = step.puts(Change::SaveReceipt);
+            let mut step = step.puts(Change::SaveReceipt, is_there);
             if is_there && expected == self.receipt {
                 step.outcome = Outcome::Unchanged;
             }
@@ -231,20 +282,38 @@ impl Plan {
         self.push(step);
     }
 
-    /// Adds the removal of the directories that an install made, as far as they will be empty.
+    /// Adds the removal of the directories and keys that an install made, as far as they will be empty.
     pub(super) fn remove_directories(&mut self) {
         let is_removed = |step: &&Step| step.outcome == Outcome::Removed;
-        let mut gone: BTreeSet<PathBuf> = self.steps.iter().filter(is_removed).map(|step| step.path.clone()).collect();
+        let mut gone: BTreeSet<Location> =
+            self.steps.iter().filter(is_removed).map(|step| step.location.clone()).collect();
         let mut directories = self.receipt.directories.clone();
-        directories.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-        for path in directories {
-            let Ok(mut entries) = fs::read_dir(&path) else { continue };
-            if entries.all(|entry| entry.is_ok_and(|entry| gone.contains(&entry.path()))) {
-                let step = Step::new(Kind::Directory, "directory").at(&path);
-                self.push(step.removes(Change::RemoveEmptyDirectory));
-                gone.insert(path);
+        directories.sort_by_key(|location| std::cmp::Reverse(depth(location)));
+        for location in directories {
+            let will_be_empty = match &location {
+                Location::File(path) => fs::read_dir(path).is_ok_and(|mut entries| {
+                    entries.all(|entry| entry.is_ok_and(|entry| gone.contains(&Location::File(entry.path()))))
+                }),
+                // Only the registry can tell, when the keys below are gone.
+                Location::Key(_) => true,
+            };
+            if will_be_empty && !gone.contains(&location) {
+                let (kind, subject) = match location {
+                    Location::File(_) => (Kind::Directory, "directory"),
+                    Location::Key(_) => (Kind::Key, "key"),
+                };
+                self.push(Step::new(kind, subject, &location).removes(Change::RemoveEmpty));
+                gone.insert(location);
             }
         }
+    }
+}
+
+/// How far a location is from the root.
+fn depth(location: &Location) -> usize {
+    match location {
+        Location::File(path) => path.components().count(),
+        Location::Key(key) => key.ancestors().count(),
     }
 }
 
@@ -255,7 +324,10 @@ pub struct StepReport {
     pub kind: Kind,
     /// What it is about, for people: the browser's name, for instance.
     pub subject: String,
-    /// The file or directory.
+    /// All browsers that it serves, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub browsers: Vec<String>,
+    /// The file, directory or registry key.
     pub path: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -280,24 +352,24 @@ pub struct Report {
     pub steps: Vec<StepReport>,
 }
 
-/// Carries out a plan. A step that fails is reported, and the others are done all the same. But no manifest shall name
-/// a program that is not there: manifests wait for it to come, and it waits for them to go.
+/// Carries out a plan. A step that fails is reported, and the others are done all the same, but for those that await
+/// it: no manifest shall name a program that is not there, and no program goes while a manifest may start it.
 #[must_use]
 pub fn apply(plan: Plan) -> Report {
     let mut receipt = plan.receipt.clone();
-    let (awaited, waiting, reason) = match plan.command {
-        Command::Install => (Kind::Program, Kind::Manifest, "the program could not be put in its place"),
-        Command::Uninstall => (Kind::Manifest, Kind::Program, "a manifest is left that may start it"),
-    };
-    let mut is_blocked = false;
+    let mut failed: BTreeSet<Location> = BTreeSet::new();
     let mut reports = Vec::new();
+    let mut is_installed = false;
     for mut step in plan.steps {
+        let awaited =
+            step.awaits.take().filter(|awaited| awaited.locations.iter().any(|location| failed.contains(location)));
         if let Some(change) = step.change.take().filter(|_| !plan.dry_run) {
-            if is_blocked && step.kind == waiting {
-                step = step.ends(Outcome::Skipped, reason);
+            if let Some(awaited) = awaited {
+                failed.insert(step.location.clone());
+                step = step.ends(Outcome::Skipped, awaited.reason);
                 step.record = None;
             } else {
-                match perform(change, &step, plan.private, &mut receipt, &plan.receipt) {
+                match perform(change, &step, plan.private, &mut receipt, &plan.receipt, &*plan.registry) {
                     Ok(Outcome::Skipped) => {
                         step = step.ends(Outcome::Skipped, "is in use");
                         step.record = None;
@@ -307,43 +379,50 @@ pub fn apply(plan: Plan) -> Report {
                 }
             }
         }
-        if step.outcome == Outcome::Failed {
-            is_blocked |= step.kind == awaited;
+        if matches!(step.outcome, Outcome::Failed | Outcome::Refused) {
+            failed.insert(step.location.clone());
         } else {
             step.record.take().into_iter().for_each(|record| receipt.enter(record));
         }
+        // What a browser looks for; where that is a key, the manifest alone is no use.
+        is_installed |= step.is_entrance && step.outcome.is_in_place();
         reports.push(StepReport {
             kind: step.kind,
             subject: step.subject,
-            path: step.path.display().to_string(),
+            browsers: step.browsers,
+            path: step.location.to_string(),
             outcome: step.outcome,
             detail: step.detail,
             next: step.next,
         });
     }
-    let is_installed = reports.iter().any(|step| step.kind == Kind::Manifest && step.outcome.is_in_place());
     let is_clean = reports.iter().all(|step| !matches!(step.outcome, Outcome::Failed | Outcome::Refused));
     let ok = is_clean && (is_installed || plan.command == Command::Uninstall);
     Report { command: plan.command, dry_run: plan.dry_run, ok, steps: reports }
 }
 
-/// Makes one change and says how it ended; `receipt` learns about directories that were made for it.
+/// Makes one change and says how it ended; `receipt` learns about directories and keys that were made for it.
 fn perform(
     change: Change,
     step: &Step,
     private: bool,
     receipt: &mut Receipt,
     before: &Receipt,
+    registry: &dyn Registry,
 ) -> Result<Outcome, InstallError> {
-    let path = &step.path;
+    let path = match &step.location {
+        Location::File(path) => path,
+        Location::Key(key) => return perform_at(change, key, step.outcome, receipt, registry),
+    };
     match change {
         Change::Copy { from } => in_directory(path, private, receipt, |_| disk::copy(&from, path))?,
         Change::Write { contents, mode } => {
             in_directory(path, private, receipt, |_| disk::write(path, contents.as_bytes(), mode))?;
         }
-        Change::RemoveFile => disk::remove_file(path)?,
+        Change::Set { .. } => unreachable!("a file has no value"),
+        Change::Remove => disk::remove_file(path)?,
         Change::RemoveTree => disk::remove_tree(path)?,
-        Change::RemoveEmptyDirectory => {
+        Change::RemoveEmpty => {
             if !disk::remove_empty_directory(path)? {
                 return Ok(Outcome::Skipped);
             }
@@ -358,12 +437,46 @@ fn perform(
         Change::SaveReceipt if path.exists() && receipt == before => return Ok(Outcome::Unchanged),
         Change::SaveReceipt => {
             let is_there = path.exists();
-            let write = |receipt: &Receipt| disk::write(path, receipt.to_json().as_bytes(), disk::PRIVATE);
+            let mode = if private { disk::PRIVATE } else { disk::READABLE };
+            let write = |receipt: &Receipt| disk::write(path, receipt.to_json().as_bytes(), mode);
             in_directory(path, private, receipt, write)?;
             return Ok(if is_there { Outcome::Updated } else { Outcome::Created });
         }
     }
     Ok(step.outcome)
+}
+
+/// The same for a registry key.
+fn perform_at(
+    change: Change,
+    key: &Key,
+    outcome: Outcome,
+    receipt: &mut Receipt,
+    registry: &dyn Registry,
+) -> Result<Outcome, InstallError> {
+    let error = |source| InstallError::Registry { key: key.clone(), source };
+    match change {
+        Change::Set { value } => {
+            let mut missing = Vec::new();
+            for above in key.ancestors() {
+                if registry.contains(&above).map_err(error)? {
+                    break;
+                }
+                missing.push(above);
+            }
+            registry.set(key, &value).map_err(error)?;
+            missing.into_iter().for_each(|above| receipt.enter(Record::Directory(Location::Key(above))));
+        }
+        Change::Remove => registry.remove(key).map_err(error)?,
+        Change::RemoveEmpty => {
+            if !registry.is_empty(key).map_err(error)? {
+                return Ok(Outcome::Skipped);
+            }
+            registry.remove(key).map_err(error)?;
+        }
+        other => unreachable!("{other:?} is for files"),
+    }
+    Ok(outcome)
 }
 
 /// Makes the directory of `path`, then the file; if that fails, the directories that were made for it go again.
@@ -377,7 +490,7 @@ fn in_directory(
     let directory = path.parent().unwrap_or(path);
     let mut extended = receipt.clone();
     let made = disk::create_directories(directory, private, &mut created).and_then(|()| {
-        created.iter().for_each(|directory| extended.enter(Record::Directory(directory.clone())));
+        created.iter().for_each(|directory| extended.enter(Record::Directory(directory.into())));
         make(&extended)
     });
     match made {

@@ -1,12 +1,12 @@
 //! Linux, macOS and the BSDs.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -116,6 +116,14 @@ pub fn silence_stdout() -> io::Result<()> {
 /// If it cannot be made, or is somebody else's, or others may enter it.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    check_private(path)
+}
+
+/// Checks that a directory is the owner's and closed to others.
+///
+/// # Errors
+/// If it is not, or cannot be looked at.
+pub fn check_private(path: &Path) -> io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
     if !metadata.is_dir() || owner != user() {
@@ -127,6 +135,105 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     Ok(())
+}
+
+/// Closes a directory to others.
+///
+/// # Errors
+/// If it is not ours to close.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))
+}
+
+/// Whether this user may make files in a directory.
+///
+/// # Errors
+/// Why not: also if the disk is mounted for reading only.
+pub fn may_write(directory: &Path) -> io::Result<()> {
+    use nix::unistd::AccessFlags;
+    Ok(nix::unistd::access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
+/// Whether anybody on this machine may change the file or directory.
+#[must_use]
+pub fn is_writable_by_all(metadata: &Metadata) -> bool {
+    let mode = metadata.permissions().mode();
+    // Where only owners may remove things, as in /tmp, nobody can take their place.
+    mode & 0o002 != 0 && mode & 0o1000 == 0 && !metadata.is_symlink()
+}
+
+/// Whether a file may be run as a program.
+#[must_use]
+pub fn is_executable(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+}
+
+/// Bytes on the disk of `path` that this user may still fill.
+///
+/// # Errors
+/// If nothing is there.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let about = nix::sys::statvfs::statvfs(path)?;
+    // The types differ between systems.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    Ok(u64::from(about.blocks_available()).saturating_mul(about.fragment_size() as u64))
+}
+
+/// Gives `command` a pipe as its descriptor 3, as Firefox does; its other end.
+///
+/// # Errors
+/// If there can be no pipe.
+#[expect(unsafe_code, reason = "std gives a process its three streams and nothing else")]
+pub fn give_fourth_pipe(command: &mut Command) -> io::Result<io::PipeReader> {
+    use std::os::fd::AsRawFd as _;
+    let (reader, writer) = io::pipe()?;
+    let give = move || {
+        let number = writer.as_raw_fd();
+        if number == 3 {
+            fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        } else {
+            // SAFETY: both are numbers. What this process had under 3 is the parent's, and closed at the start of the
+            // program; it is no pipe of std's, as one of ours was opened before and has the lower number.
+            nix::errno::Errno::result(unsafe { nix::libc::dup2(number, 3) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec this makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(give) };
+    Ok(reader)
+}
+
+/// A process of this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub id: u32,
+    /// The program that it runs.
+    pub program: PathBuf,
+    /// What it was started with.
+    pub arguments: Vec<String>,
+    /// Whether whoever started it is gone.
+    pub is_orphan: bool,
+}
+
+/// The processes of this user, as far as the system tells: Linux does.
+#[must_use]
+pub fn processes() -> Vec<Process> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+fn process(id: u32) -> Option<Process> {
+    let directory = PathBuf::from(format!("/proc/{id}"));
+    let program = std::fs::read_link(directory.join("exe")).ok()?;
+    let line = std::fs::read(directory.join("cmdline")).ok()?;
+    let arguments = line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned());
+    let status = std::fs::read_to_string(directory.join("status")).ok()?;
+    let parent: u32 = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    // Those whose parents have gone are given to the first process, or to the one that keeps the user's services.
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    let is_orphan = parent == 1 || name.trim() == "systemd";
+    Some(Process { id, program, arguments: arguments.filter(|argument| !argument.is_empty()).collect(), is_orphan })
 }
 
 /// Waits until what was made, renamed or removed in a directory is so on the disk.

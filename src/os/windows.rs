@@ -2,12 +2,12 @@
 //! nobody's directory, is given one of its own.
 
 use std::ffi::c_void;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt as _;
 use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, IntoRawHandle as _, OwnedHandle};
 use std::os::windows::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
@@ -32,7 +32,8 @@ use windows_sys::Win32::Security::{
     GetTokenInformation, OWNER_SECURITY_INFORMATION, PSID, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::Storage::FileSystem::{
-    FILE_FLAG_OVERLAPPED, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, SECURITY_IDENTIFICATION,
+    FILE_FLAG_OVERLAPPED, GetDiskFreeSpaceExW, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx,
+    SECURITY_IDENTIFICATION,
 };
 use windows_sys::Win32::System::Console::{
     GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetStdHandle,
@@ -191,11 +192,92 @@ pub fn restrict_new_files() {}
 /// If it cannot be made, or something else is there: also a link, which may lead anywhere.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
+    check_private(path)
+}
+
+/// Checks that a directory is one; who may enter it, it inherits from the user's profile.
+///
+/// # Errors
+/// If it is none, or cannot be looked at.
+pub fn check_private(path: &Path) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.is_dir() {
         let message = format!("{} is not a directory", path.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
     }
     Ok(())
+}
+
+/// Closes a directory to others: it inherits who may enter it.
+///
+/// # Errors
+/// Never; elsewhere it may not be ours to close.
+pub fn make_private(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether this user may make files in a directory, as far as its attributes say.
+///
+/// # Errors
+/// Why not.
+pub fn may_write(directory: &Path) -> io::Result<()> {
+    match directory.metadata()?.permissions().readonly() {
+        true => Err(io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
+    }
+}
+
+/// Whether anybody on this machine may change the file or directory. Its access list is not looked at: a file inherits
+/// that of the user's profile.
+#[must_use]
+pub fn is_writable_by_all(_metadata: &Metadata) -> bool {
+    false
+}
+
+/// Whether a file may be run as a program.
+#[must_use]
+pub fn is_executable(metadata: &Metadata) -> bool {
+    metadata.is_file()
+}
+
+/// Bytes on the disk of `path` that this user may still fill.
+///
+/// # Errors
+/// If nothing is there.
+#[expect(unsafe_code, reason = "std does not ask for it")]
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let name = U16CString::from_os_str(path.as_os_str()).map_err(io::Error::other)?;
+    let mut free = 0;
+    // SAFETY: the text ends with NUL, the number is a local, and a null pointer asks for nothing.
+    done(unsafe { GetDiskFreeSpaceExW(name.as_ptr(), &raw mut free, null_mut(), null_mut()) })?;
+    Ok(free)
+}
+
+/// Firefox gives its hosts a fourth pipe on other systems only.
+///
+/// # Errors
+/// Never; elsewhere there may be no pipe.
+pub fn give_fourth_pipe(_command: &mut Command) -> io::Result<()> {
+    Ok(())
+}
+
+/// A process of this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub id: u32,
+    /// The program that it runs.
+    pub program: PathBuf,
+    /// What it was started with.
+    pub arguments: Vec<String>,
+    /// Whether whoever started it is gone.
+    pub is_orphan: bool,
+}
+
+/// The processes of this user, as far as the system tells: here nobody asks it, as a host that lost its browser has lost
+/// its pipes too.
+#[must_use]
+pub fn processes() -> Vec<Process> {
+    Vec::new()
 }
 
 /// What was made, renamed or removed in a directory is so on the disk without being waited for.

@@ -2,8 +2,10 @@
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
 //! ended. How it is made is `dial`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
-//! by `hint`. Decides nothing: whether to try again is the session's.
+//! by `hint`. Decides nothing: whether to try again is the session's. [`probe`] goes the same way for whoever wants to know
+//! where it ends.
 
+mod certificate;
 mod dial;
 mod hint;
 mod pump;
@@ -13,11 +15,13 @@ mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
@@ -27,6 +31,7 @@ use url::Url;
 
 use crate::wire::event::Closed;
 use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Reason};
+pub use certificate::Certificate;
 use pump::{Over, Pump, Socket};
 
 /// How long a server that broke the rules may take to hear so.
@@ -101,6 +106,25 @@ pub struct End {
     pub reason: Option<Reason>,
     /// The same as a browser tells it to a page.
     pub close: Closed,
+}
+
+/// What is found on the way to a server, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Its name has these addresses.
+    Addresses(Vec<IpAddr>),
+    /// There is a TCP connection to this one.
+    Peer(SocketAddr),
+    /// It shows these certificates, its own first; they may yet be refused.
+    Certificates(Vec<Certificate>),
+    /// There is an encrypted connection.
+    Encrypted,
+    /// What the server's clock says, in its answer to the upgrade.
+    Date(SystemTime),
+    /// It is a WebSocket.
+    WebSocket,
+    /// It answers pings.
+    Pong,
 }
 
 /// What is to be sent on a connection, in order, and whether it is to be read.
@@ -215,8 +239,9 @@ fn close_message(code: u16, reason: &str) -> Message {
 /// Connects and carries messages until the connection ends.
 pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Happened)) -> End {
     let ended = |reason, close| End { reason: (!outgoing.is_closing()).then_some(reason).flatten(), close };
+    let mut nobody = |_| ();
     let dialled = tokio::select! {
-        dialled = dial::dial(&target) => dialled,
+        dialled = dial::dial(&target, &mut nobody) => dialled,
         () = outgoing.closed() => return ended(None, Closed::abnormal()),
     };
     let (mut socket, protocol) = match dialled {
@@ -228,9 +253,7 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
     let server = target.url.origin().ascii_serialization();
     match over {
         Over::Closed { frame, answered } => {
-            let (code, text) =
-                frame.map_or((NO_CLOSE_CODE, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-            let close = Closed { code, reason: text, clean: answered };
+            let close = closed_by(frame, answered);
             ended(Some(closed(&server, &close)), close)
         }
         Over::TimedOut => {
@@ -247,6 +270,44 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
             ended(Some(failure(&server, &error)), Closed::abnormal())
         }
     }
+}
+
+/// Makes a connection as a session does, tells what it finds on the way, and leaves. A server that does not answer a ping
+/// within the close time-out is no failure.
+///
+/// # Errors
+/// Why there is no connection, or why the server ended it at once.
+pub async fn probe(target: &Target, mut found: impl FnMut(Found)) -> Result<(), Reason> {
+    let (mut socket, _) = dial::dial(target, &mut found).await?;
+    found(Found::WebSocket);
+    let server = target.url.origin().ascii_serialization();
+    let pinging = async {
+        socket.send(Message::Ping(Bytes::from_static(&[0; PING_BYTES]))).await?;
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Pong(_))) => return Ok(None),
+                Some(Ok(Message::Close(frame))) => return Ok(Some(frame)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Err(ProtocolError::ResetWithoutClosingHandshake.into()),
+            }
+        }
+    };
+    match timeout(target.timeouts.close, pinging).await {
+        Ok(Ok(None)) => found(Found::Pong),
+        Ok(Ok(Some(frame))) => return Err(closed(&server, &closed_by(frame, true))),
+        Ok(Err(error)) => return Err(failure(&server, &error)),
+        Err(_) => {}
+    }
+    say(&mut socket, 1000, FAREWELL).await;
+    Ok(())
+}
+
+/// How a server closed, by its close frame.
+fn closed_by(frame: Option<CloseFrame>, clean: bool) -> Closed {
+    let (code, reason) =
+        frame.map_or((NO_CLOSE_CODE, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+    Closed { code, reason, clean }
 }
 
 fn closed(server: &str, close: &Closed) -> Reason {
@@ -289,7 +350,7 @@ fn farewell(error: &WsError) -> Option<u16> {
     }
 }
 
-/// Tells a server why it is left, if it takes that in time.
+/// Tells a server that it is left and why, if it takes that in time.
 async fn say(socket: &mut Socket, code: u16, limit: Duration) {
     let said = async {
         if socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() })).await.is_ok() {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Body, Closed, End, Happened, Outgoing, Target, Timeouts, run};
-use crate::wire::Hint;
+use super::{Body, Closed, End, Found, Happened, Outgoing, Target, Timeouts, probe, run};
+use crate::wire::{Hint, PING_BYTES};
 
 /// The longest message that a test's server may send.
 const MAX_MESSAGE: usize = 64 << 20;

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_request;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::http::header::{
-    AsHeaderName, CONNECTION, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    AsHeaderName, CONNECTION, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT,
 };
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -25,7 +25,7 @@ use url::Url;
 
 use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
-use super::{Target, hint};
+use super::{Found, Target, hint};
 use crate::wire::Reason;
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
@@ -52,7 +52,11 @@ struct Answer {
 }
 
 /// Makes a WebSocket of a connection.
-pub(super) async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> Result<Upgraded, Reason> {
+pub(super) async fn upgrade(
+    target: &Target,
+    transport: Box<dyn Transport>,
+    found: &mut impl FnMut(Found),
+) -> Result<Upgraded, Reason> {
     let server = target.url.origin().ascii_serialization();
     let (request, key) = request(target)?;
     let mut stream = Watched::new(transport);
@@ -78,6 +82,9 @@ pub(super) async fn upgrade(target: &Target, transport: Box<dyn Transport>) -> R
         let message = format!("{server} did not answer the WebSocket upgrade within {} s", limit.as_secs_f32());
         Err(Reason::new("upgrade-timeout", message))
     })?;
+    if let Some(date) = answer.date() {
+        found(Found::Date(date));
+    }
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
         return Err(answer.refusal(target));
     }
@@ -148,6 +155,11 @@ impl Answer {
         }
         let (version, status) = (answer.version.unwrap_or_default(), answer.code.unwrap_or_default());
         Ok(Some((Self { version, status, headers }, length)))
+    }
+
+    /// What the server's clock said.
+    fn date(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()
     }
 
     /// Why the server said no.

@@ -180,6 +180,14 @@ impl Place {
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(db)
     }
+
+    /// The same for the only process that uses it: no file for shared memory, no lock for each transaction. Nothing is
+    /// changed by that.
+    pub(super) fn connect_alone(&self) -> rusqlite::Result<Connection> {
+        let db = self.connect()?;
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        Ok(db)
+    }
 }
 
 /// What went wrong, by what is to be done about it.
@@ -267,10 +275,8 @@ impl File {
             place.remove_log()?;
         }
         let is_whole = log::is_whole(place)?;
-        let mut db = place.connect()?;
-        // One process, one connection: no file for shared memory, no lock for each transaction. This comes before
-        // anything is read; what else is said about a file changes it, so it must be ours.
-        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        // What else is said about a file changes it, so it must be ours.
+        let mut db = place.connect_alone()?;
         let version = version(&db, &place.path, STEPS);
         if !is_whole && !matches!(version, Err(Failure::Refused(_))) {
             return Err(Failure::Damaged(Damage::Rewound, "what was written last cannot be read".to_owned()));
@@ -349,18 +355,7 @@ impl File {
 
     /// Looks for damage that no checksum shows: pages, and so rows, that are not where they belong.
     pub(super) fn check(&self, table: Option<&str>) -> Result<(), Failure> {
-        // A number is how much is told at most.
-        let sql = format!("PRAGMA quick_check({})", table.unwrap_or("1"));
-        let found: String = self.db.query_row(&sql, (), |row| row.get(0))?;
-        if found == "ok" {
-            return Ok(());
-        }
-        // Pages that the disk does not give are among what it finds.
-        let code = found.rsplit_once("error code=").and_then(|(_, code)| code.parse::<i32>().ok());
-        if code.is_some_and(|code| code & 0xff == SQLITE_IOERR) || found.contains("failed to get page") {
-            return Err(Failure::Failing(found));
-        }
-        Err(Failure::Damaged(Damage::Holes, found))
+        check(&self.db, table)
     }
 
     /// Ends the use of the file: everything is in it, and there is no log.
@@ -374,6 +369,33 @@ impl File {
     /// transaction that failed, which may be there as a whole although nobody knows whether it is on the disk.
     pub(super) fn abandon(self) -> u64 {
         log::length(self.log)
+    }
+}
+
+/// Looks for damage that no checksum shows: in one table, or in all of the file.
+pub(super) fn check(db: &Connection, table: Option<&str>) -> Result<(), Failure> {
+    // A number is how much is told at most.
+    let sql = format!("PRAGMA quick_check({})", table.unwrap_or("1"));
+    let found: String = db.query_row(&sql, (), |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    // Pages that the disk does not give are among what it finds.
+    let code = found.rsplit_once("error code=").and_then(|(_, code)| code.parse::<i32>().ok());
+    if code.is_some_and(|code| code & 0xff == SQLITE_IOERR) || found.contains("failed to get page") {
+        return Err(Failure::Failing(found));
+    }
+    Err(Failure::Damaged(Damage::Holes, found))
+}
+
+/// Whether this build can read the file, which is not changed.
+///
+/// # Errors
+/// Why not; an empty file is damaged, as there should be tables in it.
+pub(super) fn known_version(db: &Connection, path: &Path) -> Result<(), Failure> {
+    match version(db, path, STEPS)? {
+        0 => Err(Failure::Damaged(Damage::Holes, "it holds nothing".to_owned())),
+        _ => Ok(()),
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Owns: the handle ([`Spool`]) and what it tells ([`News`]). Read on in `writer`: what the thread does, and what it
 //! does when the disk is full or fails. How the file is opened and kept in shape is `file`'s, what its rows look like
-//! `rows`'s, how it is made anew when it is damaged `salvage`'s. Decides nothing about sessions: what is kept, and
+//! `rows`'s, how it is made anew when it is damaged `salvage`'s; `inspect` only looks. Decides nothing about sessions: what is kept, and
 //! when, they say ([`Change`]).
 //!
 //! There is one connection, and so one reader and writer: nothing here ever waits for a lock.
 
 mod ballast;
 mod file;
+pub mod inspect;
 mod log;
 mod rows;
 mod salvage;

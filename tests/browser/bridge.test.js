@@ -6,7 +6,7 @@
 // of the bridge: the one that WEBSOCKET_BRIDGE_BIN names, else the newest of this tree. Linux only.
 
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
@@ -47,7 +47,7 @@ const HOST_LEAVES_MS = 1500;
 
 for (const Browser of [Chromium, Firefox]) {
   describe(`In ${Browser.title}`, { timeout: 180_000 }, () => {
-    let installation, server, extension, browser;
+    let installation, server, extension, browser, untouched;
 
     const start = async (environment = {}) => {
       const { profile, extension: directory, log } = installation;
@@ -78,6 +78,7 @@ for (const Browser of [Chromium, Firefox]) {
       server = await Server.listen();
       extension = await Extension.listen(() => String(installation));
       extension.pack(installation.extension, Browser.manifest);
+      untouched = installation.files;
       await installation.run("install", ...Browser.installArguments(installation.profile));
       await start();
       await extension.untilHeard("an answer to hello", ({ type }) => type === "welcome");
@@ -300,6 +301,17 @@ for (const Browser of [Chromium, Firefox]) {
       assert.match(message, /not-a-directory/);
       await browser.quit();
       await installation.until("nothing to remain", ({ processes }) => processes.length === 0);
+    });
+
+    test("uninstall leaves the home as it was, byte for byte, but for what the browser made there", async () => {
+      const manifests = () => Browser.manifests(installation.profile, installation.environment.HOME);
+      assert.equal(readdirSync(manifests()).length, 1);
+      await installation.run("uninstall", "--purge");
+      const left = installation.files;
+      for (const [path, content] of untouched) assert.equal(left.get(path), content, path);
+      const ours = [...left.keys()].filter((path) => !untouched.has(path) && !Browser.makes.test(path));
+      assert.deepEqual(ours, []);
+      assert.ok(!existsSync(manifests()), "nor is there an empty directory of manifests");
     });
   });
 }

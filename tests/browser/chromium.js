@@ -3,6 +3,8 @@
 // A debugger that is attached to a worker keeps it alive for ever, so nothing here attaches to one: workers are ended
 // through the browser's list of targets, the service worker domain of a blank page, and the system.
 
+import { join } from "node:path";
+
 import { BrowserProcess } from "./browser-process.js";
 import { end, processesWith } from "./processes.js";
 import { until } from "./until.js";
@@ -45,6 +47,14 @@ export class Chromium {
 
   /** The origin that a server is told: the one that the browser itself would tell. */
   static serversOrigin = /^chrome-extension:\/\/jehlfdgdlcaglkijngaaakmcoibeehjh$/;
+
+  /** What it makes in a home besides its profile. */
+  static makes = /\/\.(cache|config|local|pki)(\/|$)/;
+
+  /** Where it looks for hosts. */
+  static manifests(profile) {
+    return join(profile, "NativeMessagingHosts");
+  }
 
   static installArguments(profile) {
     return ["--user-data-dir", profile, "--extension", EXTENSION_ID];

@@ -35,6 +35,14 @@ export class Firefox {
   /** The origin that a server is told: with a UUID made from the id, for a host does not learn the real one. */
   static serversOrigin = /^moz-extension:\/\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
+  /** What it makes in a home besides its profile. */
+  static makes = /\/(Downloads|\.(cache|config|local|mozilla(?!\/native-messaging-hosts)))(\/|$)/;
+
+  /** Where it looks for hosts. */
+  static manifests(profile, home) {
+    return join(home, ".mozilla", "native-messaging-hosts");
+  }
+
   static installArguments() {
     return ["--browser", "firefox", "--extension", EXTENSION_ID];
   }

@@ -43,6 +43,15 @@ export class Installation {
     });
   }
 
+  /** What is in this home, but for the browser's profile and log: paths with contents, and null for a directory. */
+  get files() {
+    const entries = readdirSync(this.#home, { recursive: true, withFileTypes: true });
+    const paths = entries.map((entry) => [join(entry.parentPath, entry.name), entry.isDirectory()]);
+    const theirs = ([path]) => path.startsWith(this.profile) || path === this.log;
+    const content = ([path, isDirectory]) => [path, isDirectory ? null : readFileSync(path, "latin1")];
+    return new Map(paths.filter((path) => !theirs(path)).map(content));
+  }
+
   /** Everything that runs in this home. */
   get processes() {
     return processesWith(this.#home);

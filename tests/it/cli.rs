@@ -37,6 +37,21 @@ fn status_looks_and_starts_nothing() {
 }
 
 #[test]
+fn what_a_browser_says_is_explained_and_what_is_unknown_is_a_failure() {
+    let machine = Sandbox::new();
+    let known = machine.run(&["explain", "Specified", "native", "messaging", "host", "not", "found."]);
+    assert_eq!(known.status.code(), Some(0));
+    assert!(text(&known.stdout).ends_with("next: websocket-bridge doctor\n"), "{}", text(&known.stdout));
+    let length = text(&machine.run(&["explain", "1836017711"]).stdout);
+    assert!(length.contains("\"/hom\""), "{length}");
+    let unknown = machine.run(&["explain", "--what", "is this?"]);
+    assert_eq!((unknown.status.code(), &unknown.stderr[..]), (Some(1), &b""[..]));
+    assert!(text(&unknown.stdout).starts_with("This text is not known."));
+    assert_eq!(machine.run(&["explain"]).status.code(), Some(2));
+    assert!(machine.processes().is_empty());
+}
+
+#[test]
 fn status_shows_sessions_without_what_may_be_secret() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let mut port = machine.port();
@@ -112,6 +127,134 @@ fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[test]
+fn a_home_is_after_a_purge_what_it_was_before_the_installation_byte_for_byte() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let machine = Sandbox::new();
+    // Where the files of a user are that set nothing.
+    let command = |program: &Path| {
+        let mut command = std::process::Command::new(program);
+        command.env_clear().env("HOME", machine.home()).env("PATH", "/usr/bin:/bin").current_dir(machine.home());
+        command
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_websocket-bridge"));
+    for (path, text) in [
+        (".config/google-chrome/Local State", "{}"),
+        (".config/google-chrome/NativeMessagingHosts/org.example.other.json", "{\"name\": \"org.example.other\"}"),
+        (".config/chromium/Local State", "{}"),
+        (".mozilla/firefox/profiles.ini", "[General]\n"),
+        (".mozilla/native-messaging-hosts/com.semantest.websocket_bridge.json", "somebody else's"),
+        (".zen/profiles.ini", ""),
+        (".local/share/other/file", "kept"),
+    ] {
+        let file = machine.home().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(machine.home().join(".config/chromium"), private).unwrap();
+    let before = snapshot(machine.home());
+
+    let install = |more: &[&str]| {
+        let mut command = command(program);
+        command.args([
+            "install",
+            "--extension",
+            CHROMIUM_ID,
+            "--url",
+            "wss://bridge.invalid/ws",
+            "--extension",
+            FIREFOX_ID,
+        ]);
+        command.args(more).output().unwrap()
+    };
+    let report = text(&install(&[]).stdout);
+    assert!(report.contains("refused  Firefox"), "{report}");
+    install(&["--browser", "librewolf", "--browser", "tor-browser", "--browser", "chromium-flatpak"]);
+    let installed = machine.home().join(".local/share/websocket-bridge/bin/websocket-bridge");
+    let mut command_of_browser = command(&installed);
+    command_of_browser.arg(ORIGIN);
+    let mut port = Browser::start(command_of_browser);
+    port.post(json!({"type": "open", "url": "wss://bridge.invalid/ws"}));
+    port.wait_for_type("opened");
+    assert!(machine.home().join(".local/state/websocket-bridge/logs").exists());
+
+    let output = command(&installed).args(["uninstall", "--purge"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(snapshot(machine.home()), before);
+}
+
+#[test]
+fn a_newer_program_is_installed_over_one_that_runs() {
+    use std::io::Write as _;
+
+    let machine = Sandbox::new();
+    let arguments = ["install", "--browser", "chromium", "--extension", CHROMIUM_ID];
+    assert!(machine.run(&arguments).status.success());
+    let installed = machine.bridge_home().join("bin/websocket-bridge");
+    let start = || {
+        let mut command = std::process::Command::new(&installed);
+        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut port = Browser::start({
+            command.arg(ORIGIN);
+            command
+        });
+        port.post(json!({"type": "hello", "protocol": 1}));
+        port.wait_for_type("welcome");
+        port
+    };
+    let mut port = start();
+
+    let newer = machine.home().join("newer");
+    std::fs::copy(env!("CARGO_BIN_EXE_websocket-bridge"), &newer).unwrap();
+    std::fs::OpenOptions::new().append(true).open(&newer).unwrap().write_all(b"newer").unwrap();
+    let mut command = std::process::Command::new(&newer);
+    command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success() && text(&output.stdout).contains("updated"), "{output:?}");
+    assert!(std::fs::read(&installed).unwrap() == std::fs::read(&newer).unwrap());
+    assert_eq!(std::fs::read_dir(installed.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+
+    port.post(json!({"type": "status"}));
+    port.wait_for_type("status");
+    drop(start());
+}
+
+#[test]
+fn what_is_for_the_whole_machine_goes_where_all_users_find_it() {
+    let machine = Sandbox::new();
+    let arguments = ["--browser", "chromium", "--extension", CHROMIUM_ID, "--url", "wss://bridge.invalid/ws"];
+    let report = machine.json(&[&["install", "--system", "--dry-run", "--json"], &arguments[..]].concat());
+    let paths: Vec<&str> =
+        report["steps"].as_array().unwrap().iter().map(|step| step["path"].as_str().unwrap()).collect();
+    let expected = [
+        "/usr/local/lib/websocket-bridge/bin/websocket-bridge",
+        "/etc/chromium/native-messaging-hosts/com.semantest.websocket_bridge.json",
+        "/etc/websocket-bridge/config.toml",
+        "/usr/local/lib/websocket-bridge/installed.json",
+    ];
+    assert_eq!(paths, expected);
+    let output = machine.run(&["install", "--system", "--user-data-dir", "profile", "--extension", CHROMIUM_ID]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// Everything below a directory: permissions and content.
+fn snapshot(directory: &Path) -> std::collections::BTreeMap<std::path::PathBuf, (u32, Option<Vec<u8>>)> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            found.extend(snapshot(&path));
+        }
+        found.insert(path.clone(), (metadata.mode(), metadata.is_file().then(|| std::fs::read(&path).unwrap())));
+    }
+    found
+}
+
 /// All files below a directory.
 fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -171,4 +314,31 @@ fn the_origin_that_a_server_sees_is_the_browsers() {
     let origin = connection.request.headers()["origin"].to_str().unwrap();
     assert!(origin.starts_with("moz-extension://") && origin.len() == "moz-extension://".len() + 36, "{origin}");
     port.wait_for_type("opened");
+}
+
+#[test]
+fn the_newcomers_script_installs_what_lies_beside_it_and_lets_the_doctor_look() {
+    let machine = Sandbox::new();
+    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
+    let archive = machine.home().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("install/install.sh");
+    std::fs::copy(script, archive.join("install.sh")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(archive.join("install.sh"));
+        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(arguments).output().unwrap()
+    };
+    let nothing = run(&[]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(text(&nothing.stderr).contains("neither websocket-bridge nor its source"), "{nothing:?}");
+    std::fs::copy(env!("CARGO_BIN_EXE_websocket-bridge"), archive.join("websocket-bridge")).unwrap();
+    let installed = run(&["--browser", "chromium", "--extension", CHROMIUM_ID]);
+    assert!(installed.status.success(), "{installed:?}");
+    let said = text(&installed.stdout);
+    assert!(
+        said.contains("com.semantest.websocket_bridge.json") && said.contains("started as by the browser"),
+        "{said}"
+    );
+    assert!(!run(&["--browser", "netscape"]).status.success(), "what fails is not passed over");
 }

@@ -17,7 +17,7 @@ const SMALL_DISK: &str = "TEST_SMALL_DISK";
 
 /// Runs the test of this name once more, in a process that has a disk of a few megabytes for itself; gives the disk's
 /// place to that process. Users may mount such a thing in a namespace of their own.
-fn on_a_small_disk(test: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn on_a_small_disk(test: &str) -> Option<std::path::PathBuf> {
     if let Some(disk) = std::env::var_os(SMALL_DISK) {
         return Some(disk.into());
     }
@@ -36,7 +36,8 @@ fn on_a_small_disk(test: &str) -> Option<std::path::PathBuf> {
     None
 }
 
-fn fill(disk: &Path) {
+/// Leaves no room on a disk.
+pub(crate) fn fill(disk: &Path) {
     let mut file = std::fs::File::create(disk.join("filler")).unwrap();
     // In ever smaller pieces, so that nothing is left.
     for piece in [vec![1; 64 * 1024], vec![1; 1024], vec![1]] {

@@ -13,8 +13,11 @@ mod daemon;
 mod demo;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
-/// What the documents say is what the program does.
+/// A disk without room, and files that are not what they were, under the real daemon.
 mod disk;
+/// The broken forty: ways to break an installation, and what the doctor says and does about each.
+mod doctor;
+/// What the documents say is what the program does.
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
@@ -26,6 +29,8 @@ mod host;
 mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
+/// Two products beside each other.
+mod products;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
 mod restart;

@@ -11,21 +11,32 @@ use crate::support::sandbox::Sandbox;
 use crate::support::server::Server;
 
 /// A certificate for `localhost` and the server's side of TLS with it.
-fn certificate(names: &[&str]) -> (String, Arc<rustls::ServerConfig>) {
+pub(crate) fn certificate(names: &[&str]) -> (String, Arc<rustls::ServerConfig>) {
+    certificate_with(names, |_| {})
+}
+
+/// The same with something else about it.
+pub(crate) fn certificate_with(
+    names: &[&str],
+    change: impl FnOnce(&mut rcgen::CertificateParams),
+) -> (String, Arc<rustls::ServerConfig>) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    change(&mut params);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
-    (made.cert.pem(), Arc::new(config))
+    (cert.pem(), Arc::new(config))
 }
 
 /// A machine whose system trusts this certificate.
-fn machine_that_trusts(pem: &str) -> Sandbox {
+pub(crate) fn machine_that_trusts(pem: &str) -> Sandbox {
     let directory = tempfile::tempdir().unwrap().keep();
     let file = directory.join("roots.pem");
     std::fs::write(&file, pem).unwrap();

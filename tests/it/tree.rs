@@ -26,7 +26,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("daemon", &["session", "server", "spool", "settings", "wire", "config", "log", "os"]),
     // What a person starts.
     ("install", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
-    ("doctor", &["install", "daemon::launch", "daemon::endpoint", "spool", "wire", "config", "log", "os"]),
+    (
+        "doctor",
+        &["install", "daemon::launch", "daemon::endpoint", "server", "spool", "explain", "wire", "config", "log", "os"],
+    ),
+    ("explain", &["session::ENDINGS", "session::Sign", "wire"]),
     ("inspect", &["daemon::launch", "daemon::endpoint", "wire", "config", "log"]),
     ("demo", &["daemon::launch", "daemon::endpoint", "wire", "config", "log", "os"]),
 ];

@@ -260,3 +260,58 @@ async fn messages_right_behind_the_answer_are_not_lost() {
     check(&end, "closed", Some(1000), None, None, &[]);
     assert_eq!(bodies(&happened), [text("1"), text("2")]);
 }
+
+#[tokio::test]
+async fn a_probe_tells_what_it_finds_in_order_and_leaves() {
+    let listener = listener().await;
+    let target = target(&listener, |_| {});
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = accepted(&request(&mut stream).await);
+        let answer = answer.replacen("\r\n", "\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 1);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let mut ping = [0; 6 + PING_BYTES];
+        stream.read_exact(&mut ping).await.unwrap();
+        assert_eq!((ping[0], usize::from(ping[1] & 0x7f)), (PING, PING_BYTES));
+        // A message first, which is no answer; the mask is over zeros.
+        let mask = [ping[2], ping[3], ping[4], ping[5]];
+        let payload: Vec<u8> = ping[6..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        stream.write_all(&[TEXT, 2, b'{', b'}', PONG, PING_BYTES as u8]).await.unwrap();
+        stream.write_all(&payload).await.unwrap();
+        let mut close = [0; 8];
+        stream.read_exact(&mut close).await.unwrap();
+        assert_eq!(close[0], CLOSE);
+    };
+    let mut found = Vec::new();
+    let probing = probe(&target, |step| found.push(step));
+    let (probed, ()) = tokio::time::timeout(DEADLINE, async { tokio::join!(probing, server) }).await.unwrap();
+    assert_eq!(probed, Ok(()));
+    let address = listener.local_addr().unwrap();
+    let date = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    assert_eq!(
+        found,
+        [Found::Addresses(vec![address.ip()]), Found::Peer(address), Found::Date(date), Found::WebSocket, Found::Pong]
+    );
+}
+
+#[tokio::test]
+async fn a_probe_says_why_a_server_closes_at_once_and_does_not_mind_one_that_is_silent() {
+    let listener = listener().await;
+    let target = target(&listener, |target| target.timeouts.close = Duration::from_millis(50));
+    let closes = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        upgrade(&mut stream).await;
+        stream.write_all(&[CLOSE, 2, 0x11, 0x31]).await.unwrap();
+        hold(stream).await;
+    };
+    let (probed, ()) = tokio::join!(probe(&target, |_| {}), closes);
+    assert_eq!(probed.unwrap_err().close_code, Some(4401));
+    let silent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        upgrade(&mut stream).await;
+        hold(stream).await;
+    };
+    let mut found = Vec::new();
+    let (probed, ()) = tokio::join!(probe(&target, |step| found.push(step)), silent);
+    assert_eq!((probed, found.last()), (Ok(()), Some(&Found::WebSocket)));
+}
