@@ -70,7 +70,6 @@ export class Bridge {
   #state = "idle";
   /** @type {Port | undefined} */
   #port;
-  #isToConnect = false;
   #failures = 0;
   #openedAt = 0;
   /** For the next attempt. @type {any} */
@@ -249,11 +248,8 @@ export class Bridge {
 
   /** Everything that this turn asks for is there when the port is opened. */
   #connectSoon() {
-    if (this.#isToConnect) return;
-    this.#isToConnect = true;
     this.#surroundings.clearTimer(this.#pause);
     queueMicrotask(() => {
-      this.#isToConnect = false;
       if (!this.#port) this.#connect();
     });
   }

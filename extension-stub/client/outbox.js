@@ -302,6 +302,8 @@ export class Outbox {
    */
   #waiter(entry, until, resolve, reject, signal, timeout) {
     const { setTimer, clearTimer } = this.#surroundings;
+    // What a former worker left of the same id may have taken the place of this one since.
+    const current = () => this.#entries.get(entry.id) ?? entry;
     const settled = () => {
       clearTimer(timer);
       signal?.removeEventListener("abort", aborted);
@@ -312,15 +314,13 @@ export class Outbox {
       resolve: (receipt) => (settled(), resolve(receipt)),
       reject: (error) => (settled(), reject(error)),
     };
-    const aborted = () => this.#leave(entry, waiter, signal?.reason);
-    const timer =
-      timeout === undefined
-        ? undefined
-        : setTimer(() => {
-            const rest = entry.reached > 0 ? "It may still arrive" : "It was taken back and will not be sent";
-            const message = `message ${entry.id} was not ${until} within ${timeout} ms. ${rest}.`;
-            this.#leave(entry, waiter, new BridgeError("timeout", message, { retryable: true, id: entry.id }));
-          }, timeout);
+    const aborted = () => this.#leave(current(), waiter, signal?.reason);
+    const late = () => {
+      const rest = current().reached > 0 ? "It may still arrive" : "It was taken back and will not be sent";
+      const message = `message ${entry.id} was not ${until} within ${timeout} ms. ${rest}.`;
+      this.#leave(current(), waiter, new BridgeError("timeout", message, { retryable: true, id: entry.id }));
+    };
+    const timer = timeout === undefined ? undefined : setTimer(late, timeout);
     signal?.addEventListener("abort", aborted);
     return waiter;
   }

@@ -221,8 +221,8 @@ export class BridgeWebSocket extends EventTarget {
         return this.#closed(message);
       case "error":
         this.#error = BridgeError.from(message);
-        // One that was never opened, or is there no more, has no `closed` to come.
-        if (this.#readyState === CONNECTING || message.code === "unknown-session") this.cut(this.#error);
+        // One that was never opened has no `closed` to come.
+        if (this.#readyState === CONNECTING) this.cut(this.#error);
     }
   }
 

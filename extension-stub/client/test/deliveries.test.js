@@ -193,6 +193,31 @@ describe("What was handled", () => {
     assert.equal(host.session("one").acked, 3);
   });
 
+  test("is acknowledged by the next worker, if nothing else comes", async () => {
+    start();
+    host.deafTo.add("ack");
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    browser.kill();
+    host.deafTo.clear();
+    start();
+    await settled();
+    assert.equal(host.session("one").acked, 2);
+  });
+
+  test("is not acknowledged beyond what the bridge knows of", async () => {
+    start();
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    browser.kill();
+    Object.assign(host.session("one"), { head: 1, acked: 0, messages: host.session("one").messages.slice(0, 1) });
+    const { errors } = start();
+    await settled();
+    assert.deepEqual([errors, host.session("one").acked], [[], 1]);
+  });
+
   test("is not handled again when the bridge repeats it all the same, and acknowledged again", async () => {
     start();
     await settled();
@@ -327,8 +352,29 @@ describe("A new epoch", () => {
     assert.equal(session.acked, 1);
   });
 
+  test("is acknowledged from its beginning, also while something of the former one is handled", async () => {
+    const { session } = start();
+    const doors = { b: deferred(), c: deferred() };
+    session.on("message", ({ payload }) => doors[payload]?.promise);
+    await settled();
+    host.say("one", "a", "b");
+    await settled();
+    host.session("one").forget();
+    host.port.say({ type: "opened", ...host.session("one").opened });
+    host.say("one", "c");
+    await settled();
+    doors.b.resolve();
+    await settled();
+    doors.c.resolve();
+    await settled();
+    assert.equal(host.session("one").acked, 1);
+  });
+
   test("does not come with another daemon that goes on with the session", async () => {
-    const { got } = start();
+    host.receipts = false;
+    const { got, session } = start();
+    session.send("once").catch(() => {});
+    session.subscribe("once", 1);
     await settled();
     host.say("one", "a");
     await settled();
@@ -336,6 +382,7 @@ describe("A new epoch", () => {
     host.say("one", "b");
     await settled();
     assert.deepEqual([payloads(got), host.session("one").acked], [["a", "b"], 2]);
+    assert.deepEqual([host.port.of("send").length, host.port.of("subscribe").length], [1, 1]);
   });
 });
 
@@ -352,6 +399,7 @@ describe("A session", () => {
       session: "one",
       retryable: false,
     });
+    host.port.say({ type: "opened", ...host.session("one").opened, epoch: "epoch-7" });
     await settled();
     host.say("one", "for the other");
     browser.ports[0].end();
@@ -364,6 +412,25 @@ describe("A session", () => {
     session.reconnect();
     await settled();
     assert.deepEqual([session.state, payloads(got)], ["connected", ["for the other"]]);
+  });
+
+  test("that another context takes over handles no more of what had come", async () => {
+    const { session, got } = start();
+    const door = deferred();
+    session.on("message", () => door.promise);
+    await settled();
+    host.say("one", "a", "b");
+    host.port.say({
+      type: "error",
+      code: "superseded",
+      message: "another port reads",
+      session: "one",
+      retryable: false,
+    });
+    await settled();
+    door.resolve();
+    await settled();
+    assert.deepEqual(payloads(got), ["a"]);
   });
 
   test("that is refused says why, and is opened when somebody asks", async () => {

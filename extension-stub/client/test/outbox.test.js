@@ -64,6 +64,18 @@ describe("A message", () => {
     assert.deepEqual([unsent(), await outcome(promise)], [[], { id, stage: "stored" }]);
   });
 
+  test("is kept before it is posted, also if one behind it need not be", async () => {
+    const { session } = start();
+    await settled();
+    browser.local.delay = 50;
+    void session.send("a");
+    void session.send("b", { keep: false });
+    await browser.advance(49);
+    assert.deepEqual(sent(), []);
+    await browser.advance(1);
+    assert.deepEqual(sent(), ["a", "b"]);
+  });
+
   test("is posted as what it is, with what was asked for", async () => {
     const { session } = start();
     void session.send({ big: 1 }, { id: "mine", ttl: 5000, resend: false });
@@ -106,8 +118,10 @@ describe("A message", () => {
       void session.send(n, n % 3 === 0 ? { keep: false } : {}); // which need not wait for the storage
       if (n === 10) await settled();
       if (n === 20) browser.local.delay = 20;
+      if (n > 20) await browser.advance(3);
     }
     await browser.advance(1000);
+    assert.equal(browser.local.mostAtOnce, 1);
     assert.deepEqual(
       sent(),
       Array.from({ length: 30 }, (_, index) => index + 1),
@@ -300,7 +314,7 @@ describe("What the bridge does not have yet", () => {
     host.deafTo.add("send");
     const { session } = start();
     void session.send("a", { id: "A", ttl: 60_000, resend: false });
-    void session.sendText("b");
+    void session.sendText("b", { ttl: 1000 });
     await settled();
     browser.kill();
     host.deafTo.clear();
@@ -313,11 +327,38 @@ describe("What the bridge does not have yet", () => {
       host.session("one").sent.map(({ payload, text }) => payload ?? text),
       ["a", "b", "c"],
     );
-    assert.deepEqual([host.session("one").sent[0].ttl_ms, host.session("one").sent[0].resend], [15_000, false]);
+    const [a, b] = host.session("one").sent;
+    assert.deepEqual([a.ttl_ms, a.resend, b.ttl_ms, b.resend], [15_000, false, 1, undefined]);
     assert.deepEqual(
       [(await outcome(promise)).stage, (await outcome(again)).stage, unsent()],
       ["stored", "stored", []],
     );
+  });
+
+  test("is not taken back by the next worker, because it may have been posted", async () => {
+    host.deafTo.add("send");
+    const { session } = start();
+    void session.send("a", { id: "A" });
+    await settled();
+    browser.kill();
+    browser.host = () => {};
+    const promise = watched(start().session.send("a", { id: "A", timeout: 1000 }));
+    await browser.advance(1000);
+    assert.match((await outcome(promise)).message, /may still arrive/);
+    assert.equal(unsent().length, 2);
+  });
+
+  test("takes no more room than it needs, however long there is something", async () => {
+    const { session } = start();
+    for (let n = 0; n < 100; n += 1) {
+      void session.send(n);
+      if (n % 10 === 5) await settled();
+    }
+    await settled();
+    host.receipts = false;
+    void session.send("the last");
+    await settled();
+    assert.deepEqual([unsent().length, browser.local.value(UNSENT)], [2, { first: 101, next: 102 }]);
   });
 
   test("is posted again when another daemon has lost it", async () => {
@@ -414,6 +455,8 @@ describe("A session that is closed", () => {
 
   test("without a port is closed through the next one, and does not connect for that", async () => {
     const { session } = start();
+    let handled = 0;
+    session.on("message", () => void (handled += 1));
     browser.host = (port) => port.end();
     await browser.advance(10);
     const promise = session.close({ forget: true });
@@ -423,7 +466,7 @@ describe("A session that is closed", () => {
     await browser.advance(1000);
     assert.equal(await outcome(promise), undefined);
     assert.deepEqual([host.port.of("open")[0].connect, host.port.of("close")[0].forget], [false, true]);
-    assert.equal(host.session("one").epoch, "epoch-2");
+    assert.deepEqual([host.session("one").epoch, handled], ["epoch-2", 0]);
   });
 
   test("and forgotten leaves nothing behind", async () => {
@@ -442,6 +485,37 @@ describe("A session that is closed", () => {
     start().session.on("gap", () => (gaps += 1));
     await settled();
     assert.equal(gaps, 0);
+  });
+
+  test("and forgotten while a handler runs leaves no mark of it", async () => {
+    for (const delay of [0, 100]) {
+      const { session } = start();
+      browser.local.delay = 0;
+      let finish;
+      session.on("message", () => delay === 0 && new Promise((resolve) => (finish = resolve)));
+      await settled();
+      browser.local.delay = delay; // either the handler or the write of its mark is under way
+      host.say("one", "a");
+      await settled();
+      const closed = session.close({ forget: true });
+      await browser.advance(50);
+      finish?.();
+      await browser.advance(1000);
+      await closed;
+      assert.deepEqual(browser.local.keys, ["websocket-bridge/profile"]);
+      browser.local.delay = 0;
+      browser.kill();
+    }
+  });
+
+  test("before its storage was read is opened once for that", async () => {
+    browser.local.delay = 50;
+    const { session } = start();
+    await settled();
+    const closed = session.close();
+    await browser.advance(1000);
+    assert.equal(await outcome(closed), undefined);
+    assert.deepEqual([host.port.of("open").length, host.port.of("close").length], [1, 1]);
   });
 
   test("is closed again through the next port if the first one ended too early", async () => {

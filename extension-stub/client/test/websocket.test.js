@@ -291,7 +291,7 @@ describe("A WebSocket of the bridge", () => {
   test("fails when the browser does not take a message, rather than to go on with a hole", async () => {
     const { socket, events } = await connected();
     port.limit = 1000;
-    socket.send("x".repeat(2000));
+    socket.send(new Blob(["x".repeat(2000)]));
     socket.send("behind it");
     await settled();
     assert.deepEqual([types(events), events[1].error, events[2].code], [["open", "error", "close"], "too-large", 1006]);
