@@ -138,7 +138,11 @@ pub fn ensure_running(paths: &Paths, origin: &str) -> Result<HostLink, LaunchErr
             Ok(link) => return usable(link),
             Err(_) => {}
         }
-        start(&std::env::current_exe().map_err(failed("find", "this program".into()))?, paths.host())?;
+        let program = std::env::current_exe().map_err(failed("find", "this program".into()))?;
+        if let Err(error) = start(&program, paths.host()) {
+            // Another one came first, if the host that was starting it was killed and kept nobody back any more.
+            return endpoint::connect(paths, origin).map_or(Err(error), usable);
+        }
     }
 }
 

@@ -78,7 +78,7 @@ struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock; one that is held may become free for as long as `patience` lasts.
+    /// Takes the lock; one that is held may become free for as long as `patience` lasts, unless whoever holds it answers.
     fn take(paths: &Paths, patience: Duration) -> Result<Self, DaemonError> {
         let path = paths.daemon_lock();
         let failed = |tried| {
@@ -91,7 +91,9 @@ impl Lock {
         loop {
             match os::try_lock(&file) {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline && os::call(paths.socket()).is_err() => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
                 Err(TryLockError::WouldBlock) => {
                     let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
                     return Err(DaemonError::Running { pid, lock: path.display().to_string() });

@@ -571,6 +571,28 @@ fn a_host_that_finds_an_older_daemon_of_whatever_kind_has_it_make_way() {
     assert_eq!(port.wait_for_type("welcome")["version"], OWN);
 }
 
+/// As when a host was killed that was just starting a daemon: nothing holds the next host back then.
+#[cfg(unix)]
+#[test]
+fn a_host_whose_daemon_comes_second_uses_the_first() {
+    let machine = Sandbox::new();
+    let first = OtherDaemon::start(&machine, 1, OWN);
+    // It has the lock, and does not listen yet.
+    let socket = machine.bridge_home().join("run/daemon.sock");
+    let aside = socket.with_extension("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    let mut port = machine.port();
+    until("a second daemon waits for the lock", || (machine.processes().len() == 2).then_some(()));
+    let begin = Instant::now();
+    std::fs::rename(&aside, &socket).unwrap();
+    first.be_seen();
+    let (mut stream, caller) = first.accept();
+    assert_eq!(caller.origin, ORIGIN);
+    say(&mut stream, &json!({"type": "welcome", "version": OWN}));
+    assert_eq!(port.next(), json!({"type": "welcome", "version": OWN}));
+    assert!(begin.elapsed() < HELD_UP, "{:?}", begin.elapsed());
+}
+
 #[cfg(unix)]
 #[test]
 fn an_older_daemon_that_does_not_make_way_is_used_as_it_is() {

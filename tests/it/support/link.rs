@@ -114,6 +114,12 @@ impl OtherDaemon {
         Self { listener: UnixListener::bind(&socket).unwrap(), socket, version, build, _lock: lock }
     }
 
+    /// Waits for somebody who only looks whether anybody is there.
+    pub(crate) fn be_seen(&self) {
+        self.listener.set_nonblocking(true).unwrap();
+        super::until("somebody looks", || self.listener.accept().ok());
+    }
+
     /// Takes the next call.
     pub(crate) fn accept(&self) -> (UnixStream, Caller) {
         self.listener.set_nonblocking(true).unwrap();
