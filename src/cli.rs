@@ -17,7 +17,7 @@ use url::Url;
 use crate::config::{self, Env, HostName, Paths, server_url};
 use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
-use crate::inspect::{self, Choice, InspectError, Logs, Rates, Visit};
+use crate::inspect::{self, Choice, InspectError, Logs, Rates, Tail, Visit};
 use crate::install::browsers::{Platform, Scope};
 use crate::install::{self, ExtensionId};
 use crate::{daemon, doctor, explain, host, log, os};
@@ -539,22 +539,23 @@ fn run_tail(paths: &Paths, choice: &Choice, json: bool) -> anyhow::Result<Exit> 
                 return Ok(Exit::Fine);
             }
         }
-        let Some(visit) = next_daemon(paths)? else {
+        let Some(next) = tail_again(paths, choice)? else {
             complain("the daemon has ended");
             return Ok(Exit::Fine);
         };
-        tail = visit.tail(paths, choice)?;
+        tail = next;
         complain("another daemon goes on; what came meanwhile is not shown here");
     }
 }
 
-/// The daemon that takes the place of one that has just gone, if one does.
-fn next_daemon(paths: &Paths) -> anyhow::Result<Option<Visit>> {
+/// The same session at the daemon that takes the place of one that has just gone, if one does. One that is just going, or
+/// coming, may refuse.
+fn tail_again(paths: &Paths, choice: &Choice) -> anyhow::Result<Option<Tail>> {
     let deadline = Instant::now() + REPLACED;
     loop {
-        match Visit::new(paths) {
-            Ok(visit) => return Ok(Some(visit)),
-            Err(InspectError::NoDaemon) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+        match Visit::new(paths).and_then(|visit| visit.tail(paths, choice)) {
+            Ok(tail) => return Ok(Some(tail)),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             Err(InspectError::NoDaemon) => return Ok(None),
             Err(error) => return Err(error.into()),
         }

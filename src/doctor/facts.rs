@@ -53,6 +53,8 @@ pub(super) struct Facts {
     pub(super) untried: usize,
     /// What `--session` asked for, if it is not among them.
     pub(super) unknown_session: Option<String>,
+    /// What took too long to look at.
+    pub(super) slow: Vec<&'static str>,
     /// Where our files are.
     pub(super) home: PathBuf,
     /// Whether that is said by the environment, which a browser's need not do.

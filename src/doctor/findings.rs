@@ -103,6 +103,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     all.extend(disk(facts));
     all.push(clock(facts));
     all.extend(servers(facts));
+    let slow = facts.slow.iter().map(|what| Finding::new("slow", Warn, *what, "looking at it takes too long"));
+    all.extend(slow.map(|finding| finding.next("see whether the disks of this machine answer")));
     all
 }
 
@@ -368,9 +370,12 @@ fn of_launch(facts: &Facts, manifest: &Manifest) -> Option<Finding> {
             "it does not leave when the port is closed, and stays behind when a browser crashes".to_owned(),
             "websocket-bridge install --extension ID",
         ),
-        Outcome::Welcome { origin, after, left_after: Some(left), .. } => {
-            let evidence =
-                format!("started as by the browser for {origin}: answers in {}, leaves in {}", ms(*after), ms(*left));
+        Outcome::Welcome { version, origin, after, left_after: Some(left) } => {
+            let evidence = format!(
+                "started as by the browser for {origin}: version {version} answers in {}, leaves in {}",
+                ms(*after),
+                ms(*left)
+            );
             Finding::new("launch", Fine, subject, evidence)
         }
         Outcome::Refused { code, message } => {

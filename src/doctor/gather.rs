@@ -90,8 +90,9 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
     let last_change = looking.task(last_change);
     let tables = looking.task(places);
 
+    let mut slow = Vec::new();
     let installed = installed.by(begin + LOOK).unwrap_or_else(|| Err("reading it takes too long".to_owned()));
-    let mut places = tables.by(begin + LOOK).unwrap_or_default();
+    let mut places = told(tables.by(begin + LOOK), "the places of browsers", &mut slow);
     places.extend(user_data_dirs(&installed, &places));
     let mut manifests = read_manifests(&places, question, &installed, begin + LOOK + LOOK);
 
@@ -121,21 +122,30 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
         installed,
         places,
         manifests,
-        policies: policies.by(deadline).unwrap_or_default(),
-        directories: directories.by(deadline).unwrap_or_default(),
+        policies: told(policies.by(deadline), "the policies", &mut slow),
+        directories: told(directories.by(deadline), "the directories", &mut slow),
         daemon,
         spool,
-        free_bytes: free_bytes.by(deadline).flatten(),
+        free_bytes: told(free_bytes.by(deadline), "the disk", &mut slow),
         configuration: configuration.map(|config| config.map(drop)),
         now: SystemTime::now(),
-        last_change: last_change.by(deadline).flatten(),
+        last_change: told(last_change.by(deadline), "the times of files", &mut slow),
         proxy: proxies.into_iter().find(|name| env.get(name).is_some()).map(str::to_owned),
         servers: servers.by(deadline),
         untried,
         unknown_session,
+        slow,
         home: question.paths.data_directory().to_owned(),
         has_home_variable: env.get(HOME_VARIABLE).is_some(),
     }
+}
+
+/// What was found out; if that took too long, its name is noted, and nothing was found.
+fn told<T: Default>(answer: Option<T>, what: &'static str, slow: &mut Vec<&'static str>) -> T {
+    answer.unwrap_or_else(|| {
+        slow.push(what);
+        T::default()
+    })
 }
 
 /// Starts looks at the same machine.

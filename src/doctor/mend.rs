@@ -4,7 +4,7 @@
 //! anything that messages are in.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, io};
 
 use super::facts::{Call, Content, Daemon, Facts, Manifest, Place};
 use super::findings::{Finding, Status, faults, foreign_program, is_older, is_ours, program_fault};
@@ -17,7 +17,7 @@ use crate::os;
 /// Mends, and says what was done; nothing if there was nothing to do.
 pub(super) fn mend(question: &Question, facts: &Facts) -> Vec<Finding> {
     let mut done = Vec::new();
-    done.extend(stale_socket(facts));
+    done.extend(stale_socket(question, facts));
     for directory in facts.directories.iter().filter(|directory| directory.is_open) {
         let subject = directory.path.display().to_string();
         done.push(said(
@@ -26,7 +26,9 @@ pub(super) fn mend(question: &Question, facts: &Facts) -> Vec<Finding> {
             os::make_private(&directory.path).map_err(|error| error.to_string()),
         ));
     }
-    for process in &facts.orphans {
+    // A number may have become another's.
+    let running = if facts.orphans.is_empty() { Vec::new() } else { os::processes() };
+    for process in facts.orphans.iter().filter(|process| running.contains(process)) {
         let subject = format!("process {}", process.id);
         done.push(said(subject, "ended", os::kill(process.id).map_err(|error| error.to_string())));
     }
@@ -45,19 +47,26 @@ fn said(subject: String, what: &str, result: Result<(), String>) -> Finding {
     }
 }
 
-/// The socket of a daemon that was killed.
-fn stale_socket(facts: &Facts) -> Option<Finding> {
-    match &facts.daemon {
-        Some(Daemon { lock: None, has_socket: true, call: Call::Nobody, socket }) => {
-            let removed = match fs::remove_file(socket) {
-                // The daemon that was started meanwhile has done it.
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
-                _ => Ok(()),
-            };
-            Some(said(socket.display().to_string(), "removed", removed))
+/// The socket of a daemon that was killed. By now there may be another daemon, and the socket its: one that has the lock,
+/// or a system that listens for it.
+fn stale_socket(question: &Question, facts: &Facts) -> Option<Finding> {
+    let Some(Daemon { lock: None, has_socket: true, call: Call::Nobody, socket }) = &facts.daemon else { return None };
+    let remove = || {
+        // Whoever wants to listen there takes the lock first.
+        let lock = os::open_lock_file(&question.paths.daemon_lock())?;
+        if os::try_lock(&lock).is_err() || os::call(socket).is_ok() {
+            return Ok("left to the daemon that has been started meanwhile");
         }
-        _ => None,
-    }
+        match fs::remove_file(socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok("removed"),
+        }
+    };
+    let subject = socket.display().to_string();
+    Some(match remove() {
+        Ok(what) => said(subject, what, Ok(())),
+        Err(error) => said(subject, "removed", Err(error.to_string())),
+    })
 }
 
 /// Whether a manifest of ours, or its program, is not as install would leave it.

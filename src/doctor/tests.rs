@@ -93,6 +93,7 @@ fn healthy() -> Facts {
         servers: Vec::new(),
         untried: 0,
         unknown_session: None,
+        slow: Vec::new(),
         home: "/d".into(),
         has_home_variable: false,
     }
@@ -298,9 +299,9 @@ fn a_status_without_the_query_says_so() {
 
 #[test]
 fn what_took_too_long_is_told_and_the_rest_is_judged() {
-    let facts = Facts { daemon: None, spool: None, configuration: None, ..healthy() };
+    let facts = Facts { daemon: None, spool: None, configuration: None, slow: vec!["the disk"], ..healthy() };
     let checks: Vec<&str> = said(&facts).iter().map(|finding| finding.check).collect();
-    assert_eq!(checks, ["configuration", "daemon", "spool"]);
+    assert_eq!(checks, ["configuration", "daemon", "spool", "slow"]);
 }
 
 #[test]

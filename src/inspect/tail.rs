@@ -4,7 +4,7 @@
 //! one of the extension's, so nothing that it reads is taken from anybody.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ impl Tail {
                 Err(InspectError::Refused(first["message"].as_str().unwrap_or_default().to_owned()))
             }
             Some(_) => Ok(tail),
-            None => Err(InspectError::Mute(io::ErrorKind::UnexpectedEof.into())),
+            None => Err(InspectError::Mute(ErrorKind::UnexpectedEof.into())),
         }
     }
 
@@ -67,8 +67,11 @@ impl Tail {
                 Ok(None) => match (&*self.link.stream).read(&mut bytes) {
                     Ok(0) => return Ok(None),
                     Ok(length) => self.decoder.buffer().extend_from_slice(&bytes[..length]),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // So a pipe says that nobody is at its other end any more.
+                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                        return Ok(None);
+                    }
                     Err(error) => return Err(error),
                 },
                 // The word with which a daemon takes leave of its hosts is no frame.

@@ -1,14 +1,17 @@
 //! The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+#[cfg(unix)]
+use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::sandbox::{Sandbox, signal, status};
+use crate::support::link::call;
+#[cfg(unix)]
+use crate::support::sandbox::status;
+use crate::support::sandbox::{Sandbox, kill};
 use crate::support::server::Server;
 use crate::support::{at_best_within, until};
 
@@ -27,11 +30,13 @@ fn a_burst_of_twenty_hosts_starts_exactly_one_daemon() {
         Some(machine.log("daemon").matches("daemon started").count()).filter(|count| *count > 0)
     });
     assert_eq!(started, 1, "{}", machine.log("daemon"));
+    #[cfg(unix)]
     assert_eq!(machine.processes().len(), 21);
     let status = machine.json(&["status", "--json"]);
     assert_eq!((&status["daemon"]["links"], &status["daemon"]["pid"]), (&json!(20), &json!(machine.daemon().unwrap())));
 }
 
+#[cfg(unix)]
 #[test]
 fn the_daemon_survives_the_kill_of_its_host_and_holds_nothing_of_the_browsers() {
     let machine = Sandbox::new();
@@ -56,18 +61,20 @@ fn the_daemon_survives_the_kill_of_its_host_and_holds_nothing_of_the_browsers() 
     }
     assert_ne!(session_of(host), session_of(daemon));
     assert_eq!(std::fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(), std::path::Path::new("/"));
-    signal(host, "KILL");
+    kill(host);
     port.wait_for_end();
     until("the daemon sees the host's end", || machine.log("daemon").contains("port closed").then_some(()));
     assert_eq!(machine.daemon(), Some(daemon));
 }
 
 /// The session of a process.
+#[cfg(unix)]
 fn session_of(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned()
 }
 
+#[cfg(unix)]
 #[test]
 fn files_and_socket_are_the_owners_alone() {
     let machine = Sandbox::new();
@@ -78,6 +85,7 @@ fn files_and_socket_are_the_owners_alone() {
     assert_eq!((mode("logs/daemon.log"), mode("logs/host.log")), (0o600, 0o600));
 }
 
+#[cfg(unix)]
 #[test]
 fn a_socket_directory_that_others_may_enter_is_refused_with_the_command_that_mends_it() {
     let machine = Sandbox::new();
@@ -93,6 +101,7 @@ fn a_socket_directory_that_others_may_enter_is_refused_with_the_command_that_men
     assert_eq!(port.wait_for_end().0.code(), Some(1));
 }
 
+#[cfg(unix)]
 #[test]
 fn a_stale_socket_is_taken_over_and_one_that_answers_is_not() {
     let machine = Sandbox::new();
@@ -141,7 +150,9 @@ fn a_daemon_that_nobody_needs_ends_by_itself_and_one_with_a_session_stays() {
     assert_eq!(connection.wait_for_close().0, 1000);
     port.close();
     port.wait_for_end();
-    until("the daemon ends", || machine.processes().is_empty().then_some(()));
+    until("the daemon ends", || machine.daemon().is_none().then_some(()));
+    #[cfg(unix)]
+    until("no process is left", || machine.processes().is_empty().then_some(()));
     assert!(machine.log("daemon").contains("nobody needs it"));
     assert!(!machine.bridge_home().join("run/daemon.sock").exists());
 }
@@ -155,7 +166,7 @@ fn a_killed_daemon_ends_its_hosts_and_the_next_port_starts_another() {
         let daemon = machine.daemon();
         assert_ne!(daemon, last);
         last = daemon;
-        signal(daemon.unwrap(), "KILL");
+        kill(daemon.unwrap());
         assert_eq!(port.next_bytes(), None);
         let (status, took) = port.wait_for_end();
         assert!(status.success());
@@ -189,14 +200,15 @@ fn stop_waits_for_a_daemon_that_has_the_lock_and_does_not_listen_yet() {
     let machine = Sandbox::new();
     std::fs::create_dir(machine.bridge_home()).unwrap();
     let lock = std::fs::File::create(machine.bridge_home().join("daemon.lock")).unwrap();
-    lock.lock().unwrap();
+    websocket_bridge::os::lock(&lock).unwrap();
     let starting = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let starting = &starting;
+        scope.spawn(move || {
             // Long enough for a `stop` that does not wait; the daemon fails to start after all.
             std::thread::sleep(Duration::from_millis(300));
             starting.store(false, Ordering::SeqCst);
-            lock.unlock().unwrap();
+            drop(lock);
         });
         let stopped = machine.run(&["stop"]);
         assert!(!starting.load(Ordering::SeqCst), "{stopped:?}");
@@ -204,6 +216,7 @@ fn stop_waits_for_a_daemon_that_has_the_lock_and_does_not_listen_yet() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn no_process_is_left_after_200_ports_half_of_them_with_the_host_killed() {
     let (machine, server) = (Sandbox::new(), Server::start());
@@ -216,7 +229,7 @@ fn no_process_is_left_after_200_ports_half_of_them_with_the_host_killed() {
         port.post(json!({"type": "open", "consumer": format!("c{}", round % 7)}));
         port.wait_for_type("opened");
         if round % 2 == 0 {
-            signal(port.pid(), "KILL");
+            kill(port.pid());
         } else {
             port.close();
         }
@@ -246,7 +259,7 @@ fn a_port_that_comes_while_a_daemon_ends_gets_the_next_one() {
         std::thread::scope(|scope| {
             let stop = scope.spawn(|| machine.run(&["stop"]));
             until("the daemon takes no more hosts", || {
-                (endpoint_refuses(&machine) || machine.daemon() != Some(ending)).then_some(())
+                (call(&machine).is_err() || machine.daemon() != Some(ending)).then_some(())
             });
             let _next = machine.welcomed_port();
             assert_ne!(machine.daemon(), Some(ending));
@@ -256,12 +269,8 @@ fn a_port_that_comes_while_a_daemon_ends_gets_the_next_one() {
     }
 }
 
-/// Whether nobody listens at the machine's socket any more.
-fn endpoint_refuses(machine: &Sandbox) -> bool {
-    std::os::unix::net::UnixStream::connect(machine.bridge_home().join("run/daemon.sock")).is_err()
-}
-
 /// Needs root to become another user, as CI is; anybody else cannot be that other user in a test.
+#[cfg(unix)]
 #[test]
 fn another_user_is_turned_away_by_both_sides_even_if_the_files_let_him_in() {
     use std::os::unix::process::CommandExt as _;

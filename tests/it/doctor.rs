@@ -598,6 +598,18 @@ fn a_daemon_was_killed_and_its_socket_is_still_there() {
 }
 
 #[test]
+fn the_socket_of_the_daemon_that_was_started_meanwhile_is_left_alone() {
+    let machine = installed();
+    let mut port = machine.welcomed_port();
+    let daemon = machine.daemon().unwrap();
+    signal(daemon, "KILL");
+    until("the daemon is gone", || machine.daemon().is_none().then_some(()));
+    port.close();
+    // To look, the doctor starts hosts, and they the next daemon.
+    is_mended(&machine);
+}
+
+#[test]
 fn the_socket_of_a_killed_daemon_is_removed() {
     // Without a manifest no host is started, whose daemon would do it.
     let machine = Sandbox::new();

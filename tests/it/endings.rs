@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::support::browser::Browser;
-use crate::support::sandbox::{Sandbox, memory, status};
+use crate::support::sandbox::Sandbox;
+#[cfg(unix)]
+use crate::support::sandbox::{memory, status};
 use crate::support::server::Server;
+#[cfg(unix)]
 use crate::support::until;
 
 /// A window by which a loss that looks like everybody's can be told from one that is ours alone.
@@ -133,6 +136,7 @@ fn what_only_this_side_lost_is_tried_within_a_second_and_not_in_the_window() {
 }
 
 /// A server that is never content costs time, and nothing else.
+#[cfg(unix)]
 #[test]
 fn ten_thousand_reconnects_leave_memory_descriptors_and_threads_where_they_were() {
     const SESSIONS: usize = 100;

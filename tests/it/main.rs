@@ -1,8 +1,12 @@
 //! The integration tests: one binary, one module for each concern. `tree` fails if a file here is not declared.
+//!
+//! What is only for Unix (`cfg(unix)`) looks at what Windows does not have, or not in this way: signals, modes of files,
+//! descriptors, `/proc`, a socket in a directory, another user. `windows` has what takes their place.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 /// The system listens, and starts the daemon for whoever calls.
+#[cfg(unix)]
 mod activation;
 /// The command line, as a person and a script use it.
 mod cli;
@@ -14,22 +18,27 @@ mod demo;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
 /// A disk without room, and files that are not what they were, under the real daemon.
+#[cfg(unix)]
 mod disk;
 /// The broken forty: ways to break an installation, and what the doctor says and does about each.
+#[cfg(unix)]
 mod doctor;
 /// What the documents say is what the program does.
+#[cfg(unix)]
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
 /// One daemon takes over from another, and ports do not notice.
 mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
+#[cfg(unix)]
 mod host;
 /// What a person sees of the running daemon, and does to its sessions.
 mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
 /// Two products beside each other.
+#[cfg(unix)]
 mod products;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
@@ -41,6 +50,11 @@ mod stream;
 /// The browser, the server and the machine that the tests play.
 mod support;
 /// Encrypted connections: against the roots of the system, and never without a proof.
+#[cfg(unix)]
 mod tls;
 /// Rules of the source tree itself: who may know whom, and what each file must say.
+#[cfg(unix)]
 mod tree;
+/// What browsers do on Windows, and who may use the pipe.
+#[cfg(windows)]
+mod windows;

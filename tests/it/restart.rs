@@ -1,22 +1,26 @@
 //! Daemons that end, with and without warning: what was kept goes on in the next one.
 
-use std::os::unix::fs::PermissionsExt as _;
+#[cfg(unix)]
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+#[cfg(unix)]
+use crate::support::at_best_within;
 use crate::support::browser::Browser;
-use crate::support::sandbox::{Sandbox, memory, signal};
+#[cfg(unix)]
+use crate::support::sandbox::memory;
+use crate::support::sandbox::{Sandbox, kill};
 use crate::support::server::{Connection, Server};
-use crate::support::{at_best_within, until};
+use crate::support::until;
 
 /// Time in which everything is written that waits for nothing but that.
 const IDLE: &str = "the session is on the disk";
 
 fn kill_daemon(machine: &Sandbox) {
     let daemon = machine.daemon().unwrap();
-    signal(daemon, "KILL");
+    kill(daemon);
     until("the daemon is dead", || (machine.daemon() != Some(daemon)).then_some(()));
 }
 
@@ -177,6 +181,8 @@ fn settings_that_an_extension_gave_hold_in_the_next_daemon() {
     assert_eq!(status["sessions"][0]["settings"]["queue"]["max_messages"], 7);
 }
 
+// How fast and how large it is under Wine says nothing of Windows.
+#[cfg(unix)]
 #[test]
 fn a_hundred_thousand_messages_that_wait_take_little_memory_and_the_first_comes_at_once() {
     const COUNT: u64 = 100_000;
@@ -243,8 +249,10 @@ fn nothing_of_a_session_in_memory_mode_or_of_a_forgotten_one_is_on_the_disk() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn what_is_kept_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
     let (machine, server) = (Sandbox::new(), Server::start());
     let (_port, _connection) = opened(&machine, &server);
     wait_until_saved(&machine);

@@ -1,7 +1,7 @@
 //! A browser's end of a native messaging port: starts the host and speaks frames to it.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{DEADLINE, until};
 /// A port with its host.
 pub(crate) struct Browser {
     host: Child,
-    stdin: Option<ChildStdin>,
+    stdin: Option<Box<dyn Write + Send>>,
     frames: Option<Receiver<Vec<u8>>>,
     /// What came while something else was waited for.
     seen: Vec<Value>,
@@ -22,8 +22,16 @@ impl Browser {
     /// Starts `command` as a host.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut host = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let stdin = host.stdin.take();
-        let mut stdout = host.stdout.take().unwrap();
+        let (stdin, stdout) = (host.stdin.take().unwrap(), host.stdout.take().unwrap());
+        Self::over(host, stdin, stdout)
+    }
+
+    /// Speaks over these pipes to a host that was started already.
+    pub(crate) fn over(
+        host: Child,
+        stdin: impl Write + Send + 'static,
+        mut stdout: impl Read + Send + 'static,
+    ) -> Self {
         // A bounded queue: a test that reads nothing is a browser that reads nothing.
         let (sender, frames) = sync_channel(4);
         std::thread::spawn(move || {
@@ -35,7 +43,7 @@ impl Browser {
                 }
             }
         });
-        Self { host, stdin, frames: Some(frames), seen: Vec::new() }
+        Self { host, stdin: Some(Box::new(stdin)), frames: Some(frames), seen: Vec::new() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -56,7 +64,7 @@ impl Browser {
     }
 
     /// Standard input, for tests that write in a thread of their own.
-    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+    pub(crate) fn take_stdin(&mut self) -> Box<dyn Write + Send> {
         self.stdin.take().unwrap()
     }
 
@@ -163,6 +171,7 @@ impl Browser {
     }
 
     /// Closes standard input only.
+    #[cfg(unix)]
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }

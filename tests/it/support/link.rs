@@ -3,11 +3,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
+use std::os::unix::{
+    fs::{OpenOptionsExt as _, PermissionsExt},
+    net::{UnixListener, UnixStream},
+};
 
 use serde_json::{Value, json};
 
+#[cfg(unix)]
 use super::DEADLINE;
 use super::sandbox::Sandbox;
 
@@ -19,7 +23,7 @@ pub(crate) struct Caller {
 }
 
 /// Sends a header.
-fn introduce(stream: &mut UnixStream, version: u16, build: &str) {
+fn introduce(stream: &mut impl Write, version: u16, build: &str) {
     let mut header = b"wsbridge".to_vec();
     for number in [version, u16::try_from(build.len()).unwrap(), 0] {
         header.extend_from_slice(&number.to_le_bytes());
@@ -29,7 +33,7 @@ fn introduce(stream: &mut UnixStream, version: u16, build: &str) {
 }
 
 /// Reads a header.
-fn hear(stream: &mut UnixStream) -> Caller {
+fn hear(stream: &mut impl Read) -> Caller {
     let mut fixed = [0; 14];
     stream.read_exact(&mut fixed).unwrap();
     assert!(fixed.starts_with(b"wsbridge"));
@@ -42,14 +46,14 @@ fn hear(stream: &mut UnixStream) -> Caller {
 }
 
 /// Sends one native frame.
-pub(crate) fn say(stream: &mut UnixStream, message: &Value) {
+pub(crate) fn say(stream: &mut impl Write, message: &Value) {
     let body = message.to_string();
     stream.write_all(&u32::try_from(body.len()).unwrap().to_ne_bytes()).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
 }
 
 /// Reads one native frame.
-pub(crate) fn listen(stream: &mut UnixStream) -> Value {
+pub(crate) fn listen(stream: &mut impl Read) -> Value {
     let mut prefix = [0; 4];
     stream.read_exact(&mut prefix).unwrap();
     let mut body = vec![0; u32::from_ne_bytes(prefix) as usize];
@@ -57,10 +61,23 @@ pub(crate) fn listen(stream: &mut UnixStream) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
+/// Calls the machine's daemon.
+#[cfg(unix)]
+pub(crate) fn call(machine: &Sandbox) -> std::io::Result<UnixStream> {
+    let stream = UnixStream::connect(machine.bridge_home().join("run/daemon.sock"))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+/// Calls the machine's daemon.
+#[cfg(windows)]
+pub(crate) fn call(machine: &Sandbox) -> std::io::Result<File> {
+    File::options().read(true).write(true).open(machine.pipe())
+}
+
 /// Asks the machine's daemon to make way for version `build`, as a host of that version does; gives its answer.
 pub(crate) fn hand_over(machine: &Sandbox, build: &str) -> Value {
-    let mut stream = UnixStream::connect(machine.bridge_home().join("run/daemon.sock")).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = call(machine).unwrap();
     introduce(&mut stream, 1, build);
     hear(&mut stream);
     say(&mut stream, &json!({"type": "hand-over", "build": build}));
@@ -75,6 +92,7 @@ pub(crate) fn hold_launches(machine: &Sandbox) -> File {
 }
 
 /// A daemon of another version. It ends when it is dropped.
+#[cfg(unix)]
 pub(crate) struct OtherDaemon {
     listener: UnixListener,
     socket: std::path::PathBuf,
@@ -83,6 +101,7 @@ pub(crate) struct OtherDaemon {
     _lock: File,
 }
 
+#[cfg(unix)]
 impl OtherDaemon {
     pub(crate) fn start(machine: &Sandbox, version: u16, build: &'static str) -> Self {
         let home = machine.bridge_home();
@@ -107,6 +126,7 @@ impl OtherDaemon {
     }
 }
 
+#[cfg(unix)]
 impl Drop for OtherDaemon {
     fn drop(&mut self) {
         std::fs::remove_file(&self.socket).unwrap();

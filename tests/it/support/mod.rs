@@ -13,6 +13,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// Checks that something that takes less than `limit` does, on a machine that may be busy with other things: the fastest
 /// of a few times counts. What waits for a timer that is longer is too slow each time.
 pub(crate) fn at_best_within(limit: Duration, mut act: impl FnMut() -> Duration) {
+    // Each call to a system that another one plays takes longer, and each process that is started far longer.
+    let limit = if cfg!(windows) { limit * 10 } else { limit };
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         fastest = fastest.min(act());

@@ -21,6 +21,7 @@ impl Sandbox {
     }
 
     /// The same with one more environment variable for all programs.
+    #[cfg(unix)]
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.push((name, value.into()));
         self
@@ -34,11 +35,21 @@ impl Sandbox {
         self.home().join("bridge")
     }
 
+    /// The pipe of the machine's daemon.
+    #[cfg(windows)]
+    pub(crate) fn pipe(&self) -> PathBuf {
+        use websocket_bridge::config::{HOME_VARIABLE, Paths};
+        Paths::new(&[(HOME_VARIABLE, self.bridge_home())].into_iter().collect()).unwrap().socket().to_owned()
+    }
+
     /// The program, with an environment as bare as a browser's on a fresh machine.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_websocket-bridge"));
         command.env_clear().env("HOME", self.home()).env("WEBSOCKET_BRIDGE_HOME", self.bridge_home());
         command.env("PATH", "/usr/bin:/bin").current_dir(self.home());
+        // Without these Windows finds neither its own libraries nor a place for temporary files.
+        #[cfg(windows)]
+        command.envs(["SystemRoot", "TEMP"].map(|name| (name, std::env::var_os(name).unwrap())));
         command.envs(self.variables.iter().cloned());
         command
     }
@@ -92,13 +103,20 @@ impl Sandbox {
     }
 
     /// Process ids of all programs of this machine that run: they carry its home in their environment.
+    #[cfg(unix)]
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mark = format!("WEBSOCKET_BRIDGE_HOME={}", self.bridge_home().display());
         processes_with(|variable| variable == mark.as_bytes())
     }
 }
 
+/// Ends a process that the test started, or that such a one has started, without a warning.
+pub(crate) fn kill(pid: u32) {
+    websocket_bridge::os::kill(pid).unwrap();
+}
+
 /// Process ids of all programs that run with a variable in their environment that `wanted` accepts.
+#[cfg(unix)]
 pub(crate) fn processes_with(wanted: impl Fn(&[u8]) -> bool) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -122,14 +140,16 @@ impl Drop for Sandbox {
         }
         if std::thread::panicking() {
             eprintln!("-- daemon.log\n{}\n-- host.log\n{}", self.log("daemon"), self.log("host"));
+            #[cfg(unix)]
             for pid in self.processes() {
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+                let _ = websocket_bridge::os::kill(pid);
             }
         }
     }
 }
 
 /// A field of `/proc/PID/status`; empty if the process is gone.
+#[cfg(unix)]
 pub(crate) fn status(pid: u32, field: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field));
@@ -137,12 +157,53 @@ pub(crate) fn status(pid: u32, field: &str) -> String {
 }
 
 /// Memory of a process that is its own, in bytes.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "std does not ask for it")]
+pub(crate) fn memory(pid: u32) -> u64 {
+    use windows_sys::Win32::Foundation::CloseHandle;
+    use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
+    use windows_sys::Win32::System::Threading::{OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION};
+    let mut memory = PROCESS_MEMORY_COUNTERS::default();
+    // SAFETY: the handle is this function's alone, and null if there is none, which the system does not look into; the
+    // pointer is to a local of this size.
+    unsafe {
+        let process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid);
+        K32GetProcessMemoryInfo(process, &raw mut memory, size_of_val(&memory) as u32);
+        CloseHandle(process);
+    }
+    memory.PagefileUsage as u64
+}
+
+/// Memory of a process that is its own, in bytes.
+#[cfg(unix)]
 pub(crate) fn memory(pid: u32) -> u64 {
     let kilobytes = status(pid, "RssAnon:").trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
     kilobytes * 1024
 }
 
+/// Stops a process that the test started (`STOP`), or lets it go on (`CONT`): those two are all that there is.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "std does not stop processes")]
+pub(crate) fn signal(pid: u32, name: &str) {
+    use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
+    use windows_sys::Win32::System::Threading::{OpenProcess, PROCESS_SUSPEND_RESUME};
+    #[link(name = "ntdll")]
+    unsafe extern "system" {
+        fn NtSuspendProcess(process: HANDLE) -> i32;
+        fn NtResumeProcess(process: HANDLE) -> i32;
+    }
+    // SAFETY: the functions take handles and say no to one that is none; this one is nobody else's.
+    let status = unsafe {
+        let process = OpenProcess(PROCESS_SUSPEND_RESUME, 0, pid);
+        let status = if name == "STOP" { NtSuspendProcess(process) } else { NtResumeProcess(process) };
+        CloseHandle(process);
+        status
+    };
+    assert_eq!(status, 0, "{name} {pid}");
+}
+
 /// Sends a signal to a process that the test started.
+#[cfg(unix)]
 pub(crate) fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
