@@ -392,7 +392,19 @@ impl Session {
         if self.is_answer_to_beat(&body, now) {
             return;
         }
+        self.note_acknowledgement(&body, now);
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
+    }
+
+    /// A server that acknowledges messages itself names their ids. What it says is a message like any other all the same.
+    fn note_acknowledgement(&mut self, body: &Body, now: Now) {
+        let (Some(place), Body::Json(json)) = (&self.settings.dialect.ack, body) else { return };
+        let Some(found) = pattern::at(place, json) else { return };
+        let id = serde_json::from_str::<String>(found).unwrap_or_else(|_| found.to_owned());
+        if self.outbox.acknowledged(&id, now) {
+            self.write_queue(now);
+            self.send_receipts();
+        }
     }
 
     /// A server that knows how many it serves may say in the first message of a connection over which window they are to

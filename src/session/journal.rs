@@ -378,7 +378,7 @@ impl Session {
         let settings = birth.settings.clone();
         let fresh = Self::new(birth, now);
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
-        let (outbox, lost) = Outbox::restore(settings.queue.clone(), &mut record, now);
+        let (outbox, lost) = Outbox::restore(&settings, &mut record, now);
         let sheet = record.sheet;
         let connection = if sheet.closed {
             Connection::Closed

@@ -480,8 +480,7 @@ impl Session {
         let Birth { number, name, mode, url, settings, seed } = birth;
         let mut rng = fastrand::Rng::with_seed(seed);
         let durable = mode == Mode::Durable;
-        let (inbox, outbox) =
-            (Inbox::new(Arc::clone(&name), settings.inbox.clone()), Outbox::new(settings.queue.clone()));
+        let (inbox, outbox) = (Inbox::new(Arc::clone(&name), settings.inbox.clone()), Outbox::new(&settings));
         Self {
             number,
             inbox: if durable { inbox.on_disk() } else { inbox },
@@ -677,7 +676,7 @@ impl Session {
         self.next_settings = None;
         self.retry.configure(&settings.reconnect, now.elapsed);
         self.inbox.configure(settings.inbox.clone());
-        self.outbox.configure(settings.queue.clone());
+        self.outbox.configure(&settings);
         self.settings = settings;
     }
 
@@ -691,7 +690,7 @@ impl Session {
     /// Deletes everything that is kept. Ports that are attached stay, and are told that an epoch begins.
     fn forget(&mut self) {
         self.inbox.clear();
-        self.outbox.clear();
+        self.outbox.clear(&self.settings);
         self.protocols.clear();
         self.epoch = new_epoch(&mut self.rng);
         self.outage_since = None;

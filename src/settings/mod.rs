@@ -36,6 +36,8 @@ pub struct Settings {
     pub queue: Queue,
     /// What waits for the extension.
     pub inbox: Inbox,
+    /// What the server's own messages mean.
+    pub dialect: Dialect,
     /// How long the connection is kept with no port attached.
     pub linger: Duration,
 }
@@ -102,6 +104,13 @@ pub struct Inbox {
     pub max_message_bytes: usize,
     /// Which waiting messages give way to newer ones.
     pub collapse: Option<Collapse>,
+}
+
+/// What the server's own messages mean.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dialect {
+    /// Where in one stands the id of a message that it acknowledges, as a JSON Pointer.
+    pub ack: Option<String>,
 }
 
 /// What happens when there is no more room for what comes from the server.
@@ -191,6 +200,7 @@ impl Settings {
                 max_message_bytes: said.number("inbox.max_message_bytes") as usize,
                 collapse: said.collapse(),
             },
+            dialect: Dialect { ack: said.pointer("dialect.ack.id") },
             linger: said.duration("linger_ms"),
         }
     }
@@ -199,7 +209,7 @@ impl Settings {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let Self { reconnect, heartbeat, queue, inbox, linger } = self;
+        let Self { reconnect, heartbeat, queue, inbox, dialect, linger } = self;
         let mut json = json!({
             "reconnect": {
                 "first_ms": ms(reconnect.first),
@@ -236,6 +246,9 @@ impl Settings {
         }
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
+        }
+        if let Some(id) = &dialect.ack {
+            json["dialect"] = json!({ "ack": { "id": id } });
         }
         json
     }
@@ -312,6 +325,13 @@ impl<'a> Stack<'a> {
         match self.get("inbox.overflow") {
             Some(Said::Word("pause")) => Overflow::Pause,
             _ => Overflow::DropOldest,
+        }
+    }
+
+    fn pointer(&self, path: &str) -> Option<String> {
+        match self.get(path)? {
+            Said::Pointer(pointer) => Some(pointer.clone()),
+            _ => None,
         }
     }
 

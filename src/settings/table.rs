@@ -161,6 +161,12 @@ pub const TABLE: &[Setting] = &[
         meaning: "Where in such a message its key is: the newest of each key is kept. A key has at most 256 bytes of \
                   JSON.",
     },
+    Setting {
+        path: "dialect.ack.id",
+        kind: Kind::Pointer(MAX_POINTER),
+        meaning: "Where in a message of the server the `id` stands that it acknowledges by that: text, or a number. A message \
+                  with an id is then kept, and sent again after a lost connection, until the server has named it.",
+    },
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];
 

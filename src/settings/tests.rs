@@ -34,6 +34,7 @@ const EVERYTHING: &str = r#"{
     "queue": {"max_messages": 5, "max_bytes": 4096, "ttl_ms": 9},
     "inbox": {"max_messages": 6, "max_bytes": 2048, "retention_ms": 5000, "persist_after_ms": 0,
         "overflow": "pause", "max_message_bytes": 99, "collapse": {"when": {"type": "progress"}, "key": "/data/id"}},
+    "dialect": {"ack": {"id": "/id"}},
     "linger_ms": 0
 }"#;
 
@@ -185,7 +186,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         ),
         (
             r#"{"linger":1}"#,
-            "malformed there is no setting `linger`; known here: reconnect, heartbeat, queue, inbox, linger_ms",
+            "malformed there is no setting `linger`; known here: reconnect, heartbeat, queue, inbox, dialect, linger_ms",
         ),
         (
             r#"{"queue":{"max":1}}"#,

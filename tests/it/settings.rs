@@ -301,3 +301,28 @@ fn an_inbox_that_must_not_overflow_stops_the_server_and_loses_nothing() {
     assert_eq!(status["reconnections"], 0);
     drop(sender.join().unwrap());
 }
+
+#[test]
+fn a_server_that_acknowledges_in_its_own_words_is_believed_and_nothing_less() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let mut port = machine.port();
+    let mut connection = None;
+    let settings = json!({"dialect": {"ack": {"id": "/done/id"}}});
+    port.open_with(json!({"url": server.url(), "settings": settings}), || connection = Some(server.accept()));
+    let stages = ["stored", "received", "acknowledged"];
+    port.post(json!({"type": "send", "payload": {"id": "x"}, "id": "x", "receipts": stages}));
+    let mut connection = connection.unwrap();
+    connection.next();
+    drop(connection);
+    let mut connection = server.accept();
+    assert_eq!(connection.next(), Message::text(r#"{"id":"x"}"#), "it is sent again");
+    let acknowledgement = r#"{"done":{"id":"x"}}"#;
+    connection.send(acknowledgement);
+    port.wait_for("its end", |event| event["type"] == "receipt" && event["stage"] == "acknowledged");
+    assert_eq!(machine.json(&["status", "--json"])["sessions"][0]["outbox"]["messages"], 0);
+    assert_eq!(
+        port.wait_for_type("message")["payload"],
+        json!({"done": {"id": "x"}}),
+        "and is delivered like any other"
+    );
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{End, Item, Known, Outbox, STAGES, Subscription};
 use crate::session::record::{self, Change, Losses, Outcome, Post, Record};
 use crate::session::{Now, PortId};
-use crate::settings;
+use crate::settings::Settings;
 use crate::wire::Stage;
 use crate::wire::event::Refusal;
 
@@ -270,7 +270,7 @@ impl Outbox {
     }
 
     /// What an earlier daemon left, and what of it is missing. A message of which only the content is, is refused.
-    pub(in super::super) fn restore(settings: settings::Queue, record: &mut Record, now: Now) -> (Self, Losses) {
+    pub(in super::super) fn restore(settings: &Settings, record: &mut Record, now: Now) -> (Self, Losses) {
         let sheet = &record.sheet;
         let mut outbox = Self::new(settings).on_disk();
         outbox.last_number = sheet.last_post;

@@ -4,8 +4,9 @@
 //! of messages; the subscriptions. What of it lies on the disk is `disk`'s. Does not know connections or time beyond what it
 //! is told.
 //!
-//! Invariants: numbers only grow; the first `written` items are on the present connection, in order; an item leaves
-//! only with an ending, and an ending of an item with an id is reported or kept to be reported.
+//! Invariants: numbers only grow; the first `written` items are on the present connection, in order; of these the server's
+//! peer has those up to `received`, which are only kept if the server itself is to acknowledge them; an item leaves only
+//! with an ending, and an ending of an item with an id is reported or kept to be reported.
 
 mod disk;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Now, PortId};
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::wire::event::Refusal;
 use crate::wire::{Body, MAX_SUBSCRIPTIONS, Send, Stage};
 use disk::Disk;
@@ -120,6 +121,10 @@ pub(super) struct Outbox {
     queue: VecDeque<Item>,
     bytes: usize,
     written: usize,
+    /// The server's peer has everything on the present connection up to this number.
+    received: u64,
+    /// Messages with an id are kept until the server acknowledges them in its own words.
+    awaits_acks: bool,
     last_number: u64,
     next_expiry: Option<Duration>,
     known: HashMap<Arc<str>, Known>,
@@ -136,13 +141,15 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(settings: settings::Queue) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            settings,
+            settings: settings.queue.clone(),
             subscriptions: Vec::new(),
             queue: VecDeque::new(),
             bytes: 0,
             written: 0,
+            received: 0,
+            awaits_acks: settings.dialect.ack.is_some(),
             last_number: 0,
             next_expiry: None,
             known: HashMap::new(),
@@ -156,15 +163,15 @@ impl Outbox {
     }
 
     /// From now on other settings hold; what is there stays.
-    pub(super) fn configure(&mut self, settings: settings::Queue) {
-        self.settings = settings;
+    pub(super) fn configure(&mut self, settings: &Settings) {
+        self.settings = settings.queue.clone();
+        self.awaits_acks = settings.dialect.ack.is_some();
     }
 
     /// Everything is gone, and nothing is told about it any more. Numbers go on, so that what is under way for an older
     /// message is not taken for a newer one's.
-    pub(super) fn clear(&mut self) {
-        let fresh = Self::new(self.settings.clone());
-        *self = Self { last_number: self.last_number, disk: self.disk.cleared(), ..fresh };
+    pub(super) fn clear(&mut self, settings: &Settings) {
+        *self = Self { last_number: self.last_number, disk: self.disk.cleared(), ..Self::new(settings) };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -307,31 +314,78 @@ impl Outbox {
     pub(super) fn write_next(&mut self) -> Option<&Item> {
         let item = self.queue.get(self.written)?;
         let is_suspect = |item: &Item| item.losses + 1 >= MAX_LOSSES;
-        if self.written > 0 && (is_suspect(item) || is_suspect(&self.queue[0])) {
+        let under_way = self.unconfirmed();
+        if !under_way.is_empty() && (is_suspect(item) || is_suspect(&self.queue[under_way.start])) {
             return None;
         }
         self.written += 1;
         Some(item)
     }
 
+    /// The places in the queue of what is on the present connection and not confirmed.
+    fn unconfirmed(&self) -> Range<usize> {
+        let is_received = |item: &Item| item.number <= self.received;
+        // Most often there is none of those that were.
+        let start = match self.queue.front() {
+            Some(first) if is_received(first) => self.queue.partition_point(is_received).min(self.written),
+            _ => 0,
+        };
+        start..self.written
+    }
+
     /// The highest number on the present connection that is not confirmed.
     pub(super) fn last_written(&self) -> Option<u64> {
-        self.written.checked_sub(1).map(|index| self.queue[index].number)
+        let last = self.written.checked_sub(1)?;
+        Some(self.queue[last].number).filter(|number| *number > self.received)
     }
 
     /// The server's peer has everything up to `number`.
     pub(super) fn received(&mut self, number: u64, now: Now) {
-        while self.written > 0 && self.queue.front().is_some_and(|item| item.number <= number) {
-            let Some(item) = self.queue.pop_front() else { return };
-            self.written -= 1;
-            self.end(item, Stage::Received, None, now);
+        let Range { start, .. } = self.unconfirmed();
+        self.received = self.received.max(number);
+        if !self.awaits_acks {
+            while self.written > 0 && self.queue.front().is_some_and(|item| item.number <= number) {
+                let Some(item) = self.queue.pop_front() else { return };
+                self.written -= 1;
+                self.end(item, Stage::Received, None, now);
+            }
+            return;
         }
+        let mut end = self.unconfirmed().start;
+        let before = self.queue.len();
+        self.end_where(start..end, Stage::Received, None, now, |item| item.id.is_none());
+        let gone = before - self.queue.len();
+        (self.written, end) = (self.written - gone, end - gone);
+        for id in self.queue.range(start..end).filter_map(|item| item.id.clone()).collect::<Vec<_>>() {
+            self.reached(&id, Stage::Received, None);
+        }
+    }
+
+    /// The server has named the `id` of a message that is on the present connection. Returns whether it was one.
+    pub(super) fn acknowledged(&mut self, id: &str, now: Now) -> bool {
+        let Some(number) = self.known.get(id).filter(|known| known.ended.is_none()).map(|known| known.number) else {
+            return false;
+        };
+        let Ok(index) = self.queue.binary_search_by_key(&number, |item| item.number) else { return false };
+        if index >= self.written {
+            return false;
+        }
+        let Some(item) = self.queue.remove(index) else { return false };
+        self.written -= 1;
+        self.end(item, Stage::Acknowledged, None, now);
+        true
     }
 
     /// The connection is gone: what it carried and nobody confirmed must be sent again, or may not be.
     pub(super) fn connection_lost(&mut self, now: Now) {
-        let written = std::mem::take(&mut self.written);
-        self.end_where(0..written, Stage::Refused, Some(Refusal::UnknownDelivery), now, |item| !item.resend);
+        let Range { start, end } = self.unconfirmed();
+        // That they were received is all that will be known of these.
+        let before = self.queue.len();
+        self.end_where(0..start, Stage::Received, None, now, |item| !item.resend);
+        let gone = before - self.queue.len();
+        let unconfirmed = start - gone..end - gone;
+        self.end_where(unconfirmed, Stage::Refused, Some(Refusal::UnknownDelivery), now, |item| !item.resend);
+        (self.written, self.received) = (0, 0);
         // What was under way may expire again.
         self.next_expiry = self.queue.iter().filter_map(|item| item.expires).min();
     }
@@ -339,11 +393,14 @@ impl Outbox {
     /// The server ended the connection in a way that a message may have caused. What it had not confirmed is suspected, and
     /// from the second time on sent alone; so it is certain, the third time, which message it was. That one ends.
     pub(super) fn blame(&mut self, now: Now) {
-        for item in self.queue.range_mut(..self.written) {
+        let under_way = self.unconfirmed();
+        let first = under_way.start;
+        for item in self.queue.range_mut(under_way) {
             item.losses += 1;
         }
-        if self.queue.front().is_some_and(|item| item.losses >= MAX_LOSSES)
-            && let Some(item) = self.queue.pop_front()
+        if first < self.written
+            && self.queue.get(first).is_some_and(|item| item.losses >= MAX_LOSSES)
+            && let Some(item) = self.queue.remove(first)
         {
             self.written -= 1;
             self.end(item, Stage::Refused, Some(Refusal::EndsConnections), now);
@@ -356,9 +413,11 @@ impl Outbox {
     /// None is to blame if a subscription is as large: either that is too large itself, or it shows what is not.
     pub(super) fn refuse_largest(&mut self, now: Now) -> Option<usize> {
         let harmless = self.subscriptions.iter().map(|known| known.body.len()).max().unwrap_or_default();
-        let written = self.queue.range(..self.written).enumerate().filter(|(_, item)| item.body.len() > harmless);
+        let under_way = self.unconfirmed();
+        let first = under_way.start;
+        let written = self.queue.range(under_way).enumerate().filter(|(_, item)| item.body.len() > harmless);
         let (index, _) = written.max_by_key(|(index, item)| (item.body.len(), usize::MAX - index))?;
-        let item = self.queue.remove(index)?;
+        let item = self.queue.remove(first + index)?;
         self.written -= 1;
         let size = item.body.len();
         self.end(item, Stage::Refused, Some(Refusal::TooLarge), now);

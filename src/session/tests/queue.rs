@@ -320,7 +320,7 @@ fn endings_are_told_in_the_order_of_the_messages() {
 
 #[test]
 fn a_stage_that_is_asked_for_a_million_times_is_remembered_once() {
-    let mut outbox = Outbox::new(Settings::default().queue);
+    let mut outbox = Outbox::new(&Settings::default());
     let send = Send { receipts: Some(vec![Stage::Received; 1_000_000]), ..send("a") };
     outbox.push(Now::default(), PortId(1), "main", send);
     assert!(format!("{outbox:?}").len() < 1000);
@@ -328,7 +328,7 @@ fn a_stage_that_is_asked_for_a_million_times_is_remembered_once() {
 
 #[test]
 fn what_was_not_yet_written_stays_behind_what_is_sent_again() {
-    let mut outbox = Outbox::new(Settings::default().queue);
+    let mut outbox = Outbox::new(&Settings::default());
     for (id, resend) in [("a", true), ("b", false), ("c", true), ("d", true)] {
         outbox.push(Now::default(), PortId(1), "main", Send { resend, ..send(id) });
     }
@@ -505,4 +505,71 @@ fn a_live_subscription_waits_for_room_in_the_queue() {
     assert_eq!(rig.status()["outbox"]["subscriptions"], 1, "nothing has changed");
     rig.pong();
     assert_eq!(unsubscribe(&mut rig, "a", "-1"), ["#1 send -1"]);
+}
+
+/// A session whose server acknowledges messages itself.
+fn acknowledging() -> Rig {
+    let mut rig = Rig::with(|birth| birth.settings.dialect.ack = Some("/ack".to_owned()));
+    rig.open(1, "main");
+    rig.connect();
+    rig
+}
+
+fn ask_for_all(id: &str) -> Send {
+    Send { receipts: Some(vec![Stage::Stored, Stage::Received, Stage::Acknowledged]), ..send(id) }
+}
+
+#[test]
+fn a_message_is_kept_until_the_server_itself_has_named_it() {
+    let mut rig = acknowledging();
+    assert_eq!(rig.send_as(1, ask_for_all("a")), ["#1 send text:a", "#1 ping", "1: stored a"]);
+    assert_eq!(rig.pong(), ["1: received a"], "and asks no more: its peer has everything");
+    assert_eq!(rig.status()["outbox"]["messages"], 1);
+    let acknowledgement = r#"{"type":"ok","ack":"a"}"#;
+    assert_eq!(rig.frame(acknowledgement), ["1: acknowledged a".to_owned(), format!("1: message 1 {acknowledgement}")]);
+    assert_eq!(rig.status()["outbox"]["messages"], 0);
+    assert_eq!(rig.frame(acknowledgement), [format!("1: message 2 {acknowledgement}")], "it is known");
+}
+
+#[test]
+fn what_its_peer_had_is_sent_again_until_the_server_has_named_it() {
+    let mut rig = acknowledging();
+    for id in ["1", "2"] {
+        rig.send_as(1, ask_for_all(id));
+    }
+    rig.send_as(1, Send { id: None, ..send("nameless") });
+    rig.pong();
+    rig.pong();
+    assert_eq!(rig.status()["outbox"]["messages"], 2, "what has no id is done with");
+    rig.frame(r#"{"ack":1}"#);
+    rig.break_and_redial();
+    let lines = rig.connect();
+    assert!(lines.contains(&"#2 send text:2".into()) && !lines.contains(&"#2 send text:1".into()), "{lines:?}");
+    assert_eq!(rig.pong(), [""; 0], "it was said before");
+    assert!(rig.frame(r#"{"ack":2}"#).contains(&"1: acknowledged 2".into()));
+}
+
+#[test]
+fn what_must_not_be_sent_twice_ends_as_far_as_it_is_known_to_have_come() {
+    let mut rig = acknowledging();
+    rig.send_as(1, Send { resend: false, ..ask_for_all("had") });
+    rig.pong();
+    rig.send_as(1, Send { resend: false, ..ask_for_all("perhaps") });
+    let lines = rig.lose(reset());
+    assert!(lines.contains(&"1: refused perhaps (unknown-delivery)".into()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains(" had")), "{lines:?}");
+    assert_eq!(rig.status()["outbox"]["messages"], 0);
+}
+
+#[test]
+fn nothing_is_acknowledged_that_the_server_was_not_sent() {
+    let mut rig = acknowledging();
+    rig.lose(reset());
+    rig.send_as(1, ask_for_all("a"));
+    rig.next_timer();
+    let attempt = rig.attempt();
+    assert_eq!(rig.input(Input::Frame { attempt, body: Body::Json(r#"{"ack":"a"}"#.into()) }), [""; 0]);
+    rig.connect();
+    assert!(!rig.frame(r#"{"ack":"b"}"#).iter().any(|line| line.contains("acknowledged")));
+    assert!(rig.frame(r#"{"ack":"a"}"#).contains(&"1: acknowledged a".into()));
 }

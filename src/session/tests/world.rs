@@ -140,6 +140,7 @@ const MUST_HAPPEN: &[&str] = &[
     "opened at a place",
     "superseded",
     "collapsed",
+    "acknowledged by the server",
     "a consumer is removed",
     "window full of messages",
     "gap disconnected",

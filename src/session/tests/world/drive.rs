@@ -398,6 +398,12 @@ impl World {
                 self.counter += 1;
                 Body::Json(format!(r#"{{"reconnect_window_ms":{window_ms},"n":{}}}"#, self.counter).into())
             }
+            Content::Acknowledgement => {
+                self.counter += 1;
+                let id = self.model.posts.acknowledgeable().unwrap_or_else(|| "nobody's".into());
+                self.model.acknowledged(&id, self.now);
+                Body::Json(format!(r#"{{"ack":"{id}","n":{}}}"#, self.counter).into())
+            }
             Content::Progress { which, key } => {
                 self.counter += 1;
                 let progress = format!(r#"{{"type":"progress","task":{key},"n":{}}}"#, self.counter);
@@ -603,6 +609,9 @@ impl World {
                     if !self.model.is_stopping() {
                         let why = self.model.disconnected(self.now);
                         self.meet(why);
+                        // Other settings may hold from now on.
+                        let kept = self.session.as_ref().unwrap().inbox.kept();
+                        self.model.keep_in_memory(kept, &self.disk);
                         self.model.stream.pass(self.model.may_give_out(&self.disk));
                     }
                 }
@@ -678,6 +687,7 @@ impl World {
                 self.meet(match (stage, reason) {
                     (Stage::Stored, None) => "stored",
                     (Stage::Received, None) => "received",
+                    (Stage::Acknowledged, None) => "acknowledged",
                     (Stage::Expired, None) => "expired",
                     (Stage::Refused, Some(Refusal::Full)) => "refused full",
                     (Stage::Refused, Some(Refusal::UnknownDelivery)) => "refused unknown-delivery",

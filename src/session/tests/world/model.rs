@@ -68,6 +68,7 @@ pub(super) struct Model {
 /// What is asked for.
 impl Model {
     pub(super) fn new(mode: Mode, settings: Settings, url: Url) -> Self {
+        let awaits_acks = settings.dialect.ack.is_some();
         Self {
             mode,
             settings,
@@ -75,7 +76,7 @@ impl Model {
             url,
             protocols: Vec::new(),
             stream: Stream::default(),
-            posts: Posts::default(),
+            posts: Posts::new(awaits_acks),
             line: Line::default(),
             told: BTreeMap::new(),
             told_now: BTreeSet::new(),
@@ -169,6 +170,7 @@ impl Model {
         if settings.inbox.collapse != self.settings.inbox.collapse {
             self.stream.other_collapse();
         }
+        self.posts.awaits_acks = settings.dialect.ack.is_some();
         self.settings = settings;
         self.stream.keep_within(&self.settings.inbox);
     }
@@ -354,6 +356,11 @@ impl Model {
             };
             self.opened.push(OpenedDue { port, head: 0, acked: 0, pending: 0, pending_then: None, ack, window });
         }
+    }
+
+    /// The server names the id of a message.
+    pub(super) fn acknowledged(&mut self, id: &str, now: Now) {
+        self.posts.acknowledged(id, &self.stream, now);
     }
 
     /// A message of the server; `key` is what it is collapsed by, if it is.

@@ -248,6 +248,8 @@ pub(super) enum Content {
     Greeting {
         window_ms: u64,
     },
+    /// Names the id of a message that the server has, or of none.
+    Acknowledgement,
 }
 
 /// The server's own kind of ping message, and the answer to it.
@@ -422,6 +424,7 @@ fn frames(rng: &mut Rng) -> Step {
         13 => Content::Bytes(3 << 20),
         14 => Content::Pong,
         15 => Content::Greeting { window_ms: 9_000 },
+        16 => Content::Acknowledgement,
         _ => Content::Progress { which: rng.usize(0..2), key: rng.u8(0..3) },
     };
     Step::Frames { count, content }
@@ -527,6 +530,9 @@ pub(super) fn settings(seed: u64) -> Settings {
         queue.max_messages = pick(rng, &[1, 3, 8, 10_000]);
         queue.max_bytes = pick(rng, &[1024, 2000, 64 << 20]);
         queue.ttl = pick(rng, &[None, Some(ms(10)), Some(ms(5000)), Some(ms(60_000))]);
+    }
+    if one_in(rng, 3) {
+        settings.dialect.ack = Some("/ack".into());
     }
     if rng.bool() {
         let heartbeat = &mut settings.heartbeat;

@@ -48,9 +48,9 @@ struct PostState {
 }
 
 impl PostState {
-    /// What is written of it: that it is written needs no saying.
+    /// What is written of it: that it is written needs no saying, and that it was received is asked again.
     fn written(self) -> Self {
-        Self { reached: self.reached.filter(|reached| reached.stage > Stage::Stored), ..self }
+        Self { reached: self.reached.filter(|_| self.ended), ..self }
     }
 
     fn of(consumer: &'static str) -> Self {
@@ -83,6 +83,10 @@ pub(in super::super) struct Posts {
     queue: VecDeque<usize>,
     bytes: usize,
     pub(super) written: usize,
+    /// The server's peer has those on the connection up to this one.
+    received: Option<usize>,
+    /// Those with an id stay until the server names them.
+    pub(super) awaits_acks: bool,
     last_number: u64,
     server_has: BTreeSet<usize>,
     subscriptions: Vec<(&'static str, Body)>,
@@ -101,10 +105,15 @@ pub(in super::super) struct Posts {
 }
 
 impl Posts {
+    pub(super) fn new(awaits_acks: bool) -> Self {
+        Self { awaits_acks, ..Self::default() }
+    }
+
     pub(super) fn forget(&mut self) {
         assert_eq!(self.due, [], "receipts that were not given");
         // Numbers go on.
-        *self = Self { last_number: self.last_number, disk_full: self.disk_full, ..Self::default() };
+        let Self { last_number, disk_full, awaits_acks, .. } = *self;
+        *self = Self { last_number, disk_full, awaits_acks, ..Self::default() };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -294,11 +303,14 @@ impl Posts {
 
     /// The connection ended, perhaps because of a message on it: after the third time with the same one it must be that.
     pub(super) fn blame(&mut self, stream: &Stream, now: Now) {
-        for index in self.queue.range(..self.written) {
+        let unconfirmed = self.unconfirmed();
+        let first = unconfirmed.start;
+        for index in self.queue.range(unconfirmed) {
             self.posts[*index].losses += 1;
         }
-        if let Some(index) = self.queue.front().copied().filter(|index| self.posts[*index].losses >= FATAL) {
-            self.queue.pop_front();
+        let fatal = self.queue.range(first..self.written).next().copied();
+        if let Some(index) = fatal.filter(|index| self.posts[*index].losses >= FATAL) {
+            self.queue.remove(first);
             self.written -= 1;
             self.end(index, Stage::Refused, Some(Refusal::EndsConnections), stream, now);
         }
@@ -326,8 +338,14 @@ impl Posts {
         Some(index)
     }
 
+    /// Where in the queue those stand that are on the connection and not confirmed.
+    fn unconfirmed(&self) -> std::ops::Range<usize> {
+        let confirmed = self.queue.iter().take(self.written).filter(|index| Some(**index) <= self.received);
+        confirmed.count()..self.written
+    }
+
     pub(super) fn last_written(&self) -> Option<usize> {
-        self.written.checked_sub(1).map(|index| self.queue[index])
+        self.written.checked_sub(1).map(|index| self.queue[index]).filter(|index| Some(*index) > self.received)
     }
 
     pub(in super::super) fn server_has(&mut self, post: Option<usize>) {
@@ -343,11 +361,61 @@ impl Posts {
     }
 
     pub(super) fn received(&mut self, up_to: Option<usize>, stream: &Stream, now: Now) {
-        while self.written > 0 && self.queue.front().copied() <= up_to {
-            let index = self.queue.pop_front().unwrap();
-            self.written -= 1;
-            self.end(index, Stage::Received, None, stream, now);
+        let before = self.received;
+        self.received = before.max(up_to);
+        let behind = self.queue.split_off(self.written);
+        for index in std::mem::take(&mut self.queue) {
+            if Some(index) > up_to {
+                self.queue.push_back(index);
+            } else if self.awaits_acks && self.posts[index].id.is_some() {
+                self.queue.push_back(index);
+                if Some(index) > before {
+                    self.reached(index, stream);
+                }
+            } else {
+                self.end(index, Stage::Received, None, stream, now);
+            }
         }
+        self.written = self.queue.len();
+        self.queue.extend(behind);
+    }
+
+    /// The peer has it, and the server has not named it yet.
+    fn reached(&mut self, index: usize, stream: &Stream) {
+        let post = &mut self.posts[index];
+        let due = Due { stage: Stage::Received, reason: None };
+        let before = post.state.reached.map(|due| due.stage);
+        if before >= Some(Stage::Received) {
+            return;
+        }
+        post.state.reached = Some(due);
+        let told = post.wants.iter().copied().filter(|wanted| *wanted <= Stage::Received).max();
+        let told = told.filter(|told| before.is_none_or(|before| before < *told));
+        if let Some((id, stage)) = post.id.clone().zip(told)
+            && stream.is_attached(post.port)
+        {
+            self.due.push((post.port, id, Due { stage, ..due }));
+        }
+    }
+
+    /// The server names an id.
+    pub(in super::super) fn acknowledged(&mut self, id: &str, stream: &Stream, now: Now) {
+        if !self.awaits_acks {
+            return;
+        }
+        let place = (0..self.written).find(|at| self.posts[self.queue[*at]].id.as_deref() == Some(id));
+        if let Some(place) = place {
+            let index = self.queue.remove(place).unwrap();
+            self.written -= 1;
+            self.end(index, Stage::Acknowledged, None, stream, now);
+            self.met.push("acknowledged by the server");
+        }
+    }
+
+    /// The id of a message that the server's peer has and that the server has not named, if it is to.
+    pub(in super::super) fn acknowledgeable(&self) -> Option<String> {
+        let there = self.queue.iter().take(self.written).filter(|index| self.server_has.contains(index));
+        there.filter_map(|index| self.posts[*index].id.clone()).next().filter(|_| self.awaits_acks)
     }
 
     pub(super) fn expire(&mut self, stream: &Stream, now: Now) {
@@ -370,7 +438,7 @@ impl Posts {
     pub(super) fn refuse_largest(&mut self, stream: &Stream, now: Now) -> bool {
         let largest = self.subscriptions.iter().map(|(_, body)| body.len()).max().unwrap_or_default();
         let size = |at: usize| self.posts[self.queue[at]].body.len();
-        let Some(at) = (0..self.written).rev().max_by_key(|at| size(*at)) else { return false };
+        let Some(at) = self.unconfirmed().rev().max_by_key(|at| size(*at)) else { return false };
         if size(at) <= largest {
             return false;
         }
@@ -385,12 +453,14 @@ impl Posts {
         for index in std::mem::take(&mut self.queue) {
             if self.posts[index].resend {
                 self.queue.push_back(index);
+            } else if Some(index) <= self.received {
+                self.end(index, Stage::Received, None, stream, now);
             } else {
                 self.end(index, Stage::Refused, Some(Refusal::UnknownDelivery), stream, now);
             }
         }
         self.queue.extend(behind);
-        self.written = 0;
+        (self.written, self.received) = (0, None);
         self.first.clear();
     }
 
@@ -438,9 +508,10 @@ impl Posts {
         }
         assert_eq!(session.outbox.kept(), (self.queue.len(), self.bytes), "what is kept for the server");
         assert!(self.first.is_empty(), "a subscription was not sent");
-        let first = self.queue.front().map(|index| &self.posts[*index]);
+        let unconfirmed = self.unconfirmed();
+        let first = self.queue.get(unconfirmed.start).map(|index| &self.posts[*index]);
         let next = self.queue.get(self.written).map(|index| &self.posts[*index]);
-        let alone = self.written > 0 && [first, next].iter().flatten().any(|post| post.is_suspect());
+        let alone = !unconfirmed.is_empty() && [first, next].iter().flatten().any(|post| post.is_suspect());
         assert!(!connected || alone || next.is_none(), "something waits though there is a connection");
         self.met.extend((connected && next.is_some()).then_some("waits for one that is suspected"));
     }
@@ -507,7 +578,7 @@ impl Posts {
             let state = &mut self.posts[index].state;
             (state.ended, state.known) = (true, false);
         }
-        (self.bytes, self.written) = (0, 0);
+        (self.bytes, self.written, self.received) = (0, 0, None);
         (self.owed, self.told) = (owed, told);
         self.met.extend((!self.owed.is_empty()).then_some("an ending outlives the daemon"));
         self.written_subscriptions.clone_from(&subscriptions);

@@ -96,6 +96,7 @@ impl Model {
         next.lost_posts = lost_posts + next.posts.restart(posts, record, now);
         (next.protocols, next.blank, next.clock_was_set_back) = (protocols, false, self.clock_was_set_back);
         next.posts.disk_full = false;
+        next.posts.awaits_acks = next.settings.dialect.ack.is_some();
         next.deserted = Some(sheet.deserted_at.map_or(now.elapsed, |at| now.elapsed_at(at)));
         *self = next;
         rest
