@@ -424,7 +424,7 @@ fn frames(rng: &mut Rng) -> Step {
         13 => Content::Bytes(3 << 20),
         14 => Content::Pong,
         15 => Content::Greeting { window_ms: 9_000 },
-        16 => Content::Acknowledgement,
+        16..18 => Content::Acknowledgement,
         _ => Content::Progress { which: rng.usize(0..2), key: rng.u8(0..3) },
     };
     Step::Frames { count, content }
@@ -531,7 +531,7 @@ pub(super) fn settings(seed: u64) -> Settings {
         queue.max_bytes = pick(rng, &[1024, 2000, 64 << 20]);
         queue.ttl = pick(rng, &[None, Some(ms(10)), Some(ms(5000)), Some(ms(60_000))]);
     }
-    if one_in(rng, 3) {
+    if rng.bool() {
         settings.dialect.ack = Some("/ack".into());
     }
     if rng.bool() {
