@@ -348,13 +348,6 @@ export default [
     replacement: "        if self.written > 0 {\n",
   },
   {
-    name: "asked again for ever",
-    breaks: "A ping asks for what is not confirmed, and for nothing else.",
-    file: "src/session/outbox/mod.rs",
-    original: "Some(self.queue[last].number).filter(|number| *number > self.received)",
-    replacement: "Some(self.queue[last].number)",
-  },
-  {
     name: "received and refused",
     breaks: "What was received is not refused as `unknown-delivery`.",
     file: "src/session/outbox/mod.rs",
