@@ -4,6 +4,21 @@
 //! Owns: all code that asks which platform this is (with `daemon::endpoint` for the local socket). Both files offer
 //! the same functions with the same meaning.
 
+use std::path::PathBuf;
+
+/// A process of this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub id: u32,
+    /// The program that it runs.
+    pub program: PathBuf,
+    /// What it was started with.
+    pub arguments: Vec<String>,
+    /// Whether whoever started it is gone.
+    pub is_orphan: bool,
+}
+
 /// Something that happened to the machine, and that no connection notices by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

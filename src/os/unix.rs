@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::Change;
+use super::{Change, Process};
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -201,19 +201,6 @@ pub fn give_fourth_pipe(command: &mut Command) -> io::Result<io::PipeReader> {
     // SAFETY: between fork and exec this makes one system call, and allocates nothing.
     unsafe { command.pre_exec(give) };
     Ok(reader)
-}
-
-/// A process of this user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// Its id.
-    pub id: u32,
-    /// The program that it runs.
-    pub program: PathBuf,
-    /// What it was started with.
-    pub arguments: Vec<String>,
-    /// Whether whoever started it is gone.
-    pub is_orphan: bool,
 }
 
 /// The processes of this user, as far as the system tells: Linux does.

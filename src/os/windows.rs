@@ -7,7 +7,7 @@ use std::io;
 use std::os::windows::fs::OpenOptionsExt as _;
 use std::os::windows::io::{AsHandle as _, AsRawHandle as _, FromRawHandle as _, IntoRawHandle as _, OwnedHandle};
 use std::os::windows::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
@@ -260,23 +260,10 @@ pub fn give_fourth_pipe(_command: &mut Command) -> io::Result<()> {
     Ok(())
 }
 
-/// A process of this user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// Its id.
-    pub id: u32,
-    /// The program that it runs.
-    pub program: PathBuf,
-    /// What it was started with.
-    pub arguments: Vec<String>,
-    /// Whether whoever started it is gone.
-    pub is_orphan: bool,
-}
-
 /// The processes of this user, as far as the system tells: here nobody asks it, as a host that lost its browser has lost
 /// its pipes too.
 #[must_use]
-pub fn processes() -> Vec<Process> {
+pub fn processes() -> Vec<super::Process> {
     Vec::new()
 }
 
