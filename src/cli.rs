@@ -4,7 +4,7 @@
 //! is a few lines that call the module which does it.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
 use crate::config::{self, Env, HostName, Paths, server_url};
-use crate::daemon::endpoint::{self, EndpointError, HostLink};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Tail, Visit};
 use crate::install::browsers::{Platform, Scope};
@@ -450,14 +449,12 @@ async fn signal_or_hangup() -> &'static str {
 }
 
 fn run_stop(paths: &Paths) -> anyhow::Result<Exit> {
-    let Some(link) = running_soon(paths)? else {
+    let Some(visit) = running_soon(paths)? else {
         complain("no daemon runs");
         return Ok(Exit::Fine);
     };
-    let stopping = ask(&link, "stop")?["stopping"].to_string();
-    // The daemon lets go of the link, and then of its lock, when it ends. Another one may have the lock by then: an
-    // extension that lost its port asks for a new one at once.
-    let _ = (&*link.stream).read(&mut [0]);
+    let stopping = visit.stop()?;
+    // Another one may have the lock by then: an extension that lost its port asks for a new one at once.
     let ended = launch::has_ended(paths, &stopping, STOP_TIMEOUT)?;
     anyhow::ensure!(ended, "the daemon (process {stopping}) does not end");
     complain("the daemon has ended");
@@ -583,42 +580,35 @@ fn run_logs(paths: &Paths, follow: bool, lines: usize) -> anyhow::Result<Exit> {
     let directory = paths.log_directory();
     let mut logs = Logs::new(directory);
     let unreadable = || format!("cannot read the logs in {}", directory.display());
-    let mut new = match logs.last(lines) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !follow => {
-            complain(&format!("there are no logs in {} yet", directory.display()));
-            return Ok(Exit::Fine);
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        new => new.with_context(unreadable)?,
-    };
+    let mut new = logs.last(lines).with_context(unreadable)?;
+    if new.is_empty() {
+        complain(&format!("there are no logs in {} yet", directory.display()));
+    }
     loop {
         let text: String = new.iter().map(|line| format!("{line}\n")).collect();
         if !print(&text)? || !follow {
             return Ok(Exit::Fine);
         }
         std::thread::sleep(LOOK);
-        new = match logs.more() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            new => new.with_context(unreadable)?,
-        };
+        new = logs.more().with_context(unreadable)?;
     }
 }
 
-/// A link to the running daemon; nothing is started for a look.
-fn running(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
-    match endpoint::connect(paths, "") {
-        Ok(link) => Ok(Some(link)),
-        Err(EndpointError::Nobody { .. }) => Ok(None),
+/// A visit to the daemon, if one runs; nothing is started for a look.
+fn running(paths: &Paths) -> anyhow::Result<Option<Visit>> {
+    match Visit::new(paths) {
+        Ok(visit) => Ok(Some(visit)),
+        Err(InspectError::NoDaemon) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
 /// The same, also to a daemon that is just starting: it has the lock already, and nobody answers yet.
-fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
+fn running_soon(paths: &Paths) -> anyhow::Result<Option<Visit>> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     loop {
-        if let Some(link) = running(paths)? {
-            return Ok(Some(link));
+        if let Some(visit) = running(paths)? {
+            return Ok(Some(visit));
         }
         match std::fs::File::open(paths.daemon_lock()) {
             Ok(lock) if os::try_lock(&lock).is_err() => {}
@@ -631,11 +621,6 @@ fn running_soon(paths: &Paths) -> anyhow::Result<Option<HostLink>> {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Asks the daemon one thing.
-fn ask(link: &HostLink, what: &str) -> anyhow::Result<serde_json::Value> {
-    launch::ask(link, &serde_json::json!({"type": what})).context("the daemon does not answer")
 }
 
 #[cfg(feature = "demo")]

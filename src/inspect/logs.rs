@@ -36,7 +36,7 @@ impl Logs {
     /// The last lines of all files together, those that were set aside among them; what comes later is for [`Logs::more`].
     ///
     /// # Errors
-    /// If there is no such directory, or a file in it cannot be read.
+    /// If the directory or a file in it cannot be read.
     pub fn last(&mut self, count: usize) -> io::Result<Vec<String>> {
         let mut lines = Vec::new();
         for path in self.files(|name| name.contains('.'))? {
@@ -55,8 +55,9 @@ impl Logs {
         let mut lines = Vec::new();
         for log in &mut self.open {
             log.take(&mut lines)?;
-            let length = log.path.metadata().map_or(0, |metadata| metadata.len());
-            if length < log.reader.stream_position()? {
+            let position = log.reader.stream_position()?;
+            // For a moment there may be no file of this name.
+            if log.path.metadata().is_ok_and(|metadata| metadata.len() < position) {
                 // It was set aside.
                 log.take(&mut lines)?;
                 log.reader = BufReader::new(File::open(&log.path)?);
@@ -74,10 +75,14 @@ impl Logs {
         Ok(lines)
     }
 
-    /// The files whose names without `.log` are `wanted`.
+    /// The files whose names without `.log` are `wanted`; none, as long as there is no such directory.
     fn files(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+            entries => entries?,
+        };
+        for entry in entries {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
             if name.is_some_and(&wanted) {

@@ -7,7 +7,7 @@ mod logs;
 mod page;
 mod tail;
 
-use std::io;
+use std::io::{self, Read as _};
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -168,6 +168,17 @@ impl Visit {
     pub fn tail(&self, paths: &Paths, choice: &Choice) -> Result<Tail, InspectError> {
         let status = self.status()?;
         Tail::begin(paths, choice.among(&status)?)
+    }
+
+    /// Has the daemon end, and waits until it lets go of this visit. Returns its process id, by which
+    /// [`launch::has_ended`] knows whether it has let go of its lock too.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn stop(self) -> Result<String, InspectError> {
+        let stopping = self.ask(&json!({"type": "stop"}))?["stopping"].to_string();
+        let _ = (&*self.link.stream).read(&mut [0]);
+        Ok(stopping)
     }
 
     fn ask(&self, question: &impl serde::Serialize) -> Result<Value, InspectError> {
