@@ -6,6 +6,7 @@
 //! The receipt says what install wrote. Without it, manifests of ours are still found in the places that browsers
 //! read, and the program in its stable place. What is not ours (any more) is left alone.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::browsers::{Family, Key, Location, Scope};
@@ -181,6 +182,27 @@ fn is_of_host(location: &Location, host: &HostName) -> bool {
     }
 }
 
+impl Candidate {
+    /// What was `read` at its location, with the step about it; or, if there is nothing to go on with, all that is to be said.
+    /// It may be `known` to have been installed.
+    fn look<T>(
+        &self,
+        read: Result<Option<T>, InstallError>,
+        known: bool,
+        step: Step,
+    ) -> ControlFlow<Option<Step>, (T, Step)> {
+        let is_meant = !self.leaving.is_empty();
+        match read {
+            Ok(Some(found)) => ControlFlow::Continue((found, step)),
+            Ok(None) if is_meant && known => {
+                ControlFlow::Break(Some(step.because("was gone already").records(Record::Gone(self.location.clone()))))
+            }
+            Ok(None) => ControlFlow::Break(self.is_named.then(|| step.because("there is none"))),
+            Err(error) => ControlFlow::Break((is_meant && (self.is_named || known)).then(|| step.fails(&error))),
+        }
+    }
+}
+
 /// What happens to one manifest; `outlook` learns about it if it stays ours.
 fn plan_manifest(
     candidate: &Candidate,
@@ -190,17 +212,13 @@ fn plan_manifest(
     own_programs: &[PathBuf],
     outlook: &mut Outlook,
 ) -> Option<Step> {
-    let Candidate { location, title, leaving, is_named, .. } = candidate;
+    let Candidate { location, title, leaving, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
     let step = Step::new(Kind::Manifest, title, location).serves(leaving);
-    let found = match disk::read(path) {
-        Ok(Some(found)) => found,
-        Ok(None) if is_meant && entry.is_some() => {
-            return Some(step.because("was gone already").records(Record::Gone(location.clone())));
-        }
-        Ok(None) => return is_named.then(|| step.because("there is none")),
-        Err(error) => return (is_meant && (*is_named || entry.is_some())).then(|| step.fails(&error)),
+    let (found, step) = match candidate.look(disk::read(path), entry.is_some(), step) {
+        ControlFlow::Continue(found) => found,
+        ControlFlow::Break(said) => return said,
     };
     let existing = Existing::parse(&found);
     if !is_ours(&existing, own_programs) {
@@ -264,18 +282,15 @@ fn plan_key(
     own_programs: &[PathBuf],
     outlook: &mut Outlook,
 ) -> Option<Step> {
-    let Candidate { location, title, leaving, is_named, .. } = candidate;
+    let Candidate { location, title, leaving, .. } = candidate;
     let is_meant = !leaving.is_empty();
     let entry = receipt.manifest(location);
     let step = Step::new(Kind::Key, title, location).serves(leaving);
     let keyed = [Family::Chromium, Family::Firefox].map(|family| context.keyed_manifest(family, &removal.host_name));
-    let (value, is_ours) = match read_key(key, &keyed, own_programs, context) {
-        Ok(Some(found)) => found,
-        Ok(None) if is_meant && entry.is_some() => {
-            return Some(step.because("was gone already").records(Record::Gone(location.clone())));
-        }
-        Ok(None) => return is_named.then(|| step.because("there is none")),
-        Err(error) => return (is_meant && (*is_named || entry.is_some())).then(|| step.fails(&error)),
+    let found = read_key(key, &keyed, own_programs, context);
+    let ((value, is_ours), step) = match candidate.look(found, entry.is_some(), step) {
+        ControlFlow::Continue(found) => found,
+        ControlFlow::Break(said) => return said,
     };
     if !is_ours {
         let gone = Record::Gone(location.clone());
