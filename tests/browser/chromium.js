@@ -28,6 +28,8 @@ const FROM_BROWSER = 4;
 
 const EXTENSION_ID = "jehlfdgdlcaglkijngaaakmcoibeehjh";
 const EXTENSION_ORIGIN = `chrome-extension://${EXTENSION_ID}`;
+/** The page on which the user manages extensions: it may do what the user may. */
+const EXTENSIONS = "chrome://extensions";
 
 export class Chromium {
   static title = "Chromium";
@@ -67,9 +69,12 @@ export class Chromium {
       end: (chromium) => chromium.#onPage("ServiceWorker.stopAllWorkers"),
       wakes: true,
     },
+    { how: "is stopped by the user", end: (chromium) => chromium.#stopAsUser(), wakes: true },
     { how: "is closed as a target", end: (chromium) => chromium.#closeWorker(), wakes: true },
     { how: "crashes with its process", end: (chromium) => chromium.#killWorkersProcess(), wakes: true },
     { how: "is replaced by a reload of the extension", end: (chromium) => chromium.#load(), wakes: false },
+    { how: "goes as the user reloads the extension", end: (chromium) => chromium.#reloadAsUser(), wakes: false },
+    { how: "is gone while the extension is disabled", end: (chromium) => chromium.#disableAndEnable(), wakes: false },
   ];
 
   #profile;
@@ -157,6 +162,44 @@ export class Chromium {
     const { targetInfos } = await this.#call("Target.getTargets", { filter: [{ type: "service_worker" }] });
     const { targetId } = targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
     await this.#call("Target.closeTarget", { targetId });
+  }
+
+  /** By the button on the page that lists all service workers. */
+  async #stopAsUser() {
+    await this.#run(
+      "chrome://serviceworker-internals",
+      `(async () => {
+        const isOurs = (worker) => worker.textContent.includes("${EXTENSION_ORIGIN}/");
+        const button = () =>
+          [...document.querySelectorAll(".serviceworker-registration")]
+            .find(isOurs)
+            ?.querySelector('[data-command="stop"]');
+        while (!button()) await new Promise((again) => setTimeout(again, 5));
+        button().click();
+      })()`,
+    );
+  }
+
+  /** In developer mode, without which the extension would not come back. */
+  async #reloadAsUser() {
+    const mode = "chrome.developerPrivate.updateProfileConfiguration({ inDeveloperMode: true })";
+    await this.#run(EXTENSIONS, `${mode}.then(() => chrome.developerPrivate.reload("${EXTENSION_ID}"))`);
+  }
+
+  async #disableAndEnable() {
+    const set = (enabled) => `chrome.management.setEnabled("${EXTENSION_ID}", ${enabled})`;
+    await this.#run(EXTENSIONS, `${set(false)}.then(() => ${set(true)})`);
+  }
+
+  /** Runs JavaScript in a page of the browser's own that is opened for it. */
+  async #run(url, expression) {
+    const { targetId } = await this.#call("Target.createTarget", { url });
+    const { sessionId } = await this.#call("Target.attachToTarget", { targetId, flatten: true });
+    const how = { expression, awaitPromise: true, returnByValue: true };
+    const { exceptionDetails, result } = await this.#call("Runtime.evaluate", how, sessionId);
+    await this.#call("Target.closeTarget", { targetId }).catch(() => {}); // it may have gone already
+    if (exceptionDetails) throw new Error(`${url}: ${exceptionDetails.exception?.description}`);
+    return result.value;
   }
 
   #killWorkersProcess() {

@@ -52,6 +52,7 @@ export class Firefox {
     { how: "is stopped by the browser", end: (firefox) => firefox.#stopPage(), wakes: true },
     { how: "crashes with its process", end: (firefox) => firefox.#killPagesProcess(), wakes: true },
     { how: "is replaced by a reload of the extension", end: (firefox) => firefox.#reload(), wakes: false },
+    { how: "is gone while the extension is disabled", end: (firefox) => firefox.#disableAndEnable(), wakes: false },
   ];
 
   #process;
@@ -152,8 +153,18 @@ export class Firefox {
   }
 
   async #reload() {
+    await this.#asManager("await addon.reload();");
+  }
+
+  async #disableAndEnable() {
+    await this.#asManager("await addon.disable(); await addon.enable();");
+  }
+
+  /** Runs JavaScript where `addon` is the test's extension, as the user may manage it. */
+  async #asManager(body) {
     await this.#privileged(`
       const { AddonManager } = ChromeUtils.importESModule("resource://gre/modules/AddonManager.sys.mjs");
-      await (await AddonManager.getAddonByID(extension.id)).reload();`);
+      const addon = await AddonManager.getAddonByID(extension.id);
+      ${body}`);
   }
 }
