@@ -104,8 +104,17 @@ export class Chromium {
     return chromium;
   }
 
-  /** Wakes the extension's worker by an event that needs no permission and no page: a push message that nobody sent. */
+  /** Whether the extension's worker runs. */
+  async isAwake() {
+    return (await this.#worker()) !== undefined;
+  }
+
+  /**
+   * Wakes the extension's worker by an event that needs no permission and no page: a push message that nobody sent. A
+   * browser that has not noticed that the worker is dead would wake nobody.
+   */
   async wake() {
+    await until("the worker's end", async () => !(await this.isAwake()));
     const registrationId = await until("the worker's registration", () => this.#registration);
     await this.#onPage("ServiceWorker.deliverPushMessage", { origin: EXTENSION_ORIGIN, registrationId, data: "" });
   }
@@ -158,9 +167,13 @@ export class Chromium {
     if (id !== EXTENSION_ID) throw new Error(`the extension got the id ${id}`);
   }
 
-  async #closeWorker() {
+  async #worker() {
     const { targetInfos } = await this.#call("Target.getTargets", { filter: [{ type: "service_worker" }] });
-    const { targetId } = targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
+    return targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
+  }
+
+  async #closeWorker() {
+    const { targetId } = await this.#worker();
     await this.#call("Target.closeTarget", { targetId });
   }
 

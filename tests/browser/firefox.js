@@ -16,6 +16,7 @@ const START_MS = 30_000;
 const SETTINGS = {
   "marionette.port": 0, // any that is free
   "network.dns.disabled": true, // nothing here leaves the machine
+  "extensions.webextensions.crash.threshold": 1000, // after so many crashes in a while it starts no extension any more
 };
 
 const EXTENSION_ID = "test-extension@websocket-bridge.invalid";
@@ -76,9 +77,14 @@ export class Firefox {
     return firefox;
   }
 
+  /** Whether the event page runs. */
+  async isAwake() {
+    return this.#privileged('return extension.backgroundState !== "stopped";');
+  }
+
   /** Wakes the event page as its events do. Firefox takes a moment to note that a page's process has crashed. */
   async wake() {
-    await until("the event page's end", () => this.#privileged('return extension.backgroundState === "stopped";'));
+    await until("the event page's end", async () => !(await this.isAwake()));
     await this.#privileged("await extension.wakeupBackground();");
   }
 

@@ -14,10 +14,10 @@ const LIBRARY = fileURLToPath(new URL("../../extension-stub/client", import.meta
 const LAST = 10;
 
 export class LibraryExtension {
-  /** Everything that the workers reported, oldest first. */
+  /** Everything that the workers reported, oldest first, with the time `at` which it came. */
   reports = [];
   #http = createServer(async (request, response) => {
-    this.reports.push(JSON.parse(await text(request)));
+    this.reports.push({ at: Date.now(), ...JSON.parse(await text(request)) });
     response.end();
   });
   #circumstances;

@@ -1,0 +1,209 @@
+// The lives of a worker that ends a hundred times, in every way in which browsers end them, while its extension is
+// reloaded and disabled, the browser is killed and quits, hosts and daemons are killed and the server is restarted, and
+// numbered messages flow both ways: `reckoning.js` tells from the outside what was lost, doubled or out of order.
+//
+// What happens comes from a seed, which is printed; LIVES_SEED repeats it, though no two runs are the same. LIVES_STOPS
+// is how often workers are stopped. Needs what bridge.test.js needs.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { Chromium } from "./chromium.js";
+import { Firefox } from "./firefox.js";
+import { Installation } from "./installation.js";
+import { LibraryExtension } from "./library-extension.js";
+import { end } from "./processes.js";
+import { reckon } from "./reckoning.js";
+import { RestartableServer } from "./restartable-server.js";
+import { until } from "./until.js";
+
+const WORKER = fileURLToPath(new URL("lives", import.meta.url));
+
+const STOPS = Number(process.env.LIVES_STOPS ?? 100);
+/** How often each of the other faults happens. */
+const share = (percent) => Math.ceil((STOPS * percent) / 100);
+
+/** The longest time from a worker's first word, or another fault, to the next fault. */
+const PACE_MS = 500;
+/** The longest pause of the server, the most that it says at once, and how far it may be ahead of the handlers. */
+const PAUSE_MS = 60;
+const BURST = 4;
+const AHEAD = 60;
+/** How long a handler takes besides what it waits for, and the server's being away, at most. */
+const HANDLER_MS = 6;
+const AWAY_MS = 400;
+/** Whatever is the last to be said may meet no connection, and is said again. */
+const SAY_AGAIN_MS = 2000;
+/** How much of what is wrong is shown. */
+const SHOWN = 20;
+
+/** Connections come back while there is something to see. */
+const SETTINGS = { reconnect: { first_ms: 100, max_ms: 400, stable_ms: 0, burst: 100, refill_ms: 1000 } };
+
+const seed = Number(process.env.LIVES_SEED ?? Math.floor(Math.random() * 1e9));
+
+const passing = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+for (const Browser of (process.env.ONLY ? [Firefox, Chromium].filter(({title})=>title===process.env.ONLY) : [Chromium, Firefox])) {
+  describe(`A hundred lives in ${Browser.title}`, { timeout: 600_000 }, () => {
+    const extension = new LibraryExtension(() => installation);
+    /** The reports and everything else that happens, in order. */
+    const history = extension.reports;
+    const note = (event) => history.push({ at: Date.now(), ...event });
+    const server = new RestartableServer((message, connection) => note({ event: "arrived", connection, ...message }));
+    const chance = chances(seed);
+    let installation, browser;
+    let said = 0;
+
+    const start = async () => {
+      const { profile, extension: directory, environment, log } = installation;
+      browser = await Browser.start({ profile, directory, environment, log });
+    };
+
+    const seen = () => {
+      const events = history.filter(({ event }) => event !== "said").slice(-SHOWN);
+      return [...events.map((event) => JSON.stringify(event)), installation].join("\n  ");
+    };
+
+    /** Waits for a worker that wakes after the event of this index. */
+    const untilWoken = async (index) => {
+      const isNew = () => history.findLastIndex(({ event }) => event === "woke") > index;
+      await until("a worker's first word", isNew, { seen });
+    };
+
+    /** Makes a fault with these effects, and waits for the next worker if it stops one. */
+    const make = async (kind, effects, act) => {
+      const index = note({ event: "fault", kind, ...effects }) - 1;
+      await act();
+      if (effects.stops) await untilWoken(index);
+    };
+
+    const hosts = () => installation.hosts(Browser.hostArgument);
+
+    const stopWorker = ({ how, end: endWorker, wakes }) =>
+      make(wakes ? "worker stopped" : "extension reloaded", { stops: true, how }, async () => {
+        await endWorker(browser);
+        if (wakes) await browser.wake();
+      });
+
+    const endBrowser = (kind, how) =>
+      make(kind, { stops: true }, async () => {
+        await how();
+        await start();
+      });
+
+    const killProcess = async (kind, effects, processes) => {
+      const found = () => processes()[0]?.pid;
+      const pid = await until("a process to kill", found, { seen: () => String(installation) });
+      await make(kind, effects, () => end(pid));
+    };
+
+    const restartServer = () =>
+      make("server restarted", { cuts: true }, async () => {
+        await server.kill();
+        await passing(chance(AWAY_MS));
+        await server.start();
+      });
+
+    const others = [
+      [6, () => stopWorker(chance.of(Browser.endings.filter(({ wakes }) => !wakes)))],
+      [2, () => endBrowser("browser killed", () => browser.kill())],
+      [2, () => endBrowser("browser quits", () => browser.quit())],
+      [8, () => killProcess("host killed", {}, hosts)],
+      [6, () => killProcess("daemon killed", { cuts: true }, () => installation.daemons)],
+      [6, restartServer],
+    ];
+
+    const handled = () => history.findLast(({ event, number }) => event === "begun" && number)?.number ?? 0;
+
+    /** Says the next number; with `isLast`, the worker sends nothing of its own any more. */
+    const say = (isLast = false) => {
+      said += 1;
+      note({ event: "said", number: said });
+      const until = chance(3) === 0 ? "stored" : "posted";
+      server.say({ type: "number", number: said, pause: chance(HANDLER_MS), until, isLast });
+    };
+
+    before(async () => {
+      installation = new Installation();
+      await server.start();
+      await extension.listen();
+      extension.pack(installation.extension, WORKER, Browser.manifest, { server: server.url, settings: SETTINGS });
+      await installation.run("install", ...Browser.installArguments(installation.profile));
+      await start();
+      await until("a connection", () => server.isConnected, { seen });
+    });
+
+    after(async () => {
+      await browser?.kill();
+      installation.remove();
+      await extension.close();
+      await server.kill();
+    });
+
+    test("nothing is lost unreported, doubled or out of order", async () => {
+      const began = performance.now();
+      const stops = Array(STOPS).fill(() => stopWorker(chance.of(Browser.endings.filter(({ wakes }) => wakes))));
+      const faults = chance.shuffled([...stops, ...others.flatMap(([percent, make]) => Array(share(percent)).fill(make))]);
+      let isOver = false;
+      const talking = (async () => {
+        while (!isOver) {
+          for (let burst = chance(BURST); burst >= 0 && said - handled() < AHEAD; burst -= 1) say();
+          await passing(chance(PAUSE_MS));
+        }
+      })();
+      try {
+        for (const make of faults) {
+          await passing(chance(PACE_MS));
+          await make();
+        }
+      } finally {
+        isOver = true;
+        await talking;
+      }
+      await comeToRest();
+      const { figures, wrong } = reckon(history);
+      console.log(report(figures, (performance.now() - began) / 1000));
+      assert.deepEqual(wrong.slice(0, SHOWN), [], `${wrong.length} wrongs; LIVES_SEED=${seed}\n${installation}`);
+      assert.ok(figures.handled > STOPS && figures.arrived > STOPS, "something has happened");
+    });
+
+    /** Waits until the last number is handled and its answer, behind everything else, is at the server. */
+    async function comeToRest() {
+      let saidAt = -Infinity;
+      const isAtRest = () => {
+        if (performance.now() - saidAt > SAY_AGAIN_MS) {
+          say(true);
+          saidAt = performance.now();
+        }
+        const isAnswered = history.findLast(({ event, answer }) => event === "arrived" && answer === said);
+        const begun = history.findLast(({ event, number }) => event === "begun" && number === said);
+        return isAnswered && begun && history.findLast(({ event, seq }) => event === "ended" && seq === begun.seq);
+      };
+      await until("the last number to be handled and answered", isAtRest, { seen });
+    }
+
+    function report(figures, seconds) {
+      const line = ([name, figure]) =>
+        typeof figure === "number" ? `${figure} ${name}` : `${name}: ${Object.entries(figure).map(line).join(", ") || "none"}`;
+      return `${Browser.title}: seed ${seed}, ${Math.round(seconds)} s\n  ${Object.entries(figures).map(line).join("\n  ")}`;
+    }
+  });
+}
+
+/** Chance from a seed: `chance(5)` is 0 to 4. */
+function chances(seed) {
+  let state = seed % 0x7fffffff || 1;
+  const chance = (limit) => {
+    state = (state * 48_271) % 0x7fffffff;
+    return state % limit;
+  };
+  chance.of = (list) => list[chance(list.length)];
+  chance.shuffled = (list) => {
+    const [rest, shuffled] = [[...list], []];
+    while (rest.length > 0) shuffled.push(...rest.splice(chance(rest.length), 1));
+    return shuffled;
+  };
+  return chance;
+}

@@ -1,0 +1,260 @@
+// Owns the judgement of what happened to an extension whose worker ends again and again, from the outside alone: what the
+// server said and got, what the workers reported, and what was done to them. Pure: the same history, the same judgement.
+//
+// What it knows of the library and the bridge is what they promise:
+//
+// - To the extension: the numbers of the stream are handled one after the other, each until its handler has ended, and
+//   none is left out but under a gap. What the server said is handled in its order; what is missing is covered by a gap
+//   at that place and of that time, and a gap has a cause.
+// - A message is handled again only by another worker, and only if the stop of the one before interrupted its handler,
+//   or came so soon after that its end was not written down yet.
+// - To the server: what was promised arrives, in the order of sending and without a hole; twice only if the connection
+//   was cut around the first time.
+//
+// A history is a list of events, each with its time `at`, in milliseconds since 1970:
+//
+//     { event: "said", number }                            the server said it, to whoever was connected
+//     { event: "fault", kind, stops?, cuts? }              begins now: it stops the worker, it cuts the connection
+//     { event: "woke", life }                              a worker's first word; `life` is its name
+//     { event: "begun", life, epoch, seq, number }         a handler was called with what the server said
+//     { event: "begun", life, epoch, seq, gap }            or with a gap, as it was told
+//     { event: "ended", life, seq }                        it is done
+//     { event: "promised", life, up }                      the library has promised the worker's message number `up`
+//     { event: "arrived", connection, life, up }           it is at the server
+//     { event: "arrived", connection, answer }             so is the answer to a number, which its handler waited for
+//     { event: "error", … }                                the library complained
+
+/** How long after its end a handler may still be called again: the browser writes down that it ended. */
+const WRITING_MS = 500;
+
+/** How long it may take until a lost connection is noticed: what is said meanwhile goes nowhere. */
+const NOTICING_MS = 1000;
+
+/** How long before the end of its connection something may have arrived that is sent again. */
+const CONFIRMING_MS = 1000;
+
+/** Judges a history that has come to rest: `figures`, and in words what is `wrong`. */
+export function reckon(history) {
+  const reckoning = new Reckoning(history);
+  for (const event of history) reckoning.see(event);
+  reckoning.close();
+  const { figures, wrong } = reckoning;
+  return { figures, wrong };
+}
+
+class Reckoning {
+  wrong = [];
+  figures = {
+    faults: {},
+    gaps: {},
+    workers: 0,
+    said: 0,
+    handled: 0,
+    "covered by gaps": 0,
+    interrupted: 0,
+    "handled again as interrupted": 0,
+    "handled again as not written down": 0,
+    "ms before the stop at most": 0,
+    promised: 0,
+    arrived: 0,
+    "arrived twice around a fault": 0,
+  };
+  #faults;
+  /** The workers by name, in the order in which they woke. */
+  #lives = new Map();
+  /** When each number was said. */
+  #said = new Map();
+
+  #epoch;
+  /** The handlings of each number of the stream. */
+  #handlings = new Map();
+  /** The numbers of the stream that were begun, and by nobody ended. */
+  #unended = new Set();
+  /** Up to where the stream is handled or covered. */
+  #seq = 0;
+  /** The last number of the server that was handled, and the gaps since. */
+  #number = 0;
+  #gaps = [];
+
+  /** The first arrivals, by what arrived. */
+  #arrivals = new Map();
+  #answer = 0;
+  /** The worker whose message came last, and its number. */
+  #up = { order: -1, up: 0 };
+  #promises = [];
+
+  constructor(history) {
+    this.#faults = history.filter(({ event }) => event === "fault");
+  }
+
+  see(event) {
+    if (event.life !== undefined && event.event !== "arrived") this.#live(event);
+    switch (event.event) {
+      case "said":
+        this.#said.set(event.number, event.at);
+        return;
+      case "fault":
+        return count(this.figures.faults, event.kind);
+      case "begun":
+        return this.#begin(event);
+      case "ended":
+        return this.#end(event);
+      case "promised":
+        return void this.#promises.push(event);
+      case "arrived":
+        return this.#arrive(event);
+      case "error":
+        this.wrong.push(`an error: ${JSON.stringify(event)}`);
+    }
+  }
+
+  /** The history is complete: what has not happened by now has not happened. */
+  close() {
+    this.#judgeMissing(Math.max(0, ...this.#said.keys()) + 1);
+    for (const seq of this.#unended) this.wrong.push(`nobody has handled ${seq} to its end`);
+    const lost = ({ life, up }) => !this.#arrivals.has(`${life} ${up}`);
+    for (const { life, up } of this.#promises.filter(lost)) this.wrong.push(`${up} of ${life} was promised, and is lost`);
+    for (const [{ number, endedAt }] of this.#handlings.values()) {
+      if (number !== undefined && endedAt !== undefined && !this.#arrivals.has(`answer ${number}`)) {
+        this.wrong.push(`the answer to ${number} was promised, and is lost`);
+      }
+    }
+    const { figures } = this;
+    figures.workers = this.#lives.size;
+    figures.said = this.#said.size;
+    figures.promised = this.#promises.length;
+    figures.arrived = this.#arrivals.size;
+    const never = (handling) => handling.endedAt === undefined;
+    figures.interrupted = [...this.#handlings.values()].flat().filter(never).length;
+  }
+
+  /** Notes the worker at its first word: somebody must have stopped the one before. */
+  #live({ at, life }) {
+    if (this.#lives.has(life)) return;
+    const before = [...this.#lives.values()].at(-1);
+    const stop = before && this.#faults.find((fault) => fault.stops && fault.at >= before.wokeAt && fault.at <= at);
+    if (before && !stop) this.wrong.push(`worker ${life} woke, and nobody had stopped ${before.life}`);
+    if (before) before.stoppedAt = stop?.at;
+    this.#lives.set(life, { life, order: this.#lives.size, wokeAt: at, running: undefined });
+  }
+
+  #begin({ at, life, epoch, seq, number, gap }) {
+    this.#epoch ??= epoch;
+    if (epoch !== this.#epoch) this.wrong.push(`${seq} is of epoch ${epoch}, after ${this.#epoch}`);
+    const worker = this.#lives.get(life);
+    if (worker.running) this.wrong.push(`${life} handles ${seq} while it handles ${worker.running.seq}`);
+    for (const other of this.#unended) {
+      if (other < seq) this.wrong.push(`${life} handles ${seq}, and nobody has handled ${other} to its end`);
+    }
+    const handling = { life, seq, number, begunAt: at, endedAt: undefined };
+    worker.running = handling;
+    const before = this.#handlings.get(seq);
+    if (before) {
+      this.#judgeAgain(handling, before.at(-1));
+      before.push(handling);
+      return;
+    }
+    this.#handlings.set(seq, [handling]);
+    this.#unended.add(seq);
+    const from = gap?.from ?? seq;
+    if (from > this.#seq + 1) this.wrong.push(`${this.#seq + 1} to ${from - 1} are neither handled nor covered by a gap`);
+    if (seq <= this.#seq) this.wrong.push(`${seq} is handled for the first time after ${this.#seq}`);
+    this.#seq = Math.max(this.#seq, seq);
+    if (gap) this.#judgeGap(at, seq, gap);
+    else this.#judgeNumber(seq, number);
+  }
+
+  #end({ at, life, seq }) {
+    const worker = this.#lives.get(life);
+    if (worker.running?.seq !== seq) return void this.wrong.push(`${life} ends with ${seq}, which it had not begun`);
+    worker.running.endedAt = at;
+    worker.running = undefined;
+    this.#unended.delete(seq);
+  }
+
+  /** Whether the handling before this one is a reason for another one of the same message. */
+  #judgeAgain({ life, seq }, other) {
+    const { figures } = this;
+    const { stoppedAt } = this.#lives.get(other.life);
+    if (other.life === life || stoppedAt === undefined) {
+      return void this.wrong.push(`${seq} was handled again, and nobody had stopped ${other.life}`);
+    }
+    if (other.endedAt === undefined) return void (figures["handled again as interrupted"] += 1);
+    const before = stoppedAt - other.endedAt;
+    if (before > WRITING_MS) {
+      this.wrong.push(`${seq} was handled again, though it was done ${before} ms before its worker was stopped`);
+    }
+    figures["handled again as not written down"] += 1;
+    figures["ms before the stop at most"] = Math.max(figures["ms before the stop at most"], before);
+  }
+
+  #judgeNumber(seq, number) {
+    if (!this.#said.has(number)) return void this.wrong.push(`${number} (${seq}) was handled, and never said`);
+    if (number <= this.#number) return void this.wrong.push(`${number} (${seq}) is doubled or out of order`);
+    this.#judgeMissing(number);
+    this.#number = number;
+    this.#gaps = [];
+    this.figures.handled += 1;
+  }
+
+  /** Whether gaps cover what is missing before `next`. */
+  #judgeMissing(next) {
+    // What a daemon had not written when it was killed: it says how many that may be.
+    let crashed = this.#gaps.reduce((sum, { reason, at_most: most = 0 }) => sum + (reason === "crash" ? most : 0), 0);
+    const outages = this.#gaps.filter(({ reason }) => reason === "disconnected");
+    for (let number = this.#number + 1; number < next; number += 1) {
+      const at = this.#said.get(number);
+      if (outages.some(({ since, until }) => since - NOTICING_MS <= at && at <= until)) {
+        this.figures["covered by gaps"] += 1;
+      } else if (crashed > 0) {
+        crashed -= 1;
+        this.figures["covered by gaps"] += 1;
+      } else {
+        this.wrong.push(`${number} is lost, and no gap covers it: ${JSON.stringify(this.#gaps)}, said at ${at}`);
+      }
+    }
+  }
+
+  /** Whether it has a cause. */
+  #judgeGap(at, seq, gap) {
+    count(this.figures.gaps, gap.reason);
+    this.#gaps.push(gap);
+    const { reason, since, until } = gap;
+    const isCause = {
+      disconnected: (fault) => fault.cuts && since - NOTICING_MS <= fault.at && fault.at <= until,
+      crash: (fault) => fault.kind === "daemon killed" && fault.at <= at,
+    }[reason];
+    if (!isCause || !this.#faults.some(isCause)) {
+      this.wrong.push(`nothing has caused the gap at ${seq}: ${JSON.stringify(gap)}`);
+    }
+  }
+
+  #arrive(event) {
+    const { at, connection, life, up, answer } = event;
+    const name = answer === undefined ? `${life} ${up}` : `answer ${answer}`;
+    const first = this.#arrivals.get(name);
+    if (first) return this.#judgeDouble(name, first, event);
+    this.#arrivals.set(name, { at, connection });
+    if (answer !== undefined) {
+      if (answer < this.#answer) this.wrong.push(`the answer to ${answer} arrived after that to ${this.#answer}`);
+      this.#answer = Math.max(this.#answer, answer);
+      return;
+    }
+    const order = this.#lives.get(life)?.order;
+    const isNext = order === this.#up.order ? up === this.#up.up + 1 : order > this.#up.order && up === 1;
+    if (!isNext) this.wrong.push(`${up} of ${life} arrived after ${JSON.stringify(this.#up)}`);
+    this.#up = { order, up };
+  }
+
+  #judgeDouble(name, first, { at, connection }) {
+    const isAround = (fault) => fault.cuts && fault.at <= at && Math.abs(fault.at - first.at) <= CONFIRMING_MS;
+    if (connection === first.connection || !this.#faults.some(isAround)) {
+      this.wrong.push(`${name} arrived twice, and no connection was cut around the first time`);
+    }
+    this.figures["arrived twice around a fault"] += 1;
+  }
+}
+
+function count(counts, name) {
+  counts[name] = (counts[name] ?? 0) + 1;
+}
