@@ -90,6 +90,7 @@ export class Session {
   #name;
   #options;
   #store;
+  #key;
   #deliveries;
   #outbox;
   #listeners = new Listeners();
@@ -136,6 +137,7 @@ export class Session {
     const store = options.observe ? new Store(surroundings, undefined) : home.store;
     const key = `${mode}/${name}/${consumer}`;
     this.#store = store;
+    this.#key = key;
     this.#deliveries = new Deliveries({
       surroundings,
       store,
@@ -295,6 +297,17 @@ export class Session {
     }
     const { sessions } = await this.#port.ask({ type: "status", session: this.#name });
     return sessions[0];
+  }
+
+  /** @internal Where this session's reader keeps things, and whether it is another than this. */
+  get memory() {
+    const { store, surroundings } = this.#home;
+    return { store, key: this.#key, observes: this.#options.observe === true, now: surroundings.now };
+  }
+
+  /** @internal Tells those who listen to this session. @param {string} event @param {unknown} news */
+  tell(event, news) {
+    this.#listeners.tell(event, news);
   }
 
   /** @internal Whether nothing would be missed without a port. */
