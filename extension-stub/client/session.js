@@ -79,6 +79,7 @@ const MAX_SUBSCRIPTIONS = 1000;
 /**
  * @typedef {object} Closing
  * @property {boolean} forget
+ * @property {boolean} anyServer whether the session may belong to another server than was asked for
  * @property {import("./port.js").Port} [through] the port that was asked
  * @property {Promise<void>} promise
  * @property {() => void} resolve
@@ -274,7 +275,8 @@ export class Session {
     }
     let [resolve, reject] = [() => {}, (/** @type {unknown} */ _) => {}];
     const promise = new Promise((...ends) => ([resolve, reject] = /** @type {any} */ (ends)));
-    this.#closing = { forget, promise, resolve, reject };
+    const anyServer = this.#stopped?.code === "url-differs";
+    this.#closing = { forget, anyServer, promise, resolve, reject };
     this.#deliveries.detached();
     this.#stopped = undefined;
     if (this.#isOpen && this.#port) void this.#close(this.#port);
@@ -397,7 +399,7 @@ export class Session {
     this.#opening = `open-${(this.#opens += 1)}`;
     this.#post("open", {
       ref: this.#opening,
-      url,
+      url: this.#closing?.anyServer ? undefined : url,
       profile,
       mode,
       protocols,
