@@ -23,8 +23,8 @@ const LOOK_FOR_OLD_MS = 60_000;
  * @typedef {object} Task
  * @property {string} id
  * @property {TaskState} state
- * @property {string} status the server's own word for it, or ""
- * @property {string} stage what it does at the moment, or ""
+ * @property {string} status the server's own word for that, or ""
+ * @property {string} stage what it does, or did when it failed, or ""
  * @property {number | null} progress 0 to 100; null: the server did not say
  * @property {string} message the newest word of it, or ""
  * @property {LogLine[]} log oldest first
@@ -76,9 +76,9 @@ const NEWS = {
   }),
   log: (task, { level, message }) => withLine(task, { at: task.at, level: asLevel(level), message: asText(message) }),
   complete: (task, { message, result }) => {
-    return { ...task, state: "complete", progress: 100, message: asText(message ?? result) };
+    return { ...task, state: "complete", status: "", stage: "", progress: 100, message: asText(message ?? result) };
   },
-  error: (task, { error, message }) => ({ ...task, state: "failed", message: asText(message ?? error) }),
+  error: (task, { error, message }) => ({ ...task, state: "failed", status: "", message: asText(message ?? error) }),
   heartbeat: (task) => task,
 };
 

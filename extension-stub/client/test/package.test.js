@@ -77,10 +77,7 @@ describe("The package", () => {
     const directory = mkdtempSync(join(root, "types", "check-"));
     try {
       const file = join(directory, "program.ts");
-      writeFileSync(
-        file,
-        [IMPORTS, ...wrong, right].join("\n"),
-      );
+      writeFileSync(file, [IMPORTS, ...wrong, right].join("\n"));
       const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"];
       const { stdout } = await run(join(root, "node_modules/.bin/tsc"), [...options, file]).catch((error) => error);
       const lines = new Set([...stdout.matchAll(/program\.ts\((\d+),/g)].map(([, line]) => Number(line)));

@@ -48,7 +48,7 @@ test("A task has the state, the stage, the percentage and the word that were tol
     ["running", "", null, ""],
     ["running", "link", 40, "a.o"],
     ["running", "link", 40, "a.o"],
-    ["complete", "link", 100, "app.zip"],
+    ["complete", "", 100, "app.zip"],
   ]);
   assert.deepEqual((await tasks.all()).map(brief), changes.slice(-1));
 });
