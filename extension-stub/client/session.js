@@ -79,6 +79,7 @@ const MAX_SUBSCRIPTIONS = 1000;
 /**
  * @typedef {object} Closing
  * @property {boolean} forget
+ * @property {boolean} anyServer whether the session may belong to another server than was asked for
  * @property {import("./port.js").Port} [through] the port that was asked
  * @property {Promise<void>} promise
  * @property {() => void} resolve
@@ -90,6 +91,7 @@ export class Session {
   #name;
   #options;
   #store;
+  #key;
   #deliveries;
   #outbox;
   #listeners = new Listeners();
@@ -136,6 +138,7 @@ export class Session {
     const store = options.observe ? new Store(surroundings, undefined) : home.store;
     const key = `${mode}/${name}/${consumer}`;
     this.#store = store;
+    this.#key = key;
     this.#deliveries = new Deliveries({
       surroundings,
       store,
@@ -272,7 +275,8 @@ export class Session {
     }
     let [resolve, reject] = [() => {}, (/** @type {unknown} */ _) => {}];
     const promise = new Promise((...ends) => ([resolve, reject] = /** @type {any} */ (ends)));
-    this.#closing = { forget, promise, resolve, reject };
+    const anyServer = this.#stopped?.code === "url-differs";
+    this.#closing = { forget, anyServer, promise, resolve, reject };
     this.#deliveries.detached();
     this.#stopped = undefined;
     if (this.#isOpen && this.#port) void this.#close(this.#port);
@@ -295,6 +299,17 @@ export class Session {
     }
     const { sessions } = await this.#port.ask({ type: "status", session: this.#name });
     return sessions[0];
+  }
+
+  /** @internal Where this session's reader keeps things, and whether it is another than this. */
+  get memory() {
+    const { store, surroundings } = this.#home;
+    return { store, key: this.#key, observes: this.#options.observe === true, now: surroundings.now };
+  }
+
+  /** @internal Tells those who listen to this session. @param {string} event @param {unknown} news */
+  tell(event, news) {
+    this.#listeners.tell(event, news);
   }
 
   /** @internal Whether nothing would be missed without a port. */
@@ -384,7 +399,7 @@ export class Session {
     this.#opening = `open-${(this.#opens += 1)}`;
     this.#post("open", {
       ref: this.#opening,
-      url,
+      url: this.#closing?.anyServer ? undefined : url,
       profile,
       mode,
       protocols,

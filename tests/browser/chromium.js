@@ -27,9 +27,11 @@ const TO_BROWSER = 3;
 const FROM_BROWSER = 4;
 
 const EXTENSION_ID = "jehlfdgdlcaglkijngaaakmcoibeehjh";
-const EXTENSION_ORIGIN = `chrome-extension://${EXTENSION_ID}`;
-/** The page on which the user manages extensions: it may do what the user may. */
-const EXTENSIONS = "chrome://extensions";
+const origin = (id) => `chrome-extension://${id}`;
+
+/** The pages on which the user manages extensions, and workers. */
+const EXTENSIONS = "chrome://extensions/";
+const WORKERS = "chrome://serviceworker-internals/";
 
 export class Chromium {
   static title = "Chromium";
@@ -45,7 +47,7 @@ export class Chromium {
   };
 
   /** The last argument that the browser gives a host. */
-  static hostArgument = `${EXTENSION_ORIGIN}/`;
+  static hostArgument = `${origin(EXTENSION_ID)}/`;
 
   /** The origin that a server is told: the one that the browser itself would tell. */
   static serversOrigin = /^chrome-extension:\/\/jehlfdgdlcaglkijngaaakmcoibeehjh$/;
@@ -58,8 +60,8 @@ export class Chromium {
     return join(profile, "NativeMessagingHosts");
   }
 
-  static installArguments(profile) {
-    return ["--user-data-dir", profile, "--extension", EXTENSION_ID];
+  static installArguments(profile, id = EXTENSION_ID) {
+    return ["--user-data-dir", profile, "--extension", id];
   }
 
   /** What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken. */
@@ -78,8 +80,9 @@ export class Chromium {
   ];
 
   #profile;
-  /** Where the extension lies. */
+  /** Where the extension lies, and the id that its key makes. */
   #directory;
+  #id;
   #process;
   /** The debugging session with a blank page. */
   #page;
@@ -87,8 +90,9 @@ export class Chromium {
   #registration;
 
   /** Starts the browser with its own profile, and loads the extension from its directory. */
-  static async start({ profile, directory, environment, log }) {
+  static async start({ profile, directory, environment, log, id = EXTENSION_ID }) {
     const chromium = new Chromium();
+    chromium.#id = id;
     chromium.#profile = profile;
     chromium.#directory = directory;
     chromium.#process = new BrowserProcess(BINARY, [...FLAGS, `--user-data-dir=${profile}`], {
@@ -116,7 +120,20 @@ export class Chromium {
   async wake() {
     await until("the worker's end", async () => !(await this.isAwake()));
     const registrationId = await until("the worker's registration", () => this.#registration);
-    await this.#onPage("ServiceWorker.deliverPushMessage", { origin: EXTENSION_ORIGIN, registrationId, data: "" });
+    await this.#onPage("ServiceWorker.deliverPushMessage", { origin: this.#origin, registrationId, data: "" });
+  }
+
+  /** Opens a page of the extension in a tab. */
+  async open(path, size) {
+    return this.#open(`${this.#origin}/${path}`, size);
+  }
+
+  async #open(url, { width, height } = { width: 800, height: 600 }) {
+    const { targetId } = await this.#call("Target.createTarget", { url: "about:blank" });
+    const { sessionId } = await this.#call("Target.attachToTarget", { targetId, flatten: true });
+    const page = new Page((method, params) => this.#call(method, params, sessionId), targetId);
+    await page.start(url, { width, height });
+    return page;
   }
 
   /** The user closes the browser. */
@@ -128,6 +145,10 @@ export class Chromium {
   /** The browser crashes. */
   async kill() {
     await this.#process.kill();
+  }
+
+  get #origin() {
+    return origin(this.#id);
   }
 
   #listen() {
@@ -156,7 +177,7 @@ export class Chromium {
   #take({ id, error, result, method, params }) {
     if (id !== undefined) this.#process.answer(id, error, result);
     if (method === "ServiceWorker.workerRegistrationUpdated") {
-      const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(EXTENSION_ORIGIN));
+      const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(this.#origin));
       if (ours) this.#registration = ours.isDeleted ? undefined : ours.registrationId;
     }
   }
@@ -164,12 +185,12 @@ export class Chromium {
   /** Loads the extension, or reloads it. */
   async #load() {
     const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
-    if (id !== EXTENSION_ID) throw new Error(`the extension got the id ${id}`);
+    if (id !== this.#id) throw new Error(`the extension got the id ${id}`);
   }
 
   async #worker() {
     const { targetInfos } = await this.#call("Target.getTargets", { filter: [{ type: "service_worker" }] });
-    return targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
+    return targetInfos.find(({ url }) => url.startsWith(this.#origin));
   }
 
   async #closeWorker() {
@@ -179,43 +200,90 @@ export class Chromium {
 
   /** By the button on the page that lists all service workers. */
   async #stopAsUser() {
-    await this.#run(
-      "chrome://serviceworker-internals",
-      `(async () => {
-        const isOurs = (worker) => worker.textContent.includes("${EXTENSION_ORIGIN}/");
-        const button = () =>
-          [...document.querySelectorAll(".serviceworker-registration")]
-            .find(isOurs)
-            ?.querySelector('[data-command="stop"]');
-        while (!button()) await new Promise((again) => setTimeout(again, 5));
-        button().click();
-      })()`,
-    );
+    const page = await this.#open(WORKERS);
+    const press = `document.querySelectorAll(".serviceworker-registration").forEach((registration) => {
+      if (registration.textContent.includes("${this.#origin}/")) registration.querySelector('[data-command="stop"]')?.click();
+    })`;
+    await until("the worker's end", async () => {
+      await page.evaluate(press);
+      return !(await this.isAwake());
+    });
+    await page.close();
   }
 
   /** In developer mode, without which the extension would not come back. */
   async #reloadAsUser() {
     const mode = "chrome.developerPrivate.updateProfileConfiguration({ inDeveloperMode: true })";
-    await this.#run(EXTENSIONS, `${mode}.then(() => chrome.developerPrivate.reload("${EXTENSION_ID}"))`);
+    await this.#manage(`${mode}.then(() => chrome.developerPrivate.reload("${this.#id}"))`);
   }
 
   async #disableAndEnable() {
-    const set = (enabled) => `chrome.management.setEnabled("${EXTENSION_ID}", ${enabled})`;
-    await this.#run(EXTENSIONS, `${set(false)}.then(() => ${set(true)})`);
+    const set = (enabled) => `chrome.management.setEnabled("${this.#id}", ${enabled})`;
+    await this.#manage(`${set(false)}.then(() => ${set(true)})`);
   }
 
-  /** Runs JavaScript in a page of the browser's own that is opened for it. */
-  async #run(url, expression) {
-    const { targetId } = await this.#call("Target.createTarget", { url });
-    const { sessionId } = await this.#call("Target.attachToTarget", { targetId, flatten: true });
-    const how = { expression, awaitPromise: true, returnByValue: true };
-    const { exceptionDetails, result } = await this.#call("Runtime.evaluate", how, sessionId);
-    await this.#call("Target.closeTarget", { targetId }).catch(() => {}); // it may have gone already
-    if (exceptionDetails) throw new Error(`${url}: ${exceptionDetails.exception?.description}`);
-    return result.value;
+  async #manage(expression) {
+    const page = await this.#open(EXTENSIONS);
+    await page.evaluate(expression);
+    await page.close();
   }
 
   #killWorkersProcess() {
     end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
+  }
+}
+
+/** A page in a tab. */
+class Page {
+  #call;
+  #targetId;
+
+  constructor(call, targetId) {
+    this.#call = call;
+    this.#targetId = targetId;
+  }
+
+  async start(url, { width, height }) {
+    const metrics = { width, height, deviceScaleFactor: 1, mobile: false };
+    await this.#call("Emulation.setDeviceMetricsOverride", metrics);
+    await this.#call("Page.navigate", { url });
+    await until(`${url} to load`, () =>
+      this.evaluate(`location.href === ${JSON.stringify(url)} && document.readyState === "complete"`),
+    );
+  }
+
+  /** What an expression, or the promise that it gives, comes to in the page. */
+  async evaluate(expression) {
+    const how = { expression, awaitPromise: true, returnByValue: true, userGesture: true };
+    const { result, exceptionDetails } = await this.#call("Runtime.evaluate", how);
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  }
+
+  /** `light` or `dark`. */
+  async paint(theme) {
+    const features = [
+      { name: "prefers-color-scheme", value: theme },
+      { name: "prefers-reduced-motion", value: "reduce" },
+    ];
+    await this.#call("Emulation.setEmulatedMedia", { features });
+  }
+
+  /** Presses and releases the key Tab, Enter or Space. */
+  async press(key) {
+    const [code, text] = { Tab: [9, ""], Enter: [13, "\r"], Space: [32, " "] }[key];
+    const details = { key: text === " " ? " " : key, code: key, windowsVirtualKeyCode: code };
+    await this.#call("Input.dispatchKeyEvent", { type: text ? "keyDown" : "rawKeyDown", text, ...details });
+    await this.#call("Input.dispatchKeyEvent", { type: "keyUp", ...details });
+  }
+
+  /** A PNG of what is to be seen. */
+  async picture() {
+    const { data } = await this.#call("Page.captureScreenshot", { format: "png" });
+    return Buffer.from(data, "base64");
+  }
+
+  async close() {
+    await this.#call("Target.closeTarget", { targetId: this.#targetId });
   }
 }

@@ -75,7 +75,9 @@ for (const Browser of (process.env.ONLY ? [Firefox, Chromium].filter(({title})=>
     /** Makes a fault with these effects, and waits for the next worker if it stops one. */
     const make = async (kind, effects, act) => {
       const index = note({ event: "fault", kind, ...effects }) - 1;
-      await act();
+      await act().catch((error) => {
+        throw new Error(`${JSON.stringify(history[index])}: ${error.message}\n  ${seen()}`);
+      });
       if (effects.stops) await untilWoken(index);
     };
 
@@ -96,7 +98,7 @@ for (const Browser of (process.env.ONLY ? [Firefox, Chromium].filter(({title})=>
     const killProcess = async (kind, effects, processes) => {
       const found = () => processes()[0]?.pid;
       const pid = await until("a process to kill", found, { seen: () => String(installation) });
-      await make(kind, effects, () => end(pid));
+      await make(kind, effects, async () => end(pid));
     };
 
     const restartServer = () =>
