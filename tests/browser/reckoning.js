@@ -22,7 +22,7 @@
 //     { event: "promised", life, up }                      the library has promised the worker's message number `up`
 //     { event: "arrived", connection, life, up }           it is at the server
 //     { event: "arrived", connection, answer }             so is the answer to a number, which its handler waited for
-//     { event: "error", … }                                the library complained
+//     { event: "error", life, … }                          the library complained, which a worker that is being stopped may
 
 /** How long after its end a handler may still be called again: the browser writes down that it ended. */
 const WRITING_MS = 500;
@@ -82,6 +82,7 @@ class Reckoning {
   /** The worker whose message came last, and its number. */
   #up = { order: -1, up: 0 };
   #promises = [];
+  #errors = [];
 
   constructor(history) {
     this.#faults = history.filter(({ event }) => event === "fault");
@@ -104,7 +105,7 @@ class Reckoning {
       case "arrived":
         return this.#arrive(event);
       case "error":
-        this.wrong.push(`an error: ${JSON.stringify(event)}`);
+        this.#errors.push(event);
     }
   }
 
@@ -118,6 +119,9 @@ class Reckoning {
       if (number !== undefined && endedAt !== undefined && !this.#arrivals.has(`answer ${number}`)) {
         this.wrong.push(`the answer to ${number} was promised, and is lost`);
       }
+    }
+    for (const error of this.#errors) {
+      if (!(this.#lives.get(error.life).stoppedAt <= error.at)) this.wrong.push(`an error: ${JSON.stringify(error)}`);
     }
     const { figures } = this;
     figures.workers = this.#lives.size;

@@ -138,7 +138,10 @@ describe("The reckoning of what came to the extension", () => {
     const other = { ...begun("a", 2), epoch: "f" };
     const all = history(said(1), said(2), woke("a"), ...handled("a", 1), other, answered(2), ended("a", 2));
     assertWrong(all, /^2 is of epoch f, after e/);
-    assertWrong(history(woke("a"), { event: "error", life: "a", code: "timeout" }), /an error: .*timeout/);
+    const error = { event: "error", life: "a", code: "timeout" };
+    assertWrong(history(woke("a"), error), /an error: .*timeout/);
+    assertWrong(history(woke("a"), error, workerStopped, woke("b")), /an error: .*timeout/);
+    assertWell(history(woke("a"), workerStopped, error, woke("b"))); // a browser that quits takes nothing any more
   });
 });
 
