@@ -1,9 +1,10 @@
 // Owns: what comes from the server, on its way to the handlers: strictly in order, each one until its handlers are done
-// with it, and no one twice. The place up to where all is handled (the mark) outlives the worker; it is written before
-// the bridge is told, so that what the bridge repeats is known. Does not own the port: `session.js` passes on what
-// comes and posts the acknowledgements.
+// with it, and no one twice. The place up to where all is handled (the mark) outlives the worker: it is written to the
+// storage, and at the same time the bridge is told. Either is enough for the next worker, and the port is mostly faster.
+// Does not own the port: `session.js` passes on what comes and posts the acknowledgements.
 //
-// A worker can die while a handler runs. Then, and only then, that handler is called again for the same message.
+// A worker can die while a handler runs, or before either is done. Then, and only then, that handler is called again for
+// the same message.
 
 import { BridgeError } from "./errors.js";
 import { isThenable } from "./listeners.js";
@@ -65,6 +66,8 @@ export class Deliveries {
   #kept;
   #isKeeping = false;
   #keepingFails = false;
+  /** Whether the bridge was told within this moment, and is not to be told again before it is over. */
+  #isTelling = false;
   /** How often everything was forgotten: what was under way then leaves no mark. */
   #forgotten = 0;
 
@@ -105,9 +108,9 @@ export class Deliveries {
     return this.#mark;
   }
 
-  /** Whether nothing waits, runs, or is to be written. */
+  /** Whether nothing waits, runs, or is to be written or told. */
   get isIdle() {
-    return this.#waiting.length === 0 && !this.#busy && !this.#isKeeping;
+    return this.#waiting.length === 0 && !this.#busy && !this.#isKeeping && !this.#isTelling;
   }
 
   /**
@@ -119,7 +122,7 @@ export class Deliveries {
     const mark = this.#mark;
     // In another epoch the mark stays, so that the gap between the two is told however often the worker dies before.
     if (!mark || (mark.epoch === acked.epoch && mark.seq < acked.seq)) this.#mark = this.#kept = acked;
-    else if (mark.epoch === acked.epoch && mark.seq > acked.seq) this.#keepMark();
+    else if (mark.epoch === acked.epoch && mark.seq > acked.seq) this.#tellMark();
   }
 
   /** The port is gone: what waits here comes again through the next one. */
@@ -146,7 +149,7 @@ export class Deliveries {
     for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
       const delivery = next;
       if (this.#isKnown(delivery)) {
-        this.#keepMark(); // and tell the bridge, which seems not to know
+        this.#tellMark(); // the bridge seems not to know
         continue;
       }
       const forgotten = this.#forgotten;
@@ -241,20 +244,31 @@ export class Deliveries {
   #handled({ epoch, seq }, forgotten) {
     if (forgotten !== this.#forgotten) return;
     this.#mark = { epoch, seq };
+    this.#tellMark();
     this.#keepMark();
   }
 
-  /** Writes the mark, then acknowledges. While that goes on, one mark more is the newest of many. */
+  /** Acknowledges all that is handled in this turn; what follows within a moment goes together. */
+  #tellMark() {
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    void Promise.resolve().then(() => {
+      const mark = this.#mark;
+      if (mark) this.#acknowledge(mark);
+      this.#surroundings.setTimer(() => {
+        this.#isTelling = false;
+        if (mark !== this.#mark) this.#tellMark();
+      }, 0);
+    });
+  }
+
+  /** Writes the mark. While that goes on, one mark more is the newest of many. */
   #keepMark() {
     if (this.#isKeeping) return;
     this.#isKeeping = true;
     // All that is handled in this turn goes into one write.
     void Promise.resolve().then(async () => {
-      do {
-        const mark = this.#mark;
-        if (mark && mark !== this.#kept) await this.#keep(mark);
-        if (mark && mark.epoch === this.#mark?.epoch) this.#acknowledge(mark);
-      } while (this.#kept !== this.#mark);
+      while (this.#mark && this.#mark !== this.#kept) await this.#keep(this.#mark);
       this.#isKeeping = false;
     });
   }
@@ -266,7 +280,7 @@ export class Deliveries {
       await this.#store.write({ [this.#key]: mark });
       this.#keepingFails = false;
     } catch (error) {
-      // Better to hear of some messages twice than to stop: the bridge is told, and knows the place.
+      // The bridge is told, and knows the place.
       if (!this.#keepingFails) this.#tellError(/** @type {BridgeError} */ (error));
       this.#keepingFails = true;
     }

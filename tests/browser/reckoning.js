@@ -6,8 +6,9 @@
 // - To the extension: the numbers of the stream are handled one after the other, each until its handler has ended, and
 //   none is left out but under a gap. What the server said is handled in its order; what is missing is covered by a gap
 //   at that place and of that time, and a gap has a cause.
-// - A message is handled again only by another worker, and only if the stop of the one before interrupted its handler,
-//   or came so soon after that its end was not written down yet.
+// - A message is handled again only by another worker, and only if the stop of the one before interrupted its handler
+//   (which has not ended, or may not have heard that its report of that had come), or came so soon after that its end
+//   was not written down yet.
 // - To the server: what was promised arrives, in the order of sending and without a hole; twice only if the connection
 //   was cut around the first time.
 //
@@ -53,6 +54,7 @@ class Reckoning {
     "covered by gaps": 0,
     interrupted: 0,
     "handled again as interrupted": 0,
+    "handled again as about to end": 0,
     "handled again as not written down": 0,
     "ms before the stop at most": 0,
     promised: 0,
@@ -89,7 +91,7 @@ class Reckoning {
   }
 
   see(event) {
-    if (event.life !== undefined && event.event !== "arrived") this.#live(event);
+    if (event.life !== undefined) this.#live(event);
     switch (event.event) {
       case "said":
         this.#said.set(event.number, event.at);
@@ -132,14 +134,14 @@ class Reckoning {
     figures.interrupted = [...this.#handlings.values()].flat().filter(never).length;
   }
 
-  /** Notes the worker at its first word: somebody must have stopped the one before. */
+  /** Notes the worker at its first word, to the test or to the server: somebody must have stopped the one before. */
   #live({ at, life }) {
     if (this.#lives.has(life)) return;
     const before = [...this.#lives.values()].at(-1);
     const stop = before && this.#faults.find((fault) => fault.stops && fault.at >= before.wokeAt && fault.at <= at);
     if (before && !stop) this.wrong.push(`worker ${life} woke, and nobody had stopped ${before.life}`);
     if (before) before.stoppedAt = stop?.at;
-    this.#lives.set(life, { life, order: this.#lives.size, wokeAt: at, running: undefined });
+    this.#lives.set(life, { life, order: this.#lives.size, wokeAt: at, running: undefined, last: undefined });
   }
 
   #begin({ at, life, epoch, seq, number, gap }) {
@@ -150,8 +152,9 @@ class Reckoning {
     for (const other of this.#unended) {
       if (other < seq) this.wrong.push(`${life} handles ${seq}, and nobody has handled ${other} to its end`);
     }
-    const handling = { life, seq, number, begunAt: at, endedAt: undefined };
-    worker.running = handling;
+    const handling = { life, seq, number, endedAt: undefined, isLast: true };
+    if (worker.last) worker.last.isLast = false;
+    worker.last = worker.running = handling;
     const before = this.#handlings.get(seq);
     if (before) {
       this.#judgeAgain(handling, before.at(-1));
@@ -183,13 +186,13 @@ class Reckoning {
     if (other.life === life || stoppedAt === undefined) {
       return void this.wrong.push(`${seq} was handled again, and nobody had stopped ${other.life}`);
     }
-    if (other.endedAt === undefined) return void (figures["handled again as interrupted"] += 1);
+    if (other.endedAt === undefined) return count(figures, "handled again as interrupted");
     const before = stoppedAt - other.endedAt;
+    figures["ms before the stop at most"] = Math.max(figures["ms before the stop at most"], before);
     if (before > WRITING_MS) {
       this.wrong.push(`${seq} was handled again, though it was done ${before} ms before its worker was stopped`);
     }
-    figures["handled again as not written down"] += 1;
-    figures["ms before the stop at most"] = Math.max(figures["ms before the stop at most"], before);
+    count(figures, `handled again as ${other.isLast ? "about to end" : "not written down"}`);
   }
 
   #judgeNumber(seq, number) {
@@ -244,7 +247,7 @@ class Reckoning {
       this.#answer = Math.max(this.#answer, answer);
       return;
     }
-    const order = this.#lives.get(life)?.order;
+    const { order } = this.#lives.get(life);
     const isNext = order === this.#up.order ? up === this.#up.up + 1 : order > this.#up.order && up === 1;
     if (!isNext) this.wrong.push(`${up} of ${life} arrived after ${JSON.stringify(this.#up)}`);
     this.#up = { order, up };

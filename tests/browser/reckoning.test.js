@@ -96,10 +96,18 @@ describe("The reckoning of what came to the extension", () => {
   });
 
   test("lets one be called again that was done just before the stop", () => {
-    const [begin, answer, end] = handled("a", 1);
-    const all = history(said(1), woke("a"), begin, answer, end, workerStopped, woke("b"), begun("b", 1), ended("b", 1));
-    all.find(({ event }) => event === "fault").at = all.find(({ event }) => event === "ended").at + 20;
-    assertWell(all, { "handled again as not written down": 1, "ms before the stop at most": 20 });
+    const [first, second] = [handled("a", 1), handled("a", 2)];
+    const again = [begun("b", 1), ended("b", 1), begun("b", 2), ended("b", 2)];
+    const all = history(said(1), said(2), woke("a"), ...first, ...second, workerStopped, woke("b"), ...again);
+    // All of it in one moment but for the stop.
+    for (const event of all) event.at = 1000;
+    all.find(({ event }) => event === "fault").at = 1020;
+    for (const event of all.slice(-5)) event.at = 1100;
+    assertWell(all, {
+      "handled again as not written down": 1,
+      "handled again as about to end": 1,
+      "ms before the stop at most": 20,
+    });
   });
 
   test("finds a worker that ended by itself", () => {
@@ -150,6 +158,7 @@ describe("The reckoning of what came to the server", () => {
     const first = [woke("a"), promised("a", 1), arrived("a", 1), arrived("a", 2)];
     const second = [workerStopped, woke("b"), arrived("b", 1), promised("b", 1)];
     assertWell(history(...first, ...second), { promised: 2, arrived: 3 });
+    assertWell(history(woke("a"), workerStopped, arrived("b", 1), woke("b")), { workers: 2 });
   });
 
   test("finds what was promised and is lost, a hole, and disorder", () => {

@@ -51,6 +51,7 @@ export class BrowserStandIn {
   setTimer(worker, task, ms) {
     const timer = { at: this.now + Math.max(0, ms), task, worker };
     this.#timers.add(timer);
+    if (ms === 0) setImmediate(() => this.#timers.delete(timer) && task());
     return timer;
   }
 
