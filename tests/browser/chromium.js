@@ -49,6 +49,9 @@ export class Chromium {
   /** The last argument that the browser gives a host. */
   static hostArgument = `${origin(EXTENSION_ID)}/`;
 
+  /** What lets it use a host, in the host's manifest. */
+  static allowsItself = { allowed_origins: [`${origin(EXTENSION_ID)}/`] };
+
   /** The origin that a server is told: the one that the browser itself would tell. */
   static serversOrigin = /^chrome-extension:\/\/jehlfdgdlcaglkijngaaakmcoibeehjh$/;
 

@@ -33,6 +33,9 @@ export class Firefox {
   /** The last argument that the browser gives a host. */
   static hostArgument = EXTENSION_ID;
 
+  /** What lets it use a host, in the host's manifest. */
+  static allowsItself = { allowed_extensions: [EXTENSION_ID] };
+
   /** The origin that a server is told: with a UUID made from the id, for a host does not learn the real one. */
   static serversOrigin = /^moz-extension:\/\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 

@@ -45,7 +45,7 @@ const seed = Number(process.env.LIVES_SEED ?? Math.floor(Math.random() * 1e9));
 
 const passing = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-for (const Browser of (process.env.ONLY ? [Firefox, Chromium].filter(({title})=>title===process.env.ONLY) : [Chromium, Firefox])) {
+for (const Browser of [Chromium, Firefox]) {
   describe(`A hundred lives in ${Browser.title}`, { timeout: 600_000 }, () => {
     const extension = new LibraryExtension(() => installation);
     /** The reports and everything else that happens, in order. */

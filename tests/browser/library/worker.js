@@ -1,35 +1,49 @@
-// Owns nothing but handlers: the worker of an extension that uses the library, as its README shows. Everything that it
-// handles it tells the test, and a number it answers to the server, before it is done with it.
+// Owns nothing but handlers: the worker of an extension that uses the library, as its README shows, and a bare native
+// messaging port to compare it with.
 //
-// `oracle.js` is written by the test: the addresses of the two.
+// `oracle.js` is written by the test: its address, the servers', and the name of a host that repeats a message.
 
 import { Bridge } from "./client/index.js";
 import { oracle } from "./oracle.js";
 
-/** One for each start of the worker. */
-const life = crypto.randomUUID().slice(0, 8);
-
-const report = (event) => fetch(oracle.reports, { method: "POST", body: JSON.stringify({ life, ...event }) });
-
-// A push message is how the test wakes a worker in Chromium; whoever listens for none is not woken.
-self.addEventListener("push", () => {});
+const report = (event) => fetch(oracle.reports, { method: "POST", body: JSON.stringify(event) });
 
 const bridge = new Bridge();
 bridge.on("failed", ({ code }) => report({ failed: code }));
 
 const session = bridge.session("library", { url: oracle.server });
-session.on("number", async ({ number }, { seq, epoch }) => {
-  await session.send({ number }, { id: `answer-${number}` });
-  await report({ number, seq, epoch });
-});
-session.on("gap", ({ reason, seq, epoch }) => report({ gap: reason, seq, epoch }));
+session.on("gap", ({ reason }) => report({ gap: reason }));
 session.on("state", ({ state }) => report({ state }));
 session.on("error", ({ code, message }) => report({ error: code, message }));
 
-let flown = 0;
+/** Counts `times` calls, then tells how many there were in a second. */
+function meter(times, done) {
+  let [count, began] = [0, 0];
+  return () => {
+    count += 1;
+    if (count === 1) began = performance.now();
+    if (count === times) done((1000 * (times - 1)) / (performance.now() - began));
+  };
+}
+
+let flight;
 session.on("fly", ({ of }) => {
-  flown += 1;
-  if (flown === of) void report({ flown });
+  flight ??= meter(of, (rate) => {
+    flight = undefined;
+    void report({ flown: rate });
+  });
+  flight();
+});
+
+session.on("repeat", ({ message, times }) => {
+  const port = (globalThis.browser ?? chrome).runtime.connectNative(oracle.repeating);
+  const count = meter(times, (rate) => {
+    port.disconnect();
+    void report({ repeated: rate });
+  });
+  port.onMessage.addListener(count);
+  port.onDisconnect.addListener(() => report({ failed: "the repeating host has left" }));
+  port.postMessage({ message, times });
 });
 
 const socket = new bridge.WebSocket(oracle.echo);
