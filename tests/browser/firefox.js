@@ -65,12 +65,12 @@ export class Firefox {
   #id;
 
   /** Starts the browser with its own profile, and installs the extension from its directory until the browser ends. */
-  static async start({ profile, directory, environment, log, id = EXTENSION_ID }) {
+  static async start({ profile, directory, environment, log, id = EXTENSION_ID, settings = {} }) {
     const portFile = join(profile, "MarionetteActivePort");
     rmSync(portFile, { force: true }); // a killed Firefox leaves it
     mkdirSync(profile, { recursive: true });
-    const settings = Object.entries(SETTINGS).map(([name, value]) => `user_pref("${name}", ${value});\n`);
-    writeFileSync(join(profile, "user.js"), settings.join(""));
+    const preference = ([name, value]) => `user_pref("${name}", ${value});\n`;
+    writeFileSync(join(profile, "user.js"), Object.entries({ ...SETTINGS, ...settings }).map(preference).join(""));
 
     const firefox = new Firefox();
     firefox.#id = id;
