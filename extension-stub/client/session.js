@@ -79,7 +79,6 @@ const MAX_SUBSCRIPTIONS = 1000;
 /**
  * @typedef {object} Closing
  * @property {boolean} forget
- * @property {boolean} anyServer whether the session may belong to another server than was asked for
  * @property {import("./port.js").Port} [through] the port that was asked
  * @property {Promise<void>} promise
  * @property {() => void} resolve
@@ -275,8 +274,7 @@ export class Session {
     }
     let [resolve, reject] = [() => {}, (/** @type {unknown} */ _) => {}];
     const promise = new Promise((...ends) => ([resolve, reject] = /** @type {any} */ (ends)));
-    const anyServer = this.#stopped?.code === "url-differs";
-    this.#closing = { forget, anyServer, promise, resolve, reject };
+    this.#closing = { forget, promise, resolve, reject };
     this.#deliveries.detached();
     this.#stopped = undefined;
     if (this.#isOpen && this.#port) void this.#close(this.#port);
@@ -399,7 +397,7 @@ export class Session {
     this.#opening = `open-${(this.#opens += 1)}`;
     this.#post("open", {
       ref: this.#opening,
-      url: this.#closing?.anyServer ? undefined : url,
+      url: this.#closing ? undefined : url, // whichever server it belongs to
       profile,
       mode,
       protocols,
@@ -490,6 +488,7 @@ export class Session {
   /** @param {BridgeError} error */
   #refused(error) {
     this.#opening = undefined;
+    if (this.#closing && error.code === "url-missing") return void this.#closed(this.#closing); // nothing is there
     if (!error.retryable || !this.#port) return this.#stop(error, "refused");
     this.#listeners.tell("error", error);
     this.#tryAgain(this.#port);
@@ -536,6 +535,12 @@ export class Session {
       return;
     }
     if (forget !== closing.forget) return this.#close(port);
+    this.#post("detach", {});
+    return this.#closed(closing);
+  }
+
+  /** @param {Closing} closing */
+  async #closed({ forget, resolve }) {
     const error = new BridgeError(
       "closed",
       `session ${this.#name} was closed${forget ? ", and its messages deleted" : ""}`,
@@ -548,11 +553,10 @@ export class Session {
       this.#outbox.giveUp(error);
     }
     this.#outbox.detached();
-    this.#post("detach", {});
     this.#home.gone();
     this.#port = undefined;
     this.#tellState({ state: "closed", since: this.#home.surroundings.now() });
-    closing.resolve();
+    resolve();
   }
 
   /**

@@ -132,7 +132,7 @@ export class Tasks {
   /** @returns {Promise<Task[]>} the one that was heard of last comes first */
   async all() {
     await this.#load();
-    return [...this.#tasks.values()].sort((one, other) => other.at - one.at);
+    return [...this.#tasks.values()].sort((one, other) => other.at - one.at || other.place.seq - one.place.seq);
   }
 
   /**

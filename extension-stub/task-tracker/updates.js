@@ -16,12 +16,12 @@ export class Updates {
     this.#changes.onmessage = () => this.#tell();
   }
 
-  /** Adds an update, `{ key, at, kind, title, text }`. False: one with this key is there already. */
+  /** Adds an update, `{ key, at, seq, kind, title, text }`. False: one with this key is there already. */
   async add(update) {
     if (Date.now() - this.#lookedForOld > LOOK_FOR_OLD_MS) await this.removeOld();
     const isNew = await this.#change(async (store) => {
       if (await done(store.getKey(update.key))) return false;
-      store.add({ ...update, unread: 1 });
+      store.add({ ...update, order: [update.at, update.seq], unread: 1 });
       return true;
     });
     return isNew;
@@ -31,7 +31,7 @@ export class Updates {
   async newest(count) {
     const found = [];
     await this.#read(async (store) => {
-      const cursors = store.index("at").openCursor(null, "prev");
+      const cursors = store.index("order").openCursor(null, "prev");
       for (let cursor = await done(cursors); cursor && found.length < count; cursor = await done(cursors)) {
         found.push(cursor.value);
         cursor.continue();
@@ -61,7 +61,7 @@ export class Updates {
   async removeOld() {
     this.#lookedForOld = Date.now();
     await this.#change(async (store) => {
-      const old = await done(store.index("at").getAllKeys(IDBKeyRange.upperBound(Date.now() - KEEP_MS)));
+      const old = await done(store.index("order").getAllKeys(IDBKeyRange.upperBound([Date.now() - KEEP_MS])));
       for (const key of old) store.delete(key);
       return old.length > 0;
     });
@@ -106,7 +106,7 @@ function open() {
   const request = indexedDB.open("task-tracker", 1);
   request.onupgradeneeded = () => {
     const store = request.result.createObjectStore(STORE, { keyPath: "key" });
-    store.createIndex("at", "at");
+    store.createIndex("order", "order");
     store.createIndex("unread", "unread");
   };
   return done(request);

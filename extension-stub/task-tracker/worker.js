@@ -69,6 +69,7 @@ const leave = (channel) => session.unsubscribe(`channel/${channel}`, { type: "un
 /** A message is acknowledged when its update is kept; what comes again because a worker died is not told again. */
 async function take(update, message) {
   if (!update) return;
-  const isNew = await updates.add({ key: keyOf(message), at: message.at ?? Date.now(), ...update });
+  const { seq, at = Date.now() } = message;
+  const isNew = await updates.add({ key: keyOf(message), at, seq, ...update });
   if (isNew && settings.notify.includes(update.kind)) await notify(update);
 }

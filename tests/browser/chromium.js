@@ -58,6 +58,9 @@ export class Chromium {
   /** What it makes in a home besides its profile. */
   static makes = /\/\.(cache|config|local|pki)(\/|$)/;
 
+  /** An id that is nobody's. */
+  static otherId = "abcdefghijklmnopabcdefghijklmnop";
+
   /** Where it looks for hosts. */
   static manifests(profile) {
     return join(profile, "NativeMessagingHosts");

@@ -42,6 +42,9 @@ export class Firefox {
   /** What it makes in a home besides its profile. */
   static makes = /\/(Downloads|\.(cache|config|local|mozilla(?!\/native-messaging-hosts)))(\/|$)/;
 
+  /** An id that is nobody's. */
+  static otherId = "nobody@websocket-bridge.invalid";
+
   /** Where it looks for hosts. */
   static manifests(profile, home) {
     return join(home, ".mozilla", "native-messaging-hosts");
@@ -160,8 +163,9 @@ export class Firefox {
     return (await this.#call("WebDriver:ExecuteScript", { script, args: [] })).value;
   }
 
-  /** A command for a window's own page, or with the browser's rights. */
+  /** A command for the page in a window, or with the browser's rights (`chrome`). */
   async #inContext(context, handle, command, params) {
+    if (context === "closed") return this.#call(command, params);
     await this.#call("WebDriver:SwitchToWindow", { handle });
     if (context === "chrome") return this.#call(command, params);
     await this.#call("Marionette:SetContext", { value: "content" });
@@ -253,6 +257,8 @@ class Page {
   }
 
   async close() {
-    await this.#call("WebDriver:CloseWindow", {}, "content");
+    // What comes next needs a window that is there.
+    const [handle] = await this.#call("WebDriver:CloseWindow", {}, "content");
+    await this.#call("WebDriver:SwitchToWindow", { handle }, "closed");
   }
 }

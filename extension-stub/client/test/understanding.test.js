@@ -93,6 +93,8 @@ describe("Before the real bridge", { timeout: 60_000 }, () => {
     const error = await new Promise((resolve) => session.on("error", resolve));
     assert.deepEqual([error.code, session.state], ["server-not-allowed", "refused"]);
     assert.match(error.message, /config\.toml/);
+    await session.close({ forget: true });
+    await connected("elsewhere");
   });
 
   test("another context that reads for the same consumer takes over", async () => {
