@@ -1,10 +1,10 @@
 // Owns: what comes from the server, on its way to the handlers: strictly in order, each one until its handlers are done
 // with it, and no one twice. The place up to where all is handled (the mark) outlives the worker: it is written to the
-// storage, and at the same time the bridge is told. Either is enough for the next worker, and the port is mostly faster.
-// Does not own the port: `session.js` passes on what comes and posts the acknowledgements.
+// storage, and at the same time the bridge is told. The next worker needs one of the two, whichever is faster. Does not
+// own the port: `session.js` passes on what comes and posts the acknowledgements.
 //
-// A worker can die while a handler runs, or before either is done. Then, and only then, that handler is called again for
-// the same message.
+// A worker can die while a handler runs, or before either is done. Then, and only then, that handler is called again
+// for the same message.
 
 import { BridgeError } from "./errors.js";
 import { isThenable } from "./listeners.js";

@@ -207,8 +207,8 @@ export class Chromium {
   /** By the button on the page that lists all service workers. */
   async #stopAsUser() {
     const page = await this.#open(WORKERS);
-    const press = `document.querySelectorAll(".serviceworker-registration").forEach((registration) => {
-      if (registration.textContent.includes("${this.#origin}/")) registration.querySelector('[data-command="stop"]')?.click();
+    const press = `document.querySelectorAll(".serviceworker-registration").forEach((worker) => {
+      if (worker.textContent.includes("${this.#origin}/")) worker.querySelector('[data-command="stop"]')?.click();
     })`;
     await until("the worker's end", async () => {
       await page.evaluate(press);

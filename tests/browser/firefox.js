@@ -72,8 +72,9 @@ export class Firefox {
     const portFile = join(profile, "MarionetteActivePort");
     rmSync(portFile, { force: true }); // a killed Firefox leaves it
     mkdirSync(profile, { recursive: true });
-    const preference = ([name, value]) => `user_pref("${name}", ${value});\n`;
-    writeFileSync(join(profile, "user.js"), Object.entries({ ...SETTINGS, ...settings }).map(preference).join(""));
+    const preferences = Object.entries({ ...SETTINGS, ...settings });
+    const lines = preferences.map(([name, value]) => `user_pref("${name}", ${value});\n`);
+    writeFileSync(join(profile, "user.js"), lines.join(""));
 
     const firefox = new Firefox();
     firefox.#id = id;

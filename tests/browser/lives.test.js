@@ -147,7 +147,8 @@ for (const Browser of [Chromium, Firefox]) {
     test("nothing is lost unreported, doubled or out of order", async () => {
       const began = performance.now();
       const stops = Array(STOPS).fill(() => stopWorker(chance.of(Browser.endings.filter(({ wakes }) => wakes))));
-      const faults = chance.shuffled([...stops, ...others.flatMap(([percent, make]) => Array(share(percent)).fill(make))]);
+      const rest = others.flatMap(([percent, make]) => Array(share(percent)).fill(make));
+      const faults = chance.shuffled([...stops, ...rest]);
       let isOver = false;
       const talking = (async () => {
         while (!isOver) {
@@ -187,9 +188,12 @@ for (const Browser of [Chromium, Firefox]) {
     }
 
     function report(figures, seconds) {
-      const line = ([name, figure]) =>
-        typeof figure === "number" ? `${figure} ${name}` : `${name}: ${Object.entries(figure).map(line).join(", ") || "none"}`;
-      return `${Browser.title}: seed ${seed}, ${Math.round(seconds)} s\n  ${Object.entries(figures).map(line).join("\n  ")}`;
+      const lines = Object.entries(figures).map(([name, figure]) => {
+        if (typeof figure === "number") return `${figure} ${name}`;
+        const parts = Object.entries(figure).map(([part, count]) => `${count} ${part}`);
+        return `${name}: ${parts.join(", ") || "none"}`;
+      });
+      return [`${Browser.title}: seed ${seed}, ${Math.round(seconds)} s`, ...lines].join("\n  ");
     }
   });
 }

@@ -1,5 +1,6 @@
-// Owns the judgement of what happened to an extension whose worker ends again and again, from the outside alone: what the
-// server said and got, what the workers reported, and what was done to them. Pure: the same history, the same judgement.
+// Owns the judgement of what happened to an extension whose worker ends again and again, from the outside alone: what
+// the server said and got, what the workers reported, and what was done to them. Pure: the same history, the same
+// judgement.
 //
 // What it knows of the library and the bridge is what they promise:
 //
@@ -23,7 +24,7 @@
 //     { event: "promised", life, up }                      the library has promised the worker's message number `up`
 //     { event: "arrived", connection, life, up }           it is at the server
 //     { event: "arrived", connection, answer }             so is the answer to a number, which its handler waited for
-//     { event: "error", life, … }                          the library complained, which a worker that is being stopped may
+//     { event: "error", life, … }                          the library complained; one that is being stopped may
 
 /** How long after its end a handler may still be called again: the browser writes down that it ended. */
 const WRITING_MS = 500;
@@ -60,6 +61,10 @@ class Reckoning {
     promised: 0,
     arrived: 0,
     "arrived twice around a fault": 0,
+    "lost unreported": 0,
+    "doubled without a fault": 0,
+    "out of order": 0,
+    "wrong otherwise": 0,
   };
   #faults;
   /** The workers by name, in the order in which they woke. */
@@ -114,16 +119,19 @@ class Reckoning {
   /** The history is complete: what has not happened by now has not happened. */
   close() {
     this.#judgeMissing(Math.max(0, ...this.#said.keys()) + 1);
-    for (const seq of this.#unended) this.wrong.push(`nobody has handled ${seq} to its end`);
+    for (const seq of this.#unended) this.#find("lost unreported", `nobody has handled ${seq} to its end`);
     const lost = ({ life, up }) => !this.#arrivals.has(`${life} ${up}`);
-    for (const { life, up } of this.#promises.filter(lost)) this.wrong.push(`${up} of ${life} was promised, and is lost`);
-    for (const [{ number, endedAt }] of this.#handlings.values()) {
-      if (number !== undefined && endedAt !== undefined && !this.#arrivals.has(`answer ${number}`)) {
-        this.wrong.push(`the answer to ${number} was promised, and is lost`);
+    for (const { life, up } of this.#promises.filter(lost))
+      this.#find("lost unreported", `${up} of ${life} was promised, and is lost`);
+    for (const handlings of this.#handlings.values()) {
+      const number = handlings.find(({ endedAt }) => endedAt !== undefined)?.number;
+      if (number !== undefined && !this.#arrivals.has(`answer ${number}`)) {
+        this.#find("lost unreported", `the answer to ${number} was promised, and is lost`);
       }
     }
     for (const error of this.#errors) {
-      if (!(this.#lives.get(error.life).stoppedAt <= error.at)) this.wrong.push(`an error: ${JSON.stringify(error)}`);
+      if (!(this.#lives.get(error.life).stoppedAt <= error.at))
+        this.#find("wrong otherwise", `an error: ${JSON.stringify(error)}`);
     }
     const { figures } = this;
     figures.workers = this.#lives.size;
@@ -139,18 +147,18 @@ class Reckoning {
     if (this.#lives.has(life)) return;
     const before = [...this.#lives.values()].at(-1);
     const stop = before && this.#faults.find((fault) => fault.stops && fault.at >= before.wokeAt && fault.at <= at);
-    if (before && !stop) this.wrong.push(`worker ${life} woke, and nobody had stopped ${before.life}`);
+    if (before && !stop) this.#find("wrong otherwise", `worker ${life} woke, and nobody had stopped ${before.life}`);
     if (before) before.stoppedAt = stop?.at;
     this.#lives.set(life, { life, order: this.#lives.size, wokeAt: at, running: undefined, last: undefined });
   }
 
   #begin({ at, life, epoch, seq, number, gap }) {
     this.#epoch ??= epoch;
-    if (epoch !== this.#epoch) this.wrong.push(`${seq} is of epoch ${epoch}, after ${this.#epoch}`);
+    if (epoch !== this.#epoch) this.#find("wrong otherwise", `${seq} is of epoch ${epoch}, after ${this.#epoch}`);
     const worker = this.#lives.get(life);
-    if (worker.running) this.wrong.push(`${life} handles ${seq} while it handles ${worker.running.seq}`);
+    if (worker.running) this.#find("out of order", `${life} handles ${seq} while it handles ${worker.running.seq}`);
     for (const other of this.#unended) {
-      if (other < seq) this.wrong.push(`${life} handles ${seq}, and nobody has handled ${other} to its end`);
+      if (other < seq) this.#find("out of order", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
     }
     const handling = { life, seq, number, endedAt: undefined, isLast: true };
     if (worker.last) worker.last.isLast = false;
@@ -164,8 +172,9 @@ class Reckoning {
     this.#handlings.set(seq, [handling]);
     this.#unended.add(seq);
     const from = gap?.from ?? seq;
-    if (from > this.#seq + 1) this.wrong.push(`${this.#seq + 1} to ${from - 1} are neither handled nor covered by a gap`);
-    if (seq <= this.#seq) this.wrong.push(`${seq} is handled for the first time after ${this.#seq}`);
+    if (from > this.#seq + 1)
+      this.#find("lost unreported", `${this.#seq + 1} to ${from - 1} are neither handled nor covered by a gap`);
+    if (seq <= this.#seq) this.#find("out of order", `${seq} is handled for the first time after ${this.#seq}`);
     this.#seq = Math.max(this.#seq, seq);
     if (gap) this.#judgeGap(at, seq, gap);
     else this.#judgeNumber(seq, number);
@@ -173,7 +182,8 @@ class Reckoning {
 
   #end({ at, life, seq }) {
     const worker = this.#lives.get(life);
-    if (worker.running?.seq !== seq) return void this.wrong.push(`${life} ends with ${seq}, which it had not begun`);
+    if (worker.running?.seq !== seq)
+      return this.#find("wrong otherwise", `${life} ends with ${seq}, which it had not begun`);
     worker.running.endedAt = at;
     worker.running = undefined;
     this.#unended.delete(seq);
@@ -184,20 +194,23 @@ class Reckoning {
     const { figures } = this;
     const { stoppedAt } = this.#lives.get(other.life);
     if (other.life === life || stoppedAt === undefined) {
-      return void this.wrong.push(`${seq} was handled again, and nobody had stopped ${other.life}`);
+      return this.#find("doubled without a fault", `${seq} was handled again, and nobody had stopped ${other.life}`);
     }
     if (other.endedAt === undefined) return count(figures, "handled again as interrupted");
     const before = stoppedAt - other.endedAt;
     figures["ms before the stop at most"] = Math.max(figures["ms before the stop at most"], before);
     if (before > WRITING_MS) {
-      this.wrong.push(`${seq} was handled again, though it was done ${before} ms before its worker was stopped`);
+      this.#find(
+        "doubled without a fault",
+        `${seq} was handled again, though it was done ${before} ms before its worker was stopped`,
+      );
     }
     count(figures, `handled again as ${other.isLast ? "about to end" : "not written down"}`);
   }
 
   #judgeNumber(seq, number) {
-    if (!this.#said.has(number)) return void this.wrong.push(`${number} (${seq}) was handled, and never said`);
-    if (number <= this.#number) return void this.wrong.push(`${number} (${seq}) is doubled or out of order`);
+    if (!this.#said.has(number)) return this.#find("wrong otherwise", `${number} (${seq}) was handled, and never said`);
+    if (number <= this.#number) return this.#find("out of order", `${number} (${seq}) is doubled or out of order`);
     this.#judgeMissing(number);
     this.#number = number;
     this.#gaps = [];
@@ -217,7 +230,10 @@ class Reckoning {
         crashed -= 1;
         this.figures["covered by gaps"] += 1;
       } else {
-        this.wrong.push(`${number} is lost, and no gap covers it: ${JSON.stringify(this.#gaps)}, said at ${at}`);
+        this.#find(
+          "lost unreported",
+          `${number} is lost, and no gap covers it: ${JSON.stringify(this.#gaps)}, said at ${at}`,
+        );
       }
     }
   }
@@ -232,7 +248,7 @@ class Reckoning {
       crash: (fault) => fault.kind === "daemon killed" && fault.at <= at,
     }[reason];
     if (!isCause || !this.#faults.some(isCause)) {
-      this.wrong.push(`nothing has caused the gap at ${seq}: ${JSON.stringify(gap)}`);
+      this.#find("wrong otherwise", `nothing has caused the gap at ${seq}: ${JSON.stringify(gap)}`);
     }
   }
 
@@ -243,22 +259,28 @@ class Reckoning {
     if (first) return this.#judgeDouble(name, first, event);
     this.#arrivals.set(name, { at, connection });
     if (answer !== undefined) {
-      if (answer < this.#answer) this.wrong.push(`the answer to ${answer} arrived after that to ${this.#answer}`);
+      if (answer < this.#answer)
+        this.#find("out of order", `the answer to ${answer} arrived after that to ${this.#answer}`);
       this.#answer = Math.max(this.#answer, answer);
       return;
     }
     const { order } = this.#lives.get(life);
     const isNext = order === this.#up.order ? up === this.#up.up + 1 : order > this.#up.order && up === 1;
-    if (!isNext) this.wrong.push(`${up} of ${life} arrived after ${JSON.stringify(this.#up)}`);
+    if (!isNext) this.#find("out of order", `${up} of ${life} arrived after ${JSON.stringify(this.#up)}`);
     this.#up = { order, up };
   }
 
   #judgeDouble(name, first, { at, connection }) {
     const isAround = (fault) => fault.cuts && fault.at <= at && Math.abs(fault.at - first.at) <= CONFIRMING_MS;
     if (connection === first.connection || !this.#faults.some(isAround)) {
-      this.wrong.push(`${name} arrived twice, and no connection was cut around the first time`);
+      this.#find("doubled without a fault", `${name} arrived twice, and no connection was cut around the first time`);
     }
     this.figures["arrived twice around a fault"] += 1;
+  }
+
+  #find(what, which) {
+    count(this.figures, what);
+    this.wrong.push(which);
   }
 }
 

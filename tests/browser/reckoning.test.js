@@ -47,6 +47,7 @@ describe("The reckoning of what came to the extension", () => {
     const start = [said(1), said(2), said(3), woke("a"), ...handled("a", 1)];
     assertWrong(history(...start, ...handled("a", 2, 3)), /^2 is lost/);
     assertWrong(history(...start), /^2 is lost/, /^3 is lost/);
+    assert.equal(reckon(history(...start)).figures["lost unreported"], 2);
   });
 
   test("finds a number of the stream that was left out", () => {
@@ -87,7 +88,8 @@ describe("The reckoning of what came to the extension", () => {
   });
 
   test("lets a handler that was interrupted be called again, and no other", () => {
-    const start = [said(1), said(2), woke("a"), ...handled("a", 1), begun("a", 2), answered(2), workerStopped, woke("b")];
+    const interrupted = [begun("a", 2), answered(2), workerStopped];
+    const start = [said(1), said(2), woke("a"), ...handled("a", 1), ...interrupted, woke("b")];
     assertWell(history(...start, begun("b", 2), ended("b", 2)), { interrupted: 1, "handled again as interrupted": 1 });
     assertWrong(
       history(...start, begun("b", 1), ended("b", 1), begun("b", 2), ended("b", 2)),
@@ -173,6 +175,8 @@ describe("The reckoning of what came to the server", () => {
     const start = [said(1), said(2), woke("a"), begun("a", 1), ended("a", 1), begun("a", 2), ended("a", 2)];
     assertWrong(history(...start, answered(2)), /the answer to 1 was promised, and is lost/);
     assertWrong(history(...start, answered(2), answered(1)), /the answer to 1 arrived after that to 2/);
+    const interrupted = [said(1), woke("a"), begun("a", 1), workerStopped, woke("b"), begun("b", 1), ended("b", 1)];
+    assertWrong(history(...interrupted), /the answer to 1 was promised, and is lost/);
   });
 
   test("lets come twice what arrived around a fault, on another connection", () => {

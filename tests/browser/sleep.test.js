@@ -1,6 +1,6 @@
 // A worker that sleeps: its browser really stops it when there is nothing to do, an alarm wakes it, and what the server
-// has said meanwhile is there at once; so it is when the browser was closed for a while. All of it is seen from outside,
-// for a debugger would keep the worker awake. Needs what bridge.test.js needs.
+// has said meanwhile is there at once; so it is when the browser was closed for a while. All of it is seen from
+// outside, for a debugger would keep the worker awake. Needs what bridge.test.js needs.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -15,7 +15,7 @@ import { until } from "./until.js";
 
 const WORKER = fileURLToPath(new URL("sleep", import.meta.url));
 
-/** How long workers sleep. Chromium stops one that has been idle for 30 s, so that less would not let it sleep at all. */
+/** How long workers sleep. Chromium stops one that has been idle for 30 s: less would not let it sleep at all. */
 const SLEEPS = new Map([
   [Chromium, 60_000],
   [Firefox, 30_000],
@@ -68,7 +68,10 @@ describe("A worker that sleeps", { concurrency: true, timeout: 240_000 }, () => 
         const woke = await untilAfter(index, what, ({ event }) => event === "woke");
         const last = await untilAfter(woke - 1, "the last number", ({ number }) => number === said);
         const numbers = reports.slice(woke, last).flatMap(({ number }) => number ?? []);
-        assert.deepEqual(numbers, Array.from({ length: NUMBERS }, (_, index) => said - NUMBERS + 1 + index));
+        assert.deepEqual(
+          numbers,
+          Array.from({ length: NUMBERS }, (_, index) => said - NUMBERS + 1 + index),
+        );
         return reports[last - 1].at - reports[woke - 1].at;
       };
 
@@ -101,7 +104,7 @@ describe("A worker that sleeps", { concurrency: true, timeout: 240_000 }, () => 
         assert.equal(await browser.isAwake(), false, "nor woken");
         const time = await untilAllIsThere(length - 1, "the alarm");
         const slept = reports[length].at - reports[asleep - 1].at;
-        console.log(`${Browser.title}: woken ${slept} ms after it fell asleep, ${NUMBERS} messages were there in ${time} ms`);
+        console.log(`${Browser.title}: woken after ${slept} ms of sleep, it had ${NUMBERS} messages within ${time} ms`);
         assert.ok(time <= SOON_MS, `${time} ms`);
         await untilAfter(length, "it to sleep again", ({ event }) => event === "asleep");
       });
@@ -112,7 +115,7 @@ describe("A worker that sleeps", { concurrency: true, timeout: 240_000 }, () => 
         await talk();
         await start();
         const time = await untilAllIsThere(length - 1, "the browser's start");
-        console.log(`${Browser.title}: ${NUMBERS} messages were there ${time} ms after the browser's start`);
+        console.log(`${Browser.title}: started with the browser, it had ${NUMBERS} messages within ${time} ms`);
         assert.ok(time <= SOON_MS, `${time} ms`);
       });
 
