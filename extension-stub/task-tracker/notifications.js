@@ -7,6 +7,10 @@ chrome.notifications.onClicked.addListener((id) => {
   chrome.tabs.create({ url: PAGE });
 });
 
-export async function notify({ title, text }) {
-  await chrome.notifications.create({ type: "basic", iconUrl: "icons/128.png", title, message: text });
+/** A browser that shows none is no reason to hear of the update again. */
+export async function notify(key, { title, text }) {
+  const details = { type: "basic", iconUrl: "icons/128.png", title, message: text };
+  await chrome.notifications
+    .create(key, details)
+    .catch((error) => console.error(`no notification of ${title}:`, error));
 }

@@ -70,6 +70,7 @@ const leave = (channel) => session.unsubscribe(`channel/${channel}`, { type: "un
 async function take(update, message) {
   if (!update) return;
   const { seq, at = Date.now() } = message;
-  const isNew = await updates.add({ key: keyOf(message), at, seq, ...update });
-  if (isNew && settings.notify.includes(update.kind)) await notify(update);
+  const key = keyOf(message);
+  const isNew = await updates.add({ key, at, seq, ...update });
+  if (isNew && settings.notify.includes(update.kind)) await notify(key, update);
 }

@@ -69,6 +69,19 @@ export class Tracker {
     return page.evaluate(`chrome.storage.local.get("settings").then(({ settings }) => settings)`);
   }
 
+  /** Waits until the server has said so many messages of its session, and the worker has handled them. */
+  async untilHandled(count) {
+    await this.installation.until(`${count} messages to be handled`, async () => {
+      const { messages_received, inbox } = (await this.status()) ?? {};
+      return messages_received >= count && inbox.messages === 0;
+    });
+  }
+
+  /** The figures of its session. */
+  async status() {
+    return JSON.parse((await this.installation.run("status", "--json")).stdout).sessions[0];
+  }
+
   async end() {
     await this.browser?.kill();
     this.installation.remove();
