@@ -157,8 +157,9 @@ class Reckoning {
     if (epoch !== this.#epoch) this.#find("wrong otherwise", `${seq} is of epoch ${epoch}, after ${this.#epoch}`);
     const worker = this.#lives.get(life);
     if (worker.running) this.#find("out of order", `${life} handles ${seq} while it handles ${worker.running.seq}`);
-    for (const other of this.#unended) {
-      if (other < seq) this.#find("out of order", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
+    for (const other of [...this.#unended].filter((other) => other < seq)) {
+      this.#unended.delete(other); // told once
+      this.#find("lost unreported", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
     }
     const handling = { life, seq, number, endedAt: undefined, isLast: true };
     if (worker.last) worker.last.isLast = false;
