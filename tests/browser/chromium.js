@@ -210,9 +210,10 @@ export class Chromium {
     const press = `document.querySelectorAll(".serviceworker-registration").forEach((worker) => {
       if (worker.textContent.includes("${this.#origin}/")) worker.querySelector('[data-command="stop"]')?.click();
     })`;
+    const former = await this.#worker();
     await until("the worker's end", async () => {
       await page.evaluate(press);
-      return !(await this.isAwake());
+      return (await this.#worker())?.targetId !== former?.targetId;
     });
     await page.close();
   }
@@ -234,7 +235,7 @@ export class Chromium {
     await page.close();
   }
 
-  #killWorkersProcess() {
+  async #killWorkersProcess() {
     end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
   }
 }

@@ -66,28 +66,25 @@ for (const Browser of [Chromium, Firefox]) {
       return [...events.map((event) => JSON.stringify(event)), installation].join("\n  ");
     };
 
-    /** Waits for a worker that wakes after the event of this index. */
-    const untilWoken = async (index) => {
-      const isNew = () => history.findLastIndex(({ event }) => event === "woke") > index;
-      await until("a worker's first word", isNew, { seen });
-    };
-
-    /** Makes a fault with these effects, and waits for the next worker if it stops one. */
-    const make = async (kind, effects, act) => {
+    /** Makes a fault with these effects; if it stops the worker, waits for the next one, which may have to be woken. */
+    const make = async (kind, effects, act, { wakes = false } = {}) => {
       const index = note({ event: "fault", kind, ...effects }) - 1;
-      await act().catch((error) => {
-        throw new Error(`${JSON.stringify(history[index])}: ${error.message}\n  ${seen()}`);
-      });
-      if (effects.stops) await untilWoken(index);
+      const isNew = () => history.findLastIndex(({ event }) => event === "woke") > index;
+      const isNext = async () => {
+        // What has stopped one may have been in the midst of starting it: then another one follows by itself.
+        if (wakes && !isNew() && !(await browser.isAwake())) await browser.wake();
+        return isNew();
+      };
+      await act();
+      if (effects.stops) await until(`a worker's first word after ${JSON.stringify(effects)}`, isNext, { seen });
     };
 
     const hosts = () => installation.hosts(Browser.hostArgument);
 
-    const stopWorker = ({ how, end: endWorker, wakes }) =>
-      make(wakes ? "worker stopped" : "extension reloaded", { stops: true, how }, async () => {
-        await endWorker(browser);
-        if (wakes) await browser.wake();
-      });
+    const stopWorker = ({ how, end: endWorker, wakes }) => {
+      const kind = wakes ? "worker stopped" : "extension reloaded";
+      return make(kind, { stops: true, how }, () => endWorker(browser), { wakes });
+    };
 
     const endBrowser = (kind, how) =>
       make(kind, { stops: true }, async () => {
