@@ -95,7 +95,12 @@ export class HostStandIn {
     if (!observe || !session.port) session.port = port;
     if (connect !== false) session.state = "connected";
     const begin = after && after.epoch === session.epoch && after.seq <= session.head ? after.seq : session.acked;
-    const waiting = session.messages.filter(({ seq }) => seq > begin);
+    // What was acknowledged is deleted.
+    const waiting = session.messages.filter(({ seq }) => seq > Math.max(begin, session.acked));
+    if (begin < session.acked) {
+      const [from, seq] = [begin + 1, session.acked];
+      waiting.unshift({ type: "gap", session: session.name, seq, from, reason: "retention", count: null });
+    }
     const lost = after && after.epoch !== session.epoch;
     const gap = {
       type: "gap",
