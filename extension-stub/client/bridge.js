@@ -8,7 +8,7 @@ import { Port } from "./port.js";
 import { Session } from "./session.js";
 import { Store } from "./storage.js";
 import { theBrowser } from "./surroundings.js";
-import { BridgeWebSocket } from "./websocket.js";
+import { webSocketOver } from "./websocket.js";
 
 const HOST = "com.semantest.websocket_bridge";
 
@@ -62,7 +62,7 @@ export class Bridge {
   #fleeting;
   /** @type {Map<string, Session>} */
   #sessions = new Map();
-  /** @type {Map<string, BridgeWebSocket>} */
+  /** @type {Map<string, import("./websocket.js").Ear>} */
   #sockets = new Map();
   #socketsMade = 0;
 
@@ -201,20 +201,10 @@ export class Bridge {
 
   /** A class with the interface of the browser's own `WebSocket`, whose connections go through this bridge. */
   get WebSocket() {
-    if (!this.#WebSocket) {
-      const open = (/** @type {BridgeWebSocket} */ socket) => this.#openSocket(socket);
-      const bound = class WebSocket extends BridgeWebSocket {
-        /** @param {string | URL} url @param {string | string[]} [protocols] */
-        constructor(url, protocols) {
-          super(open, url, protocols);
-        }
-      };
-      this.#WebSocket = /** @type {any} */ (bound);
-    }
-    return /** @type {typeof globalThis.WebSocket} */ (this.#WebSocket);
+    return (this.#WebSocket ??= webSocketOver((socket) => this.#openSocket(socket)));
   }
 
-  /** @param {BridgeWebSocket} socket @returns {import("./websocket.js").Line} */
+  /** @param {import("./websocket.js").Ear} socket @returns {import("./websocket.js").Line} */
   #openSocket(socket) {
     const session = `WebSocket.${(this.#socketsMade += 1)}`;
     this.#sockets.set(session, socket);

@@ -71,6 +71,39 @@ describe("A WebSocket of the bridge", () => {
     assert.throws(() => (socket.url = "x"), TypeError);
   });
 
+  test("has its members where the browser's has them, to be looked at, replaced and deleted", () => {
+    const { WebSocket } = bridge;
+    const { prototype } = WebSocket;
+    assert.equal(Object.getPrototypeOf(WebSocket), EventTarget);
+    assert.equal(Object.getPrototypeOf(prototype), EventTarget.prototype);
+    const constants = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"];
+    const attributes = ["url", "readyState", "protocol", "extensions", "bufferedAmount", "binaryType"];
+    const handlers = ["onopen", "onmessage", "onerror", "onclose"];
+    const members = [...constants, ...attributes, ...handlers, "send", "close"];
+    assert.deepEqual(Object.keys(prototype).toSorted(), members.toSorted());
+    assert.deepEqual(Object.keys(WebSocket), constants);
+    assert.deepEqual([WebSocket.length, prototype.send.length, prototype.close.length], [1, 1, 0]);
+    for (const object of [WebSocket, prototype]) {
+      assert.throws(() => Object.defineProperty(object, "OPEN", { get: () => 5 }), TypeError);
+    }
+    assert.throws(() => prototype.extensions, TypeError);
+    assert.throws(() => (prototype.binaryType = "nonsense"), TypeError);
+    assert.throws(() => prototype.close(7), TypeError);
+    const socket = new WebSocket(URL);
+    assert.equal(String(socket), "[object WebSocket]");
+    Object.defineProperty(prototype, "bufferedAmount", { get: () => "replaced" });
+    assert.equal(socket.bufferedAmount, "replaced");
+    delete prototype.url;
+    assert.equal(socket.url, undefined);
+  });
+
+  test("wants the arguments that the browser's wants", () => {
+    const { WebSocket } = bridge;
+    assert.throws(() => new WebSocket(), TypeError);
+    assert.throws(() => new WebSocket(URL).send(), TypeError);
+    assert.doesNotThrow(() => new WebSocket(URL, undefined, "one too many"));
+  });
+
   test("takes the URLs and sub-protocols that the browser's takes", () => {
     const { WebSocket } = bridge;
     assert.equal(new WebSocket("http://127.0.0.1:1/a?b").url, "ws://127.0.0.1:1/a?b");
@@ -100,6 +133,9 @@ describe("A WebSocket of the bridge", () => {
     const { socket, events } = await connected(["v2", "v1"], "v1");
     assert.deepEqual(posted(), [{ type: "open", mode: "direct", url: URL, protocols: ["v2", "v1"] }]);
     assert.deepEqual([socket.readyState, socket.protocol, types(events)], [1, "v1", ["open"]]);
+    new bridge.WebSocket(URL, new Set(["v2", "v1"]));
+    await settled();
+    assert.deepEqual(posted()[1].protocols, ["v2", "v1"]);
   });
 
   test("gives what comes as string, blob or buffer", async () => {
@@ -310,6 +346,9 @@ describe("A WebSocket of the bridge", () => {
     socket.onclose = () => log.push("never");
     socket.onclose = null;
     assert.equal(socket.onclose, null);
+    const object = { handleEvent: () => log.push("never") };
+    socket.onclose = object;
+    assert.equal(socket.onclose, object);
     await settled();
     say({ type: "state", state: "connected" });
     say({ type: "closed", code: 1000, reason: "", clean: true });
