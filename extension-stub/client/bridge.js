@@ -201,7 +201,7 @@ export class Bridge {
 
   /** A class with the interface of the browser's own `WebSocket`, whose connections go through this bridge. */
   get WebSocket() {
-    return (this.#WebSocket ??= webSocketOver((socket) => this.#openSocket(socket)));
+    return (this.#WebSocket ??= webSocketOver((socket) => this.#openSocket(socket), this.#surroundings.newTask));
   }
 
   /** @param {import("./websocket.js").Ear} socket @returns {import("./websocket.js").Line} */

@@ -54,9 +54,10 @@ const CloseEventClass =
  * common one: what programs look for in `WebSocket.prototype`, replace there or delete, is there itself.
  *
  * @param {(ear: Ear) => Line} open
+ * @param {(task: () => void) => void} newTask
  * @returns {typeof globalThis.WebSocket}
  */
-export function webSocketOver(open) {
+export function webSocketOver(open, newTask) {
   class WebSocket extends EventTarget {
     #line;
     #url;
@@ -73,6 +74,8 @@ export function webSocketOver(open) {
     #sentBytes = 0;
     /** Sends and the close in order: a blob has to be read first. @type {Promise<void> | undefined} */
     #behind;
+    /** What is not through yet of what was heard. @type {any[]} */
+    #heard = [];
     /** Whether the bridge was asked for the connection. */
     #isAsked = false;
     #hasFailed = false;
@@ -208,7 +211,7 @@ export function webSocketOver(open) {
       }
       if (before >= CLOSING) return;
       this.#readyState = CLOSING;
-      if (before === CONNECTING && !this.#isAsked) return queueMicrotask(() => this.#cut());
+      if (before === CONNECTING && !this.#isAsked) return newTask(() => this.#cut());
       // A reason cannot stand without a code.
       const status = number ?? (said ? 1000 : undefined);
       const close = {
@@ -228,8 +231,27 @@ export function webSocketOver(open) {
       });
     }
 
-    /** @param {any} message */
+    /**
+     * Each message is a task of its own, as each event of the browser's is, though the bridge says many at once: who
+     * waits for one with a promise has to be there again for the next.
+     *
+     * @param {any} message
+     */
     #hear(message) {
+      this.#heard.push(message);
+      if (this.#heard.length === 1) this.#takeFirst();
+    }
+
+    #takeFirst() {
+      this.#take(this.#heard[0]);
+      newTask(() => {
+        this.#heard.shift();
+        if (this.#heard.length > 0) this.#takeFirst();
+      });
+    }
+
+    /** @param {any} message */
+    #take(message) {
       switch (message.type) {
         case "state":
           if (message.state === "connected") this.#connected(message.protocol ?? "");
@@ -255,7 +277,7 @@ export function webSocketOver(open) {
     /** @param {BridgeError} [error] */
     #cut(error) {
       this.#error ??= error;
-      this.#closed({ code: ABNORMAL, reason: "", clean: false });
+      this.#hear({ type: "closed", code: ABNORMAL, reason: "", clean: false });
     }
 
     /** @param {string} protocol */
@@ -328,7 +350,7 @@ export function webSocketOver(open) {
       );
       this.#readyState = Math.max(this.#readyState, CLOSING);
       this.#line.post({ type: "detach" });
-      queueMicrotask(() => this.#cut());
+      newTask(() => this.#cut());
     }
 
     /** @param {EventName} name @returns {any} */

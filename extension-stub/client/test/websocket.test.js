@@ -155,6 +155,23 @@ describe("A WebSocket of the bridge", () => {
     assert.deepEqual(new Uint8Array(buffer.data), Uint8Array.of(0, 1, 255));
   });
 
+  test("gives each event in a task of its own, also when the bridge says many things at once", async () => {
+    const { socket, events } = await connected();
+    const heard = [];
+    const hearAnother = async () => {
+      const { data } = await new Promise((resolve) => socket.addEventListener("message", resolve, { once: true }));
+      heard.push(data);
+      void hearAnother();
+    };
+    void hearAnother();
+    const messages = ["one", "two", "three"].map((text) => ({ type: "message", session: NAME, text }));
+    port.say({ type: "batch", messages: [...messages, { type: "sent", session: NAME, bytes: 0 }] });
+    port.end();
+    await settled();
+    assert.deepEqual(heard, ["one", "two", "three"]);
+    assert.deepEqual(types(events), ["open", "message", "message", "message", "error", "close"]);
+  });
+
   test("sends strings, buffers, views and blobs, each as it was and in order", async () => {
     const { socket } = await connected();
     const bytes = Uint8Array.of(9, 1, 2, 9);
