@@ -12,6 +12,8 @@ const CLOSED = 3;
 
 const ABNORMAL = 1006;
 const MAX_REASON_BYTES = 123;
+/** Errors by which this side ends a connection that was open. By all others it is lost, of which only its close tells. */
+const FAILURES = ["protocol", "message-too-large", "queue-full", "too-large"];
 /** A sub-protocol is a token of HTTP. */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
@@ -78,6 +80,7 @@ export function webSocketOver(open, newTask) {
     #heard = [];
     /** Whether the bridge was asked for the connection. */
     #isAsked = false;
+    #wasOpen = false;
     #hasFailed = false;
     /** @type {Map<string, { handler: any, listener: (event: any) => void }>} */
     #handlers = new Map();
@@ -284,6 +287,7 @@ export function webSocketOver(open, newTask) {
     #connected(protocol) {
       if (this.#readyState !== CONNECTING) return;
       this.#readyState = OPEN;
+      this.#wasOpen = true;
       this.#protocol = protocol;
       this.dispatchEvent(new Event("open"));
     }
@@ -306,13 +310,12 @@ export function webSocketOver(open, newTask) {
       if (this.#readyState === CLOSED) return;
       this.#readyState = CLOSED;
       this.#line?.done();
-      if (!clean) {
-        // The browser's own says nothing to the page, but why it failed to the console: here both can know.
-        this.dispatchEvent(
-          Object.assign(new Event("error"), { error: this.#error, message: this.#error?.message ?? "" }),
-        );
+      // The browser's own events say nothing of why, which only its console tells.
+      const error = clean ? undefined : this.#error;
+      if (!clean && (!this.#wasOpen || FAILURES.includes(error?.code ?? ""))) {
+        this.dispatchEvent(Object.assign(new Event("error"), { error, message: error?.message ?? "" }));
       }
-      this.dispatchEvent(new CloseEventClass("close", { code, reason, wasClean: clean }));
+      this.dispatchEvent(Object.assign(new CloseEventClass("close", { code, reason, wasClean: clean }), { error }));
     }
 
     /** @param {{ text: string } | { binary: string }} content */

@@ -32,10 +32,8 @@ function record(socket) {
   const events = [];
   const note = (event) => {
     const { type, data, code, reason, wasClean, error } = event;
-    const details = { message: { data }, close: { code, reason, wasClean }, error: error && { error: error.code } }[
-      type
-    ];
-    events.push({ type, ...details });
+    const details = { message: { data }, close: { code, reason, wasClean } }[type];
+    events.push({ type, ...details, ...(error ? { error: error.code } : {}) });
   };
   for (const type of ["open", "message", "error", "close"]) socket.addEventListener(type, note);
   return events;
@@ -169,7 +167,7 @@ describe("A WebSocket of the bridge", () => {
     port.end();
     await settled();
     assert.deepEqual(heard, ["one", "two", "three"]);
-    assert.deepEqual(types(events), ["open", "message", "message", "message", "error", "close"]);
+    assert.deepEqual(types(events), ["open", "message", "message", "message", "close"]);
   });
 
   test("sends strings, buffers, views and blobs, each as it was and in order", async () => {
@@ -303,8 +301,25 @@ describe("A WebSocket of the bridge", () => {
     await settled();
     assert.deepEqual(events, [
       { type: "error", error: "refused" },
-      { type: "close", code: 1006, reason: "", wasClean: false },
+      { type: "close", code: 1006, reason: "", wasClean: false, error: "refused" },
     ]);
+  });
+
+  test("tells of an error when this side gives the connection up, not when it is lost", async () => {
+    for (const [code, isError] of [
+      ["reset", false],
+      ["network", false],
+      ["protocol", true],
+      ["message-too-large", true],
+    ]) {
+      bridge = new Bridge({}, browser.kill().surroundings);
+      const { events } = await connected();
+      say({ type: "state", state: "disconnected", reason: { code, message: "x", retryable: true } });
+      say({ type: "closed", code: 1006, reason: "", clean: false });
+      await settled();
+      const close = { type: "close", code: 1006, reason: "", wasClean: false, error: code };
+      assert.deepEqual(events.slice(1), isError ? [{ type: "error", error: code }, close] : [close]);
+    }
   });
 
   test("that the bridge does not allow fails, and says why", async () => {
@@ -323,7 +338,8 @@ describe("A WebSocket of the bridge", () => {
     const { socket, events } = await connected();
     port.end();
     await settled();
-    assert.deepEqual([socket.readyState, types(events), events[2].code], [3, ["open", "error", "close"], 1006]);
+    const close = { type: "close", code: 1006, reason: "", wasClean: false, error: "port-ended" };
+    assert.deepEqual([socket.readyState, events], [3, [{ type: "open" }, close]]);
     const other = new bridge.WebSocket(URL);
     await browser.advance(1000);
     port.say({ type: "state", session: "WebSocket.2", state: "connected" });
