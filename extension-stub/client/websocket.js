@@ -76,8 +76,7 @@ export function webSocketOver(open, newTask) {
     #sentBytes = 0;
     /** Sends and the close in order: a blob has to be read first. @type {Promise<void> | undefined} */
     #behind;
-    /** What is not through yet of what was heard. @type {any[]} */
-    #heard = [];
+    #turns = new Turns(newTask, (message) => this.#hear(message));
     /** Whether the bridge was asked for the connection. */
     #isAsked = false;
     #wasOpen = false;
@@ -105,7 +104,7 @@ export function webSocketOver(open, newTask) {
       }
       this.#line = open({
         attach: () => this.#attach(),
-        hear: (message) => this.#hear(message),
+        hear: (message) => this.#turns.add(message),
         cut: (error) => this.#cut(error),
       });
     }
@@ -234,27 +233,8 @@ export function webSocketOver(open, newTask) {
       });
     }
 
-    /**
-     * Each message is a task of its own, as each event of the browser's is, though the bridge says many at once: who
-     * waits for one with a promise has to be there again for the next.
-     *
-     * @param {any} message
-     */
-    #hear(message) {
-      this.#heard.push(message);
-      if (this.#heard.length === 1) this.#takeFirst();
-    }
-
-    #takeFirst() {
-      this.#take(this.#heard[0]);
-      newTask(() => {
-        this.#heard.shift();
-        if (this.#heard.length > 0) this.#takeFirst();
-      });
-    }
-
     /** @param {any} message */
-    #take(message) {
+    #hear(message) {
       switch (message.type) {
         case "state":
           if (message.state === "connected") this.#connected(message.protocol ?? "");
@@ -280,7 +260,7 @@ export function webSocketOver(open, newTask) {
     /** @param {BridgeError} [error] */
     #cut(error) {
       this.#error ??= error;
-      this.#hear({ type: "closed", code: ABNORMAL, reason: "", clean: false });
+      this.#turns.add({ type: "closed", code: ABNORMAL, reason: "", clean: false });
     }
 
     /** @param {string} protocol */
@@ -391,6 +371,40 @@ export function webSocketOver(open, newTask) {
   }
   Object.defineProperty(prototype, Symbol.toStringTag, { value: "WebSocket", configurable: true });
   return /** @type {any} */ (WebSocket);
+}
+
+/**
+ * Things that are done one after the other, each in a task of its own, as the browser's events are: whoever waits for one
+ * with a promise has to be there again for the next, though the bridge says many at once.
+ */
+class Turns {
+  /** The oldest last. @type {any[]} */
+  #next = [];
+  /** What came since, the oldest first. @type {any[]} */
+  #since = [];
+  #isBusy = false;
+  #newTask;
+  #take;
+
+  /** @param {(task: () => void) => void} newTask @param {(thing: any) => void} take */
+  constructor(newTask, take) {
+    this.#newTask = newTask;
+    this.#take = take;
+  }
+
+  /** @param {any} thing */
+  add(thing) {
+    this.#since.push(thing);
+    if (!this.#isBusy) this.#takeNext();
+  }
+
+  #takeNext() {
+    if (this.#next.length === 0) [this.#next, this.#since] = [this.#since.reverse(), []];
+    this.#isBusy = this.#next.length > 0;
+    if (!this.#isBusy) return;
+    this.#take(this.#next.pop());
+    this.#newTask(() => this.#takeNext());
+  }
 }
 
 /** @param {string | URL} url */
