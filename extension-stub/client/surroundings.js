@@ -11,16 +11,19 @@
  */
 
 /**
+ * @typedef {Record<string, { oldValue?: any, newValue?: any }>} Changes of a storage area, by key
+ *
  * @typedef {object} StorageArea a browser's `storage.StorageArea`
  * @property {(keys: string[]) => Promise<Record<string, any>>} get
  * @property {(items: Record<string, unknown>) => Promise<void>} set
  * @property {(keys: string[]) => Promise<void>} remove
+ * @property {{ addListener(listener: (changes: Changes) => void): void }} onChanged also tells what other contexts of
+ *   the extension wrote
  */
 
 /**
  * @typedef {object} Alarms a browser's `alarms`
  * @property {(name: string, when: { delayInMinutes: number, periodInMinutes: number }) => unknown} create
- * @property {(name: string) => unknown} clear
  * @property {{ addListener(listener: (alarm: { name: string }) => void): void }} onAlarm
  */
 
@@ -32,6 +35,8 @@
  * @property {StorageArea | undefined} sessionStorage outlives the worker, and is never on a disk; absent in old
  *   browsers
  * @property {Alarms | undefined} alarms absent without the permission
+ * @property {{ addListener(listener: () => void): void } | undefined} onStartup the browser was started
+ * @property {boolean} isBackground whether this is the extension's worker or event page, not a page that a person sees
  * @property {boolean} isPrivate whether nothing may be left behind
  * @property {() => number} now milliseconds since 1970
  * @property {() => number} random from 0 to 1, without 1
@@ -68,6 +73,9 @@ export function theBrowser() {
     localStorage: storage?.local,
     sessionStorage: storage?.session,
     alarms,
+    onStartup: runtime?.onStartup,
+    // Firefox's event page is a page like any other, but for this.
+    isBackground: typeof document === "undefined" || extension?.getBackgroundPage?.() === globalThis,
     isPrivate: extension?.inIncognitoContext === true,
     now: () => Date.now(),
     random: () => Math.random(),

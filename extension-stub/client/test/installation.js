@@ -127,6 +127,8 @@ class Worker {
       localStorage: area.for(this),
       sessionStorage: undefined,
       alarms: undefined,
+      onStartup: undefined,
+      isBackground: true,
       isPrivate: false,
       now: () => Date.now(),
       random: () => Math.random(),
