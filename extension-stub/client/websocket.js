@@ -12,7 +12,7 @@ const CLOSED = 3;
 
 const ABNORMAL = 1006;
 const MAX_REASON_BYTES = 123;
-/** Errors by which this side ends a connection that was open. By all others it is lost, of which only its close tells. */
+/** Errors for which this side gives an open connection up. With any other it is lost, of which only its close tells. */
 const FAILURES = ["protocol", "message-too-large", "queue-full", "too-large"];
 /** A sub-protocol is a token of HTTP. */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
@@ -374,8 +374,8 @@ export function webSocketOver(open, newTask) {
 }
 
 /**
- * Things that are done one after the other, each in a task of its own, as the browser's events are: whoever waits for one
- * with a promise has to be there again for the next, though the bridge says many at once.
+ * Things that are done one after the other, each in a task of its own, as the browser's events are: whoever waits for
+ * one with a promise has to be there again for the next, though the bridge says many at once.
  */
 class Turns {
   /** The oldest last. @type {any[]} */

@@ -67,7 +67,7 @@ for (const Browser of [Chromium, Firefox]) {
       });
     }
 
-    test("reconnecting-websocket connects again whatever has ended the connection, and sends what has waited", async () => {
+    test("reconnecting-websocket connects again, however it was disconnected, and sends what has waited", async () => {
       const untilHeard = (what) => extension.untilReported(what, ({ reconnecting }) => reconnecting === what);
       await peer.untilReceived(2);
       peer.send("one");

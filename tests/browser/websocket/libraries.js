@@ -1,10 +1,10 @@
-// Owns what programs do that use a WebSocket by way of a library, each written for the browser's own: `packages` holds the
-// libraries as their makers publish them.
+// Owns what programs do that use a WebSocket by way of a library. The libraries were written for the browser's own, and
+// are in `packages` as their makers publish them.
 
 import { createClient } from "./packages/graphql-ws/client.js";
 import ReconnectingWebSocket from "./packages/reconnecting-websocket/reconnecting-websocket-mjs.js";
 
-/** Keeps a connection, at first with the first of the URLs, then with the last; whenever it has none it sends something. */
+/** Keeps a connection, tried first with the first of the URLs; whenever it is lost, it sends something. */
 export function reconnect(WebSocket, urls, report) {
   const url = () => (urls.length > 1 ? urls.shift() : urls[0]);
   const socket = new ReconnectingWebSocket(url, "chat", { WebSocket, minReconnectionDelay: 50 });

@@ -1,5 +1,5 @@
-// Owns nothing but the order of things: the worker of an extension that goes through the scenarios with the browser's own
-// WebSocket and with the bridge's, then has libraries use the bridge's, and tells the test what was to be seen.
+// Owns nothing but the order of things: the worker of an extension that goes through the scenarios with the browser's
+// own WebSocket and with the bridge's, then has libraries use the bridge's, and tells the test what was to be seen.
 //
 // `oracle.js` is written by the test: where it is, and its servers.
 
