@@ -8,7 +8,7 @@ import { Port } from "./port.js";
 import { Session } from "./session.js";
 import { Store } from "./storage.js";
 import { theBrowser } from "./surroundings.js";
-import { BridgeWebSocket } from "./websocket.js";
+import { webSocketOver } from "./websocket.js";
 
 const HOST = "com.semantest.websocket_bridge";
 
@@ -64,7 +64,7 @@ export class Bridge {
   #fleeting;
   /** @type {Map<string, Session>} */
   #sessions = new Map();
-  /** @type {Map<string, BridgeWebSocket>} */
+  /** @type {Map<string, import("./websocket.js").Ear>} */
   #sockets = new Map();
   #socketsMade = 0;
 
@@ -194,17 +194,7 @@ export class Bridge {
 
   /** A class with the interface of the browser's own `WebSocket`, whose connections go through this bridge. */
   get WebSocket() {
-    if (!this.#WebSocket) {
-      const open = (/** @type {BridgeWebSocket} */ socket) => this.#openSocket(socket);
-      const bound = class WebSocket extends BridgeWebSocket {
-        /** @param {string | URL} url @param {string | string[]} [protocols] */
-        constructor(url, protocols) {
-          super(open, url, protocols);
-        }
-      };
-      this.#WebSocket = /** @type {any} */ (bound);
-    }
-    return /** @type {typeof globalThis.WebSocket} */ (this.#WebSocket);
+    return (this.#WebSocket ??= webSocketOver((socket) => this.#openSocket(socket), this.#surroundings.newTask));
   }
 
   /** A browser starts a worker for nothing but an event that it has once listened to. */
@@ -219,7 +209,7 @@ export class Bridge {
     alarms?.create(ALARM, { delayInMinutes: minutes, periodInMinutes: minutes });
   }
 
-  /** @param {BridgeWebSocket} socket @returns {import("./websocket.js").Line} */
+  /** @param {import("./websocket.js").Ear} socket @returns {import("./websocket.js").Line} */
   #openSocket(socket) {
     const session = `WebSocket.${(this.#socketsMade += 1)}`;
     this.#sockets.set(session, socket);

@@ -43,9 +43,24 @@
  * @property {() => string} uuid
  * @property {(task: () => void, ms: number) => any} setTimer
  * @property {(timer: any) => void} clearTimer
+ * @property {(task: () => void) => void} newTask runs it soon, but when the promises of this task are through, which a
+ *   timer would do too, but not a thousand times in a second
  * @property {<T>(name: string, task: () => Promise<T>) => Promise<T>} exclusively one task of a name at a time, in the
  *   whole extension
  */
+
+/** A message to oneself is a task, and browsers do not slow it down. @returns {Surroundings["newTask"]} */
+function newTask() {
+  /** @type {(() => void)[]} */
+  const tasks = [];
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => tasks.shift()?.();
+  /** @type {any} */ (port1).unref?.(); // Node.js would wait for messages for ever
+  return (task) => {
+    tasks.push(task);
+    port2.postMessage(null);
+  };
+}
 
 /** @returns {Surroundings} */
 export function theBrowser() {
@@ -67,6 +82,7 @@ export function theBrowser() {
     uuid: () => crypto.randomUUID(),
     setTimer: (task, ms) => setTimeout(task, ms),
     clearTimer: (timer) => clearTimeout(timer),
+    newTask: newTask(),
     exclusively: (name, task) => (navigator?.locks ? navigator.locks.request(name, task) : task()),
   };
 }

@@ -177,7 +177,7 @@ export class Tasks {
   }
 
   /**
-   * The write is not waited for: the mark that this message was handled goes into the storage behind it, or with it.
+   * Is done when it is in the storage: the message is acknowledged then, and never comes again.
    *
    * @param {(task: Task, data: any) => Task} news
    * @param {any} payload
@@ -191,26 +191,25 @@ export class Tasks {
     // Its worker died between this write and the mark.
     if (known?.place.epoch === epoch && known.place.seq >= seq) return;
     const task = news({ ...(known ?? unheardOf(id, at)), at, place: { epoch, seq } }, payload.data ?? {});
-    this.#keep(task);
+    await this.#keep(task);
     if (at - this.#lookedForOld > LOOK_FOR_OLD_MS || this.#tasks.size > TASKS) await this.#removeOld();
   }
 
   /** @param {import("./deliveries.js").Gap} gap */
   async #miss({ epoch, seq }) {
     await this.#load();
-    for (const task of this.#tasks.values()) {
-      const isNew = task.place.epoch !== epoch || task.place.seq < seq;
-      if (!isOver(task) && isNew) this.#keep({ ...task, gaps: task.gaps + 1, place: { epoch, seq } });
-    }
+    const isNew = (/** @type {Task} */ { place }) => place.epoch !== epoch || place.seq < seq;
+    const hit = [...this.#tasks.values()].filter((task) => !isOver(task) && isNew(task));
+    await Promise.all(hit.map((task) => this.#keep({ ...task, gaps: task.gaps + 1, place: { epoch, seq } })));
   }
 
   /** @param {Task} task */
-  #keep(task) {
+  async #keep(task) {
     const isNew = !this.#tasks.has(task.id);
     this.#tasks.set(task.id, task);
     const index = isNew ? { [this.#indexKey]: [...this.#tasks.keys()] } : {};
-    this.#write({ [this.#taskKey(task.id)]: task, ...index });
     this.#listeners.tell("change", task);
+    await this.#write({ [this.#taskKey(task.id)]: task, ...index });
   }
 
   async #removeOld() {
@@ -231,13 +230,13 @@ export class Tasks {
     if (ids.length === 0) return;
     for (const id of ids) this.#tasks.delete(id);
     const removed = Object.fromEntries(ids.map((id) => [this.#taskKey(id), undefined]));
-    this.#write({ ...removed, [this.#indexKey]: [...this.#tasks.keys()] });
     for (const id of ids) this.#listeners.tell("removed", id);
+    await this.#write({ ...removed, [this.#indexKey]: [...this.#tasks.keys()] });
   }
 
-  /** @param {Record<string, unknown>} values */
-  #write(values) {
-    this.#store.write(values).catch((error) => this.#session.tell("error", error));
+  /** A storage that fails is told, and stops nothing. @param {Record<string, unknown>} values */
+  async #write(values) {
+    await this.#store.write(values).catch((error) => this.#session.tell("error", error));
   }
 
   /** Sees what the reader wrote. @param {Record<string, any>} values */

@@ -6,7 +6,7 @@ import { Bridge } from "./client/index.js";
 import { Tasks } from "./client/tasks.js";
 import { element, fill } from "./elements.js";
 import { KINDS } from "./kinds.js";
-import { Latency } from "./latency.js";
+import { Plot } from "./plot.js";
 import { readSettings, SESSION } from "./settings.js";
 import { Updates } from "./updates.js";
 
@@ -25,7 +25,7 @@ const updates = new Updates();
 const bridge = new Bridge();
 /** The updates that nobody had seen when this was opened, and those that came since. */
 const fresh = new Set();
-const latency = new Latency(by("latency"), by("latency-words"));
+const plot = new Plot(by("plot"), by("plot-words"));
 let session, tasks;
 
 bridge.on("failed", (error) => show("failed", error.message));
@@ -127,7 +127,7 @@ function when(at) {
 /** Looks at the connection, now and again. */
 async function look() {
   const status = await session.status().catch(() => undefined);
-  latency.add(status?.latency_ms ?? null);
+  plot.add({ latency_ms: status?.latency_ms ?? null, health: status?.health ?? null });
   const figures = status === undefined ? [] : figuresOf(status);
   fill(by("figures"), figures, ([name]) => name, drawFigure);
   setTimeout(look, LOOK_EVERY_MS);

@@ -95,7 +95,10 @@ export class Chromium {
   /** The browser's own id for the registration of the extension's worker. */
   #registration;
 
-  /** Starts the browser with its own profile, and loads the extension from its directory. */
+  /**
+   * Starts the browser with its own profile, and loads the extension from its directory. `id` is the one that its key
+   * makes; null: it has none, and gets one.
+   */
   static async start({ profile, directory, environment, log, id = EXTENSION_ID }) {
     const chromium = new Chromium();
     chromium.#id = id;
@@ -153,6 +156,11 @@ export class Chromium {
     await this.#process.kill();
   }
 
+  /** The extension's. */
+  get id() {
+    return this.#id;
+  }
+
   get #origin() {
     return origin(this.#id);
   }
@@ -191,6 +199,7 @@ export class Chromium {
   /** Loads the extension, or reloads it. */
   async #load() {
     const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
+    this.#id ??= id;
     if (id !== this.#id) throw new Error(`the extension got the id ${id}`);
   }
 

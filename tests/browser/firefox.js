@@ -98,6 +98,11 @@ export class Firefox {
     await this.#privileged("await extension.wakeupBackground();");
   }
 
+  /** The extension's. */
+  get id() {
+    return this.#id;
+  }
+
   /** Opens a page of the extension in a tab. */
   async open(path, { width, height }) {
     const origin = await this.#privileged("return `moz-extension://${extension.uuid}`;");

@@ -54,6 +54,16 @@ class Peer {
     for (const frame of frames) this.#connection.send(frame);
   }
 
+  /** Closes the newest connection with a code. */
+  close(code) {
+    this.#connection.close(code);
+  }
+
+  /** Ends the newest connection without a word. */
+  drop() {
+    this.#connection.terminate();
+  }
+
   async untilReceived(count) {
     const seen = () => `${this.url} had ${this.origins.length} connections and ${this.received.length} frames`;
     await until(`${count} frames at the server`, () => this.received.length >= count, { seen });

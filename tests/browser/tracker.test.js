@@ -72,7 +72,7 @@ for (const Browser of [Chromium, Firefox]) {
         `[...document.querySelectorAll("#updates strong")].map((e) => e.textContent)`,
       );
       assert.deepEqual(updates.toSorted(), ["ABC-1 is Done", "build-17 is complete", "deploy-3 has failed"]);
-      await popup.until("the latency", `document.getElementById("latency-words").textContent.includes("ms")`);
+      await popup.until("the latency", `document.getElementById("plot-words").textContent.includes("ms")`);
       await popup.until("the badge", `chrome.action.getBadgeText({}).then((text) => text === " ")`);
       await popup.close();
       await options.close();
@@ -266,7 +266,7 @@ for (const Browser of [Chromium, Firefox]) {
 
     /** Compares what is to be seen with the reference, without what is another in each run. */
     async function compare(page, name) {
-      const still = `document.querySelectorAll("time, dd, polyline, #latency-words, #server")
+      const still = `document.querySelectorAll("time, dd, polyline, #plot-words, #server")
         .forEach(({ style }) => (style.visibility = "hidden"))`;
       const file = `${PICTURES}${name}`;
       if (process.env.UPDATE_PICTURES) {
@@ -347,7 +347,7 @@ for (const Browser of [Chromium, Firefox]) {
       await options.fill({ server: `ws://127.0.0.1:${http.address().port}/`, tasks: "", channels: "" });
       await options.save();
       const unknown = await tracker.open("popup.html");
-      await said(unknown, /401/);
+      await said(unknown, /401 Unauthorized.*another `url`/);
       await popup.close();
     });
   });

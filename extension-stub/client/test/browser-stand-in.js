@@ -123,6 +123,7 @@ class WorkerStandIn {
       uuid: () => `id-${life}-${(this.#ids += 1)}`,
       setTimer: (task, ms) => browser.setTimer(this, task, ms),
       clearTimer: (timer) => browser.clearTimer(timer),
+      newTask: (task) => setImmediate(() => this.isAlive && task()),
       exclusively: (name, task) => browser.exclusively(name, task),
     };
   }

@@ -135,6 +135,7 @@ class Worker {
       uuid: () => crypto.randomUUID(),
       setTimer: (task, ms) => setTimeout(() => this.isAlive && task(), ms),
       clearTimer: (timer) => clearTimeout(timer),
+      newTask: (task) => setImmediate(() => this.isAlive && task()),
       exclusively: (_, task) => task(),
     };
   }
