@@ -21,8 +21,6 @@ import { until } from "./until.js";
 const WORKER = fileURLToPath(new URL("lives", import.meta.url));
 
 const STOPS = Number(process.env.LIVES_STOPS ?? 100);
-/** How often each of the other faults happens. */
-const share = (percent) => Math.ceil((STOPS * percent) / 100);
 
 /** The longest time from a worker's first word, or another fault, to the next fault. */
 const PACE_MS = 500;
@@ -52,7 +50,8 @@ for (const Browser of [Chromium, Firefox]) {
     const history = extension.reports;
     const note = (event) => history.push({ at: Date.now(), ...event });
     const server = new RestartableServer((message, connection) => note({ event: "arrived", connection, ...message }));
-    const chance = chances(seed);
+    // Apart from each other, so that what the server says does not change what happens to it.
+    const [chance, servers] = [chances(seed), chances(seed + 1)];
     let installation, browser;
     let said = 0;
 
@@ -98,21 +97,28 @@ for (const Browser of [Chromium, Firefox]) {
       await make(kind, effects, async () => end(pid));
     };
 
-    const restartServer = () =>
+    const restartServer = (away) =>
       make("server restarted", { cuts: true }, async () => {
         await server.kill();
-        await passing(chance(AWAY_MS));
+        await passing(away);
         await server.start();
       });
 
-    const others = [
-      [6, () => stopWorker(chance.of(Browser.endings.filter(({ wakes }) => !wakes)))],
-      [2, () => endBrowser("browser killed", () => browser.kill())],
-      [2, () => endBrowser("browser quits", () => browser.quit())],
-      [8, () => killProcess("host killed", {}, hosts)],
-      [6, () => killProcess("daemon killed", { cuts: true }, () => installation.daemons)],
-      [6, restartServer],
-    ];
+    const endings = (wakes) => Browser.endings.filter((ending) => ending.wakes === wakes);
+
+    /** What there is to be done, and how often; each is decided now. */
+    const faults = () => {
+      const some = (percent, decide) => Array.from({ length: Math.ceil((STOPS * percent) / 100) }, decide);
+      return chance.shuffled([
+        ...some(100, () => [stopWorker, chance.of(endings(true))]),
+        ...some(6, () => [stopWorker, chance.of(endings(false))]),
+        ...some(2, () => [endBrowser, "browser killed", () => browser.kill()]),
+        ...some(2, () => [endBrowser, "browser quits", () => browser.quit()]),
+        ...some(8, () => [killProcess, "host killed", {}, hosts]),
+        ...some(6, () => [killProcess, "daemon killed", { cuts: true }, () => installation.daemons]),
+        ...some(6, () => [restartServer, chance(AWAY_MS)]),
+      ]);
+    };
 
     const handled = () => history.findLast(({ event, number }) => event === "begun" && number)?.number ?? 0;
 
@@ -120,8 +126,8 @@ for (const Browser of [Chromium, Firefox]) {
     const say = (isLast = false) => {
       said += 1;
       note({ event: "said", number: said });
-      const until = chance(3) === 0 ? "stored" : "posted";
-      server.say({ type: "number", number: said, pause: chance(HANDLER_MS), until, isLast });
+      const stage = servers(3) === 0 ? "stored" : "posted";
+      server.say({ type: "number", number: said, pause: servers(HANDLER_MS), until: stage, isLast });
     };
 
     before(async () => {
@@ -143,20 +149,17 @@ for (const Browser of [Chromium, Firefox]) {
 
     test("nothing is lost unreported, doubled or out of order", async () => {
       const began = performance.now();
-      const stops = Array(STOPS).fill(() => stopWorker(chance.of(Browser.endings.filter(({ wakes }) => wakes))));
-      const rest = others.flatMap(([percent, make]) => Array(share(percent)).fill(make));
-      const faults = chance.shuffled([...stops, ...rest]);
       let isOver = false;
       const talking = (async () => {
         while (!isOver) {
-          for (let burst = chance(BURST); burst >= 0 && said - handled() < AHEAD; burst -= 1) say();
-          await passing(chance(PAUSE_MS));
+          for (let burst = servers(BURST); burst >= 0 && said - handled() < AHEAD; burst -= 1) say();
+          await passing(servers(PAUSE_MS));
         }
       })();
       try {
-        for (const make of faults) {
+        for (const [act, ...details] of faults()) {
           await passing(chance(PACE_MS));
-          await make();
+          await act(...details);
         }
       } finally {
         isOver = true;
