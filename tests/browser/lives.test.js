@@ -13,7 +13,7 @@ import { Chromium } from "./chromium.js";
 import { Firefox } from "./firefox.js";
 import { Installation } from "./installation.js";
 import { LibraryExtension } from "./library-extension.js";
-import { end } from "./processes.js";
+import { end, suspend } from "./processes.js";
 import { reckon } from "./reckoning.js";
 import { RestartableServer } from "./restartable-server.js";
 import { until } from "./until.js";
@@ -31,6 +31,8 @@ const AHEAD = 60;
 /** How long a handler takes besides what it waits for, and the server's being away, at most. */
 const HANDLER_MS = 6;
 const AWAY_MS = 400;
+/** How long a host hangs. */
+const HANGING_MS = 100;
 /** Whatever is the last to be said may meet no connection, and is said again. */
 const SAY_AGAIN_MS = 2000;
 /** How much of what is wrong is shown. */
@@ -91,10 +93,24 @@ for (const Browser of [Chromium, Firefox]) {
         await start();
       });
 
-    const killProcess = async (kind, effects, processes) => {
-      const found = () => processes()[0]?.pid;
-      const pid = await until("a process to kill", found, { seen: () => String(installation) });
+    const processOf = async (found) =>
+      until("a process to kill", () => found()[0]?.pid, { seen: () => String(installation) });
+
+    const killProcess = async (kind, effects, found) => {
+      const pid = await processOf(found);
       await make(kind, effects, async () => end(pid));
+    };
+
+    /** What the worker has posted meanwhile is lost with the host, and the worker cannot post it again. */
+    const hangHost = async ({ end: endWorker }) => {
+      const pid = await processOf(hosts);
+      const act = async () => {
+        suspend(pid);
+        await passing(HANGING_MS);
+        end(pid);
+        await endWorker(browser);
+      };
+      await make("host hung and killed with the worker", { stops: true }, act, { wakes: true });
     };
 
     const restartServer = (away) =>
@@ -115,6 +131,7 @@ for (const Browser of [Chromium, Firefox]) {
         ...some(2, () => [endBrowser, "browser killed", () => browser.kill()]),
         ...some(2, () => [endBrowser, "browser quits", () => browser.quit()]),
         ...some(8, () => [killProcess, "host killed", {}, hosts]),
+        ...some(4, () => [hangHost, chance.of(endings(true))]),
         ...some(6, () => [killProcess, "daemon killed", { cuts: true }, () => installation.daemons]),
         ...some(6, () => [restartServer, chance(AWAY_MS)]),
       ]);

@@ -18,8 +18,17 @@ export function descriptors(pid) {
 
 /** Ends a process at once, if it is still there. */
 export function end(pid) {
+  signal(pid, "SIGKILL");
+}
+
+/** Has a process do nothing any more, if it is still there. */
+export function suspend(pid) {
+  signal(pid, "SIGSTOP");
+}
+
+function signal(pid, name) {
   try {
-    process.kill(pid, "SIGKILL");
+    process.kill(pid, name);
   } catch (error) {
     if (error.code !== "ESRCH") throw error;
   }
