@@ -18,11 +18,9 @@ const IDS = { Chromium: "ehhdbiflffdejplebaoefbjbjehecmek", Firefox: "task-track
 const FONTS = `<fontconfig>
   <dir>/usr/share/fonts/truetype/dejavu</dir>
   <cachedir>CACHE</cachedir>
-  <alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
-  <alias><family>Sans</family><prefer><family>DejaVu Sans</family></prefer></alias>
-  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
   <alias><family>ui-monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
   <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+  <match><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match>
 </fontconfig>
 `;
 
