@@ -21,6 +21,8 @@ function show({ server, tasks, channels, notify }) {
   by("tasks").value = tasks.join("\n");
   by("channels").value = channels.join("\n");
   by("kinds").append(...Object.entries(KINDS).map(([kind, { label }]) => choice(kind, label, notify.includes(kind))));
+  // Until now there was nothing that could be kept.
+  by("form").querySelector("[type=submit]").disabled = false;
   by("allow").textContent = `websocket-bridge install --extension ${chrome.runtime.id} --url ADDRESS`;
 }
 

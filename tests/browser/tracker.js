@@ -18,10 +18,9 @@ const IDS = { Chromium: "ehhdbiflffdejplebaoefbjbjehecmek", Firefox: "task-track
 const FONTS = `<fontconfig>
   <dir>/usr/share/fonts/truetype/dejavu</dir>
   <cachedir>CACHE</cachedir>
-  <alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
-  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
   <alias><family>ui-monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
   <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+  <match><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match>
 </fontconfig>
 `;
 
@@ -123,8 +122,9 @@ class Page {
     await until(`${what} in the page`, () => this.evaluate(expression), { seen });
   }
 
-  /** Fills fields, by their ids. */
+  /** Fills fields, by their ids, when the page shows what is chosen. */
   async fill(values) {
+    await this.until("the choices", `!document.querySelector("[type=submit]").disabled`);
     await this.evaluate(`(() => {
       for (const [id, value] of Object.entries(${JSON.stringify(values)})) {
         document.getElementById(id).value = value;
