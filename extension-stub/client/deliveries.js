@@ -53,6 +53,7 @@ export class Deliveries {
   #key;
   #listeners;
   #handlerMs;
+  #careful;
   #acknowledge;
   #tellError;
 
@@ -64,7 +65,8 @@ export class Deliveries {
   #mark;
   /** All up to here is known to be handled by the workers to come as well. @type {Mark | undefined} */
   #kept;
-  #isKeeping = false;
+  /** The end of the writing that is under way. @type {Promise<void> | undefined} */
+  #keeping;
   #keepingFails = false;
   /** Whether the bridge was told within this moment, and is not to be told again before it is over. */
   #isTelling = false;
@@ -78,15 +80,17 @@ export class Deliveries {
    * @param {string} needs.key where the mark is kept
    * @param {(delivery: Delivery) => (() => unknown)[]} needs.listeners the calls that a delivery leads to
    * @param {number} needs.handlerMs how long a handler may take
+   * @param {boolean} needs.careful whether the next handler waits until it is written down that the last one is done
    * @param {(mark: Mark) => void} needs.acknowledge
    * @param {(error: BridgeError) => void} needs.tellError
    */
-  constructor({ surroundings, store, key, listeners, handlerMs, acknowledge, tellError }) {
+  constructor({ surroundings, store, key, listeners, handlerMs, careful, acknowledge, tellError }) {
     this.#surroundings = surroundings;
     this.#store = store;
     this.#key = key;
     this.#listeners = listeners;
     this.#handlerMs = handlerMs;
+    this.#careful = careful;
     this.#acknowledge = acknowledge;
     this.#tellError = tellError;
   }
@@ -110,7 +114,7 @@ export class Deliveries {
 
   /** Whether nothing waits, runs, or is to be written or told. */
   get isIdle() {
-    return this.#waiting.length === 0 && !this.#busy && !this.#isKeeping && !this.#isTelling;
+    return this.#waiting.length === 0 && !this.#busy && !this.#keeping && !this.#isTelling;
   }
 
   /**
@@ -154,16 +158,25 @@ export class Deliveries {
       }
       const forgotten = this.#forgotten;
       const handled = this.#handle(delivery);
-      if (handled) {
-        void handled.then(() => {
-          this.#handled(delivery, forgotten);
-          this.#handleWaiting();
-        });
+      if (handled || this.#careful) {
+        void this.#finishHandling(delivery, forgotten, handled);
         return;
       }
       this.#handled(delivery, forgotten);
     }
     this.#busy = false;
+  }
+
+  /**
+   * @param {Delivery} delivery
+   * @param {number} forgotten
+   * @param {Promise<unknown> | undefined} handled
+   */
+  async #finishHandling(delivery, forgotten, handled) {
+    await handled;
+    this.#handled(delivery, forgotten);
+    if (this.#careful) await this.#keeping;
+    this.#handleWaiting();
   }
 
   /** @param {Delivery} delivery */
@@ -264,12 +277,10 @@ export class Deliveries {
 
   /** Writes the mark. While that goes on, one mark more is the newest of many. */
   #keepMark() {
-    if (this.#isKeeping) return;
-    this.#isKeeping = true;
     // All that is handled in this turn goes into one write.
-    void Promise.resolve().then(async () => {
+    this.#keeping ??= Promise.resolve().then(async () => {
       while (this.#mark && this.#mark !== this.#kept) await this.#keep(this.#mark);
-      this.#isKeeping = false;
+      this.#keeping = undefined;
     });
   }
 

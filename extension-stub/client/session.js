@@ -37,6 +37,7 @@ const MAX_SUBSCRIPTIONS = 1000;
  * @property {string[]} [protocols] sub-protocols to offer
  * @property {object} [settings] PROTOCOL.md lists them
  * @property {boolean} [connect] false: a session that was closed stays so
+ * @property {boolean} [careful] each handler waits until it is written down that the one before is done
  * @property {number} [handlerTimeout] milliseconds after which a handler is passed over (300000)
  */
 
@@ -128,7 +129,7 @@ export class Session {
    * @param {SessionOptions} options
    */
   constructor(home, name, options) {
-    const { mode = "durable", consumer = "main", handlerTimeout = HANDLER_MS } = options;
+    const { mode = "durable", consumer = "main", careful = false, handlerTimeout = HANDLER_MS } = options;
     this.#home = home;
     this.#name = name;
     this.#options = { ...options, mode, consumer };
@@ -144,6 +145,7 @@ export class Session {
       key: `mark/${key}`,
       listeners: (delivery) => this.#calls(delivery),
       handlerMs: handlerTimeout,
+      careful,
       acknowledge: (mark) => this.#acknowledge(mark),
       tellError: (error) => this.#listeners.tell("error", error),
     });

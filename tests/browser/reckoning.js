@@ -9,7 +9,7 @@
 //   at that place and of that time, and a gap has a cause.
 // - A message is handled again only by another worker, and only if the stop of the one before interrupted its handler
 //   (which has not ended, or may not have heard that its report of that had come), or came so soon after that its end
-//   was not written down yet.
+//   was not written down yet. When the next handler has begun, it was: the session is a careful one.
 // - To the server: what was promised arrives, in the order of sending and without a hole; twice only if the connection
 //   was cut around the first time.
 //
@@ -56,7 +56,6 @@ class Reckoning {
     interrupted: 0,
     "handled again as interrupted": 0,
     "handled again as about to end": 0,
-    "handled again as not written down": 0,
     "ms before the stop at most": 0,
     promised: 0,
     arrived: 0,
@@ -198,6 +197,9 @@ class Reckoning {
       return this.#find("doubled without a fault", `${seq} was handled again, and nobody had stopped ${other.life}`);
     }
     if (other.endedAt === undefined) return count(figures, "handled again as interrupted");
+    if (!other.isLast) {
+      return this.#find("doubled without a fault", `${seq} was handled again, though ${other.life} had gone on`);
+    }
     const before = stoppedAt - other.endedAt;
     figures["ms before the stop at most"] = Math.max(figures["ms before the stop at most"], before);
     if (before > WRITING_MS) {
@@ -206,7 +208,7 @@ class Reckoning {
         `${seq} was handled again, though it was done ${before} ms before its worker was stopped`,
       );
     }
-    count(figures, `handled again as ${other.isLast ? "about to end" : "not written down"}`);
+    count(figures, "handled again as about to end");
   }
 
   #judgeNumber(seq, number) {

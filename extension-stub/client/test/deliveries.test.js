@@ -315,6 +315,24 @@ describe("What was being handled when the worker died", () => {
     );
   });
 
+  test("is alone in that if each handler waits for the mark of the one before", async () => {
+    for (const handler of [() => {}, async () => {}]) {
+      browser = new BrowserStandIn();
+      host = new HostStandIn(browser);
+      const { session, got } = start({ careful: true });
+      session.on("message", handler);
+      await settled();
+      browser.local.delay = 10;
+      host.say("one", ...numbers(5));
+      for (let handled = 1; handled <= 5; handled += 1) {
+        await settled();
+        assert.deepEqual([got.length, browser.local.value(MARK)?.seq ?? 0], [handled, handled - 1]);
+        await browser.advance(10);
+      }
+      assert.equal(browser.local.value(MARK).seq, 5);
+    }
+  });
+
   test("is not handled again when only the port ended", async () => {
     const { session, got } = start();
     const door = deferred();

@@ -23,7 +23,7 @@ const bridge = new Bridge();
 bridge.on("failed", reportError);
 bridge.on("error", reportError);
 
-const session = bridge.session("lives", { url: oracle.server, settings: oracle.settings });
+const session = bridge.session("lives", { url: oracle.server, settings: oracle.settings, careful: true });
 session.on("error", reportError);
 
 session.on("number", async ({ number, pause, until, isLast }, { seq, epoch }) => {
