@@ -23,8 +23,8 @@ use windows_sys::Wdk::Storage::FileSystem::{
     NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, ERROR_SUCCESS, HANDLE,
-    HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
+    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, ERROR_SHARING_VIOLATION,
+    ERROR_SUCCESS, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
 };
 use windows_sys::Win32::NetworkManagement::IpHelper::NotifyAddrChange;
 use windows_sys::Win32::Security::Authorization::{ConvertSidToStringSidW, GetSecurityInfo, SE_FILE_OBJECT};
@@ -237,6 +237,13 @@ pub fn is_writable_by_all(_metadata: &Metadata) -> bool {
 #[must_use]
 pub fn is_executable(metadata: &Metadata) -> bool {
     metadata.is_file()
+}
+
+/// Whether a file may be kept from being removed or replaced because it is open, or a program that runs. The system says
+/// the same to those who lack the right to.
+#[must_use]
+pub fn is_in_use(error: &io::Error) -> bool {
+    is(error, ERROR_SHARING_VIOLATION) || is(error, ERROR_ACCESS_DENIED)
 }
 
 /// Bytes on the disk of `path` that this user may still fill.
