@@ -75,8 +75,17 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
+/// How thoroughly facts are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What there is: all that mending needs.
+    Look,
+    /// Also what comes of it: hosts are started, and servers spoken to.
+    Try,
+}
+
 /// Finds out everything, until `deadline`.
-pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
+pub(super) fn gather(question: &Question, deadline: Instant, depth: Depth) -> Facts {
     let begin = Instant::now();
     let (context, env) = (&question.install, &question.install.env);
     let looking = Look(question.clone());
@@ -102,9 +111,15 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
         .by(daemon_by)
         .map_or((None, None, Vec::new()), |(daemon, spool, sessions)| (Some(daemon), Some(spool), sessions));
     // Only now: a host starts a daemon, which has the spool from then on.
-    let launches = start_hosts(&places, &manifests, env);
-    let config = configuration.as_ref().and_then(|config| config.as_ref().ok());
-    let Wanted { servers, untried, unknown_session } = servers(question, config, sessions, &manifests, &places);
+    let (launches, wanted) = match depth {
+        Depth::Look => (Vec::new(), Wanted::default()),
+        Depth::Try => {
+            let config = configuration.as_ref().and_then(|config| config.as_ref().ok());
+            let wanted = servers(question, config, sessions, &manifests, &places);
+            (start_hosts(&places, &manifests, env), wanted)
+        }
+    };
+    let Wanted { servers, untried, unknown_session } = wanted;
     let servers = probe(servers, deadline);
     for (index, launch) in launches {
         let (outcome, version) = launch.by(deadline).unwrap_or((launch::Outcome::Silent, None));
