@@ -72,7 +72,12 @@ pub(crate) fn call(machine: &Sandbox) -> std::io::Result<UnixStream> {
 /// Calls the machine's daemon.
 #[cfg(windows)]
 pub(crate) fn call(machine: &Sandbox) -> std::io::Result<File> {
-    File::options().read(true).write(true).open(machine.pipe())
+    use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
+    let is_busy = |error: &std::io::Error| error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed());
+    super::until("the pipe is free between one caller and the next", || {
+        Some(File::options().read(true).write(true).open(machine.pipe()))
+            .filter(|call| !call.as_ref().is_err_and(is_busy))
+    })
 }
 
 /// Asks the machine's daemon to make way for version `build`, as a host of that version does; gives its answer.
