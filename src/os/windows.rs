@@ -58,6 +58,9 @@ const HANGUP_INTERVAL: Duration = Duration::from_millis(250);
 /// The highest value of a handle that is looked at: 65536 handles.
 const MAX_HANDLE: usize = 4 << 16;
 
+/// The same where the system does not say how many there are, so that all values are looked at.
+const MAX_UNCOUNTED_HANDLE: usize = 4 << 12;
+
 /// Who may write where only administrators may: their group, the system, and its installer.
 const ADMINISTRATORS: [&str; 3] =
     ["S-1-5-32-544", "S-1-5-18", "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"];
@@ -139,9 +142,10 @@ pub fn keep_descriptors_from_children() -> io::Result<()> {
     // SAFETY: the pointer is to a local.
     done(unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut open) })?;
     // There is no list of them, but their values are multiples of four. What was inherited has the value that it had
-    // in the browser, which may be far above our own; no program comes near the last one that is tried, which is where
-    // this ends if the number is wrong (Wine says 0).
-    for value in (4..=MAX_HANDLE).step_by(4) {
+    // in the browser, which may be far above our own; no program comes near the last one that is tried. (Wine says that
+    // there are none, gives low values, and takes its time for each look.)
+    let last = if open == 0 { MAX_UNCOUNTED_HANDLE } else { MAX_HANDLE };
+    for value in (4..=last).step_by(4) {
         let handle = std::ptr::without_provenance_mut::<c_void>(value);
         // SAFETY: changes only whether it is inherited, which nobody here relies on; if nothing is open under this
         // value the call fails and does nothing.
