@@ -105,6 +105,9 @@ fn registry_and_files_are_after_a_purge_what_they_were_before_two_installations(
 #[test]
 fn a_program_that_runs_is_uninstalled_by_itself() {
     let machine = Sandbox::for_install();
+    let temporary = machine.home().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let machine = machine.with("TEMP", temporary.to_str().unwrap());
     machine.json(&["install", "--browser", "chromium", "--extension", ID, "--json"]);
     let before = files(&machine.home().join("download"));
     let program = machine.installed_program();
@@ -115,7 +118,9 @@ fn a_program_that_runs_is_uninstalled_by_itself() {
     port.wait_for_type("welcome");
     let output = machine.command_of(&program).args(["uninstall", "--purge"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("still runs"), "{output:?}");
+    let aside = files(&temporary).into_keys().next().expect("the program got out of the way");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("it still runs: delete {}", aside.display())), "{said}");
     assert!(!machine.bridge_home().exists(), "{:?}", files(&machine.bridge_home()).keys());
     assert!(files(&machine.home().join("download")) == before);
     assert_eq!(value(&format!(r"Software\Chromium\NativeMessagingHosts\{}", machine.host())), None);

