@@ -8,7 +8,7 @@ import { Port } from "./port.js";
 import { Session } from "./session.js";
 import { Store } from "./storage.js";
 import { theBrowser } from "./surroundings.js";
-import { BridgeWebSocket } from "./websocket.js";
+import { webSocketOver } from "./websocket.js";
 
 const HOST = "com.semantest.websocket_bridge";
 
@@ -22,6 +22,8 @@ const LONGEST_PAUSE_MS = 20_000;
 const STABLE_MS = 10_000;
 
 const ALARM = "websocket-bridge";
+/** A worker that crashed comes back after this long, if there is the permission for alarms. */
+const WATCH_MS = 60_000;
 /** Browsers let no alarm come more often. */
 const SHORTEST_SLEEP_MS = 30_000;
 /** With nothing to do for this long, the port is closed. */
@@ -37,7 +39,7 @@ const SESSION_NAME = /^[A-Za-z0-9._-]{1,64}$/;
  * @property {string} [name] of the native messaging host
  * @property {{ every: number }} [sleep] close the port when there is nothing to do, so that the worker can stop, and
  *   look for what has come every so many milliseconds (at least 30000). Needs the permission "alarms". Without: the
- *   port, and with it the worker, stays.
+ *   port, and with it the worker, stays; if there is the permission, an alarm brings back a worker that crashed.
  */
 
 /**
@@ -62,7 +64,7 @@ export class Bridge {
   #fleeting;
   /** @type {Map<string, Session>} */
   #sessions = new Map();
-  /** @type {Map<string, BridgeWebSocket>} */
+  /** @type {Map<string, import("./websocket.js").Ear>} */
   #sockets = new Map();
   #socketsMade = 0;
 
@@ -101,16 +103,7 @@ export class Bridge {
     this.#sleep = sleep;
     this.#fleeting = new Store(surroundings, sessionStorage);
     this.#lasting = isPrivate ? this.#fleeting : new Store(surroundings, localStorage);
-    if (sleep) {
-      const minutes = sleep.every / 60_000;
-      alarms?.onAlarm.addListener((alarm) => {
-        if (alarm.name === ALARM) this.#wake();
-      });
-      // From the start, so that a worker that is killed comes back too.
-      alarms?.create(ALARM, { delayInMinutes: minutes, periodInMinutes: minutes });
-    } else {
-      alarms?.clear(ALARM); // of a former version that slept
-    }
+    if (surroundings.isBackground) this.#haveItselfStarted();
   }
 
   /**
@@ -201,20 +194,22 @@ export class Bridge {
 
   /** A class with the interface of the browser's own `WebSocket`, whose connections go through this bridge. */
   get WebSocket() {
-    if (!this.#WebSocket) {
-      const open = (/** @type {BridgeWebSocket} */ socket) => this.#openSocket(socket);
-      const bound = class WebSocket extends BridgeWebSocket {
-        /** @param {string | URL} url @param {string | string[]} [protocols] */
-        constructor(url, protocols) {
-          super(open, url, protocols);
-        }
-      };
-      this.#WebSocket = /** @type {any} */ (bound);
-    }
-    return /** @type {typeof globalThis.WebSocket} */ (this.#WebSocket);
+    return (this.#WebSocket ??= webSocketOver((socket) => this.#openSocket(socket), this.#surroundings.newTask));
   }
 
-  /** @param {BridgeWebSocket} socket @returns {import("./websocket.js").Line} */
+  /** A browser starts a worker for nothing but an event that it has once listened to. */
+  #haveItselfStarted() {
+    const { onStartup, alarms } = this.#surroundings;
+    onStartup?.addListener(() => {});
+    const minutes = (this.#sleep?.every ?? WATCH_MS) / 60_000;
+    alarms?.onAlarm.addListener((alarm) => {
+      if (alarm.name === ALARM && this.#sessions.size > 0) this.#wake();
+    });
+    // From the start, so that a worker that is killed comes back too.
+    alarms?.create(ALARM, { delayInMinutes: minutes, periodInMinutes: minutes });
+  }
+
+  /** @param {import("./websocket.js").Ear} socket @returns {import("./websocket.js").Line} */
   #openSocket(socket) {
     const session = `WebSocket.${(this.#socketsMade += 1)}`;
     this.#sockets.set(session, socket);

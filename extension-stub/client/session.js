@@ -90,6 +90,7 @@ export class Session {
   #name;
   #options;
   #store;
+  #key;
   #deliveries;
   #outbox;
   #listeners = new Listeners();
@@ -136,6 +137,7 @@ export class Session {
     const store = options.observe ? new Store(surroundings, undefined) : home.store;
     const key = `${mode}/${name}/${consumer}`;
     this.#store = store;
+    this.#key = key;
     this.#deliveries = new Deliveries({
       surroundings,
       store,
@@ -297,6 +299,17 @@ export class Session {
     return sessions[0];
   }
 
+  /** @internal Where this session's reader keeps things, and whether it is another than this. */
+  get memory() {
+    const { store, surroundings } = this.#home;
+    return { store, key: this.#key, observes: this.#options.observe === true, now: surroundings.now };
+  }
+
+  /** @internal Tells those who listen to this session. @param {string} event @param {unknown} news */
+  tell(event, news) {
+    this.#listeners.tell(event, news);
+  }
+
   /** @internal Whether nothing would be missed without a port. */
   get isIdle() {
     return (
@@ -384,7 +397,7 @@ export class Session {
     this.#opening = `open-${(this.#opens += 1)}`;
     this.#post("open", {
       ref: this.#opening,
-      url,
+      url: this.#closing ? undefined : url, // whichever server it belongs to
       profile,
       mode,
       protocols,
@@ -475,6 +488,7 @@ export class Session {
   /** @param {BridgeError} error */
   #refused(error) {
     this.#opening = undefined;
+    if (this.#closing && error.code === "url-missing") return void this.#closed(this.#closing); // nothing is there
     if (!error.retryable || !this.#port) return this.#stop(error, "refused");
     this.#listeners.tell("error", error);
     this.#tryAgain(this.#port);
@@ -521,6 +535,12 @@ export class Session {
       return;
     }
     if (forget !== closing.forget) return this.#close(port);
+    this.#post("detach", {});
+    return this.#closed(closing);
+  }
+
+  /** @param {Closing} closing */
+  async #closed({ forget, resolve }) {
     const error = new BridgeError(
       "closed",
       `session ${this.#name} was closed${forget ? ", and its messages deleted" : ""}`,
@@ -533,11 +553,10 @@ export class Session {
       this.#outbox.giveUp(error);
     }
     this.#outbox.detached();
-    this.#post("detach", {});
     this.#home.gone();
     this.#port = undefined;
     this.#tellState({ state: "closed", since: this.#home.surroundings.now() });
-    closing.resolve();
+    resolve();
   }
 
   /**

@@ -1,7 +1,7 @@
 // Owns: how things get into an area of the browser's storage and out again: one write in flight at a time, the newest
 // value of a key wins, and what was asked for while a write was under way goes together in the next one. Does not know
-// what the values mean: marks are `deliveries.js`', unsent messages `outbox.js`', the id of the installation is made
-// here because all share it.
+// what the values mean: marks are `deliveries.js`', unsent messages `outbox.js`', tasks `tasks.js`'; the id
+// of the installation is made here because all share it.
 
 import { BridgeError } from "./errors.js";
 
@@ -60,6 +60,19 @@ export class Store {
     for (const [key, value] of Object.entries(values)) this.#next.set(PREFIX + key, value);
     this.#nextWrite ??= this.#writeNext(this.#lastWrite);
     return this.#nextWrite;
+  }
+
+  /**
+   * Has `listener` told what any context of the extension writes, and removes (`undefined`).
+   *
+   * @param {(values: Record<string, any>) => void} listener
+   */
+  watch(listener) {
+    this.#area?.onChanged.addListener((changes) => {
+      const ours = Object.entries(changes).filter(([name]) => name.startsWith(PREFIX));
+      const values = ours.map(([name, { newValue }]) => [name.slice(PREFIX.length), newValue]);
+      if (values.length > 0) listener(Object.fromEntries(values));
+    });
   }
 
   /**

@@ -16,6 +16,10 @@ const CANARY: Duration = Duration::from_secs(1);
 /// The longest first message of a connection that is looked into.
 const MAX_GREETING: usize = 64 * 1024;
 
+/// What somebody has to do when trying again cannot help.
+const WHAT_ENDS_PARKING: &str = "nothing is tried until the extension opens the session with another `url` or other \
+                                 settings, or asks for `reconnect`";
+
 /// State of the connection.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -193,7 +197,12 @@ impl Session {
         match self.retry.next(verdict(&reason), reason.hint, &self.settings.reconnect, &mut self.rng) {
             retry::Next::After(delay) => self.wait(delay, reason, now),
             retry::Next::Never(why) => {
-                let message = why.map_or_else(|| reason.message.clone(), |why| format!("{}; {why}", reason.message));
+                let why = why.map_or_else(String::new, |why| format!("; {why}"));
+                let message = if reason.code == "not-allowed" {
+                    reason.message // which says what to change
+                } else {
+                    format!("{}{why}; {WHAT_ENDS_PARKING}", reason.message)
+                };
                 self.set_connection(Connection::Parked { reason: Reason { message, retryable: false, ..reason } }, now);
             }
         }

@@ -27,7 +27,7 @@ const TO_BROWSER = 3;
 const FROM_BROWSER = 4;
 
 const EXTENSION_ID = "jehlfdgdlcaglkijngaaakmcoibeehjh";
-const EXTENSION_ORIGIN = `chrome-extension://${EXTENSION_ID}`;
+const origin = (id) => `chrome-extension://${id}`;
 
 export class Chromium {
   static title = "Chromium";
@@ -43,7 +43,7 @@ export class Chromium {
   };
 
   /** The last argument that the browser gives a host. */
-  static hostArgument = `${EXTENSION_ORIGIN}/`;
+  static hostArgument = `${origin(EXTENSION_ID)}/`;
 
   /** The origin that a server is told: the one that the browser itself would tell. */
   static serversOrigin = /^chrome-extension:\/\/jehlfdgdlcaglkijngaaakmcoibeehjh$/;
@@ -51,13 +51,16 @@ export class Chromium {
   /** What it makes in a home besides its profile. */
   static makes = /\/\.(cache|config|local|pki)(\/|$)/;
 
+  /** An id that is nobody's. */
+  static otherId = "abcdefghijklmnopabcdefghijklmnop";
+
   /** Where it looks for hosts. */
   static manifests(profile) {
     return join(profile, "NativeMessagingHosts");
   }
 
-  static installArguments(profile) {
-    return ["--user-data-dir", profile, "--extension", EXTENSION_ID];
+  static installArguments(profile, id = EXTENSION_ID) {
+    return ["--user-data-dir", profile, "--extension", id];
   }
 
   /** What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken. */
@@ -73,17 +76,22 @@ export class Chromium {
   ];
 
   #profile;
-  /** Where the extension lies. */
+  /** Where the extension lies, and the id that its key makes. */
   #directory;
+  #id;
   #process;
   /** The debugging session with a blank page. */
   #page;
   /** The browser's own id for the registration of the extension's worker. */
   #registration;
 
-  /** Starts the browser with its own profile, and loads the extension from its directory. */
-  static async start({ profile, directory, environment, log }) {
+  /**
+   * Starts the browser with its own profile, and loads the extension from its directory. `id` is the one that its key
+   * makes; null: it has none, and gets one.
+   */
+  static async start({ profile, directory, environment, log, id = EXTENSION_ID }) {
     const chromium = new Chromium();
+    chromium.#id = id;
     chromium.#profile = profile;
     chromium.#directory = directory;
     chromium.#process = new BrowserProcess(BINARY, [...FLAGS, `--user-data-dir=${profile}`], {
@@ -102,7 +110,16 @@ export class Chromium {
   /** Wakes the extension's worker by an event that needs no permission and no page: a push message that nobody sent. */
   async wake() {
     const registrationId = await until("the worker's registration", () => this.#registration);
-    await this.#onPage("ServiceWorker.deliverPushMessage", { origin: EXTENSION_ORIGIN, registrationId, data: "" });
+    await this.#onPage("ServiceWorker.deliverPushMessage", { origin: this.#origin, registrationId, data: "" });
+  }
+
+  /** Opens a page of the extension in a tab. */
+  async open(path, { width, height }) {
+    const { targetId } = await this.#call("Target.createTarget", { url: "about:blank" });
+    const { sessionId } = await this.#call("Target.attachToTarget", { targetId, flatten: true });
+    const page = new Page((method, params) => this.#call(method, params, sessionId), targetId);
+    await page.start(`${this.#origin}/${path}`, { width, height });
+    return page;
   }
 
   /** The user closes the browser. */
@@ -114,6 +131,15 @@ export class Chromium {
   /** The browser crashes. */
   async kill() {
     await this.#process.kill();
+  }
+
+  /** The extension's. */
+  get id() {
+    return this.#id;
+  }
+
+  get #origin() {
+    return origin(this.#id);
   }
 
   #listen() {
@@ -142,7 +168,7 @@ export class Chromium {
   #take({ id, error, result, method, params }) {
     if (id !== undefined) this.#process.answer(id, error, result);
     if (method === "ServiceWorker.workerRegistrationUpdated") {
-      const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(EXTENSION_ORIGIN));
+      const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(this.#origin));
       if (ours) this.#registration = ours.isDeleted ? undefined : ours.registrationId;
     }
   }
@@ -150,16 +176,72 @@ export class Chromium {
   /** Loads the extension, or reloads it. */
   async #load() {
     const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
-    if (id !== EXTENSION_ID) throw new Error(`the extension got the id ${id}`);
+    this.#id ??= id;
+    if (id !== this.#id) throw new Error(`the extension got the id ${id}`);
   }
 
   async #closeWorker() {
     const { targetInfos } = await this.#call("Target.getTargets", { filter: [{ type: "service_worker" }] });
-    const { targetId } = targetInfos.find(({ url }) => url.startsWith(EXTENSION_ORIGIN));
+    const { targetId } = targetInfos.find(({ url }) => url.startsWith(this.#origin));
     await this.#call("Target.closeTarget", { targetId });
   }
 
   #killWorkersProcess() {
     end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
+  }
+}
+
+/** A page of the extension in a tab. */
+class Page {
+  #call;
+  #targetId;
+
+  constructor(call, targetId) {
+    this.#call = call;
+    this.#targetId = targetId;
+  }
+
+  async start(url, { width, height }) {
+    const metrics = { width, height, deviceScaleFactor: 1, mobile: false };
+    await this.#call("Emulation.setDeviceMetricsOverride", metrics);
+    await this.#call("Page.navigate", { url });
+    await until(`${url} to load`, () =>
+      this.evaluate(`location.href === ${JSON.stringify(url)} && document.readyState === "complete"`),
+    );
+  }
+
+  /** What an expression, or the promise that it gives, comes to in the page. */
+  async evaluate(expression) {
+    const how = { expression, awaitPromise: true, returnByValue: true, userGesture: true };
+    const { result, exceptionDetails } = await this.#call("Runtime.evaluate", how);
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  }
+
+  /** `light` or `dark`. */
+  async paint(theme) {
+    const features = [
+      { name: "prefers-color-scheme", value: theme },
+      { name: "prefers-reduced-motion", value: "reduce" },
+    ];
+    await this.#call("Emulation.setEmulatedMedia", { features });
+  }
+
+  /** Presses and releases the key Tab, Enter or Space. */
+  async press(key) {
+    const [code, text] = { Tab: [9, ""], Enter: [13, "\r"], Space: [32, " "] }[key];
+    const details = { key: text === " " ? " " : key, code: key, windowsVirtualKeyCode: code };
+    await this.#call("Input.dispatchKeyEvent", { type: text ? "keyDown" : "rawKeyDown", text, ...details });
+    await this.#call("Input.dispatchKeyEvent", { type: "keyUp", ...details });
+  }
+
+  /** A PNG of what is to be seen. */
+  async picture() {
+    const { data } = await this.#call("Page.captureScreenshot", { format: "png" });
+    return Buffer.from(data, "base64");
+  }
+
+  async close() {
+    await this.#call("Target.closeTarget", { targetId: this.#targetId });
   }
 }

@@ -38,13 +38,16 @@ export class Firefox {
   /** What it makes in a home besides its profile. */
   static makes = /\/(Downloads|\.(cache|config|local|mozilla(?!\/native-messaging-hosts)))(\/|$)/;
 
+  /** An id that is nobody's. */
+  static otherId = "nobody@websocket-bridge.invalid";
+
   /** Where it looks for hosts. */
   static manifests(profile, home) {
     return join(home, ".mozilla", "native-messaging-hosts");
   }
 
-  static installArguments() {
-    return ["--browser", "firefox", "--extension", EXTENSION_ID];
+  static installArguments(profile, id = EXTENSION_ID) {
+    return ["--browser", "firefox", "--extension", id];
   }
 
   /** What can end an event page while the browser stays. After a reload it starts again by itself, else it is woken. */
@@ -56,9 +59,11 @@ export class Firefox {
 
   #process;
   #socket;
+  /** The extension's id. */
+  #id;
 
   /** Starts the browser with its own profile, and installs the extension from its directory until the browser ends. */
-  static async start({ profile, directory, environment, log }) {
+  static async start({ profile, directory, environment, log, id = EXTENSION_ID }) {
     const portFile = join(profile, "MarionetteActivePort");
     rmSync(portFile, { force: true }); // a killed Firefox leaves it
     mkdirSync(profile, { recursive: true });
@@ -66,6 +71,7 @@ export class Firefox {
     writeFileSync(join(profile, "user.js"), settings.join(""));
 
     const firefox = new Firefox();
+    firefox.#id = id;
     const flags = ["-headless", "-no-remote", "-profile", profile, "-marionette", "-remote-allow-system-access"];
     firefox.#process = new BrowserProcess(BINARY, flags, { environment, log });
     firefox.#listen(await firefox.#untilPort(portFile));
@@ -79,6 +85,20 @@ export class Firefox {
   async wake() {
     await until("the event page's end", () => this.#privileged('return extension.backgroundState === "stopped";'));
     await this.#privileged("await extension.wakeupBackground();");
+  }
+
+  /** The extension's. */
+  get id() {
+    return this.#id;
+  }
+
+  /** Opens a page of the extension in a tab. */
+  async open(path, { width, height }) {
+    const origin = await this.#privileged("return `moz-extension://${extension.uuid}`;");
+    const { handle } = await this.#call("WebDriver:NewWindow", { type: "window" });
+    const page = new Page((command, params, context) => this.#inContext(context, handle, command, params));
+    await page.start(`${origin}/${path}`, { width, height });
+    return page;
   }
 
   /** The user closes the browser. */
@@ -132,10 +152,23 @@ export class Firefox {
   /** Runs JavaScript with the browser's rights, where `extension` is the test's. */
   async #privileged(body) {
     const script = `return (async () => {
-      const { extension } = WebExtensionPolicy.getByID("${EXTENSION_ID}");
+      const { extension } = WebExtensionPolicy.getByID("${this.#id}");
       ${body}
     })();`;
     return (await this.#call("WebDriver:ExecuteScript", { script, args: [] })).value;
+  }
+
+  /** A command for the page in a window, or with the browser's rights (`chrome`). */
+  async #inContext(context, handle, command, params) {
+    if (context === "closed") return this.#call(command, params);
+    await this.#call("WebDriver:SwitchToWindow", { handle });
+    if (context === "chrome") return this.#call(command, params);
+    await this.#call("Marionette:SetContext", { value: "content" });
+    try {
+      return await this.#call(command, params);
+    } finally {
+      await this.#call("Marionette:SetContext", { value: "chrome" });
+    }
   }
 
   async #stopPage() {
@@ -155,5 +188,62 @@ export class Firefox {
     await this.#privileged(`
       const { AddonManager } = ChromeUtils.importESModule("resource://gre/modules/AddonManager.sys.mjs");
       await (await AddonManager.getAddonByID(extension.id)).reload();`);
+  }
+}
+
+/** A page of the extension in a window. */
+class Page {
+  #call;
+
+  constructor(call) {
+    this.#call = call;
+  }
+
+  async start(url, { width, height }) {
+    await this.#call("WebDriver:Navigate", { url }, "content");
+    // The size of a window is that of its frame; the page's is what is asked for.
+    const [frameWidth, frameHeight] = await this.evaluate("[outerWidth - innerWidth, outerHeight - innerHeight]");
+    const size = { width: width + frameWidth, height: height + frameHeight };
+    await this.#call("WebDriver:SetWindowRect", size, "content");
+  }
+
+  /** What an expression, or the promise that it gives, comes to in the page. */
+  async evaluate(expression) {
+    const script = `
+      const answer = arguments[arguments.length - 1];
+      (async () => (${expression}))().then((value) => answer([value]), (error) => answer([null, String(error)]));`;
+    const how = { script, args: [], sandbox: null };
+    const { value } = await this.#call("WebDriver:ExecuteAsyncScript", how, "content");
+    if (value[1]) throw new Error(value[1]);
+    return value[0];
+  }
+
+  /** `light` or `dark`. */
+  async paint(theme) {
+    const script = `Services.prefs.setIntPref("layout.css.prefers-color-scheme.content-override", arguments[0]);`;
+    await this.#call("WebDriver:ExecuteScript", { script, args: [theme === "dark" ? 0 : 1] }, "chrome");
+  }
+
+  /** Presses and releases the key Tab, Enter or Space. */
+  async press(key) {
+    const value = { Tab: "\uE004", Enter: "\uE007", Space: " " }[key];
+    const strokes = ["keyDown", "keyUp"].map((type) => ({ type, value }));
+    await this.#call(
+      "WebDriver:PerformActions",
+      { actions: [{ type: "key", id: "keyboard", actions: strokes }] },
+      "content",
+    );
+  }
+
+  /** A PNG of what is to be seen. */
+  async picture() {
+    const { value } = await this.#call("WebDriver:TakeScreenshot", { full: false }, "content");
+    return Buffer.from(value, "base64");
+  }
+
+  async close() {
+    // What comes next needs a window that is there.
+    const [handle] = await this.#call("WebDriver:CloseWindow", {}, "content");
+    await this.#call("WebDriver:SwitchToWindow", { handle }, "closed");
   }
 }

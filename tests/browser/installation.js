@@ -94,7 +94,7 @@ export class Installation {
 }
 
 /** The binary under test: the one that is told, else the newer of what Cargo built. */
-function binary() {
+export function binary() {
   if (process.env.WEBSOCKET_BRIDGE_BIN) return process.env.WEBSOCKET_BRIDGE_BIN;
   const path = (profile) => fileURLToPath(new URL(`../../target/${profile}/websocket-bridge`, import.meta.url));
   const built = [path("release"), path("debug")].filter((path) => existsSync(path));

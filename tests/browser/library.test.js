@@ -4,21 +4,16 @@
 // Needs what bridge.test.js needs.
 
 import assert from "node:assert/strict";
-import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { join } from "node:path";
-import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { Chromium } from "./chromium.js";
 import { Firefox } from "./firefox.js";
 import { Installation } from "./installation.js";
+import { LibraryExtension } from "./library-extension.js";
 import { Server } from "./server.js";
-import { until } from "./until.js";
 
-const LIBRARY = fileURLToPath(new URL("../../extension-stub/client", import.meta.url));
-const WORKER = fileURLToPath(new URL("library/worker.js", import.meta.url));
+const WORKER = fileURLToPath(new URL("library", import.meta.url));
 
 const DEATHS = 12;
 /** Between two deaths the server says so many numbers, so long after one another. */
@@ -28,46 +23,19 @@ const FLYING = 50_000;
 
 for (const Browser of [Chromium, Firefox]) {
   describe(`The library in ${Browser.title}`, { timeout: 180_000 }, () => {
-    const reports = [];
-    const http = createServer(async (request, response) => {
-      reports.push(JSON.parse(await text(request)));
-      response.end();
-    });
+    const extension = new LibraryExtension(() => installation);
+    const { reports } = extension;
+    const untilReported = (what, condition) => extension.untilReported(what, condition);
     let installation, server, peer, echo, browser;
     let said = 0;
-
-    const seen = () => [...reports.slice(-10).map((report) => JSON.stringify(report)), installation].join("\n  ");
-    const untilReported = (what, condition) => until(what, () => reports.find(condition), { seen });
-
-    /** Writes the extension: the worker, the library as it is, and where to find the test. */
-    function pack(directory) {
-      const port = http.address().port;
-      const background = { ...Browser.manifest.background, type: "module" };
-      const manifest = {
-        manifest_version: 3,
-        name: "The library's test extension",
-        version: "1",
-        permissions: ["nativeMessaging", "storage"],
-        host_permissions: ["http://127.0.0.1/*"],
-        ...Browser.manifest,
-        background,
-      };
-      const oracle = { reports: `http://127.0.0.1:${port}/`, server: peer.url, echo: echo.url };
-      mkdirSync(join(directory, "client"), { recursive: true });
-      writeFileSync(join(directory, "manifest.json"), JSON.stringify(manifest));
-      writeFileSync(join(directory, "oracle.js"), `export const oracle = ${JSON.stringify(oracle)};\n`);
-      copyFileSync(WORKER, join(directory, "worker.js"));
-      const modules = readdirSync(LIBRARY).filter((file) => file.endsWith(".js"));
-      for (const module of modules) copyFileSync(join(LIBRARY, module), join(directory, "client", module));
-    }
 
     before(async () => {
       installation = new Installation();
       server = await Server.listen();
       peer = server.at("/library");
       echo = server.at("/echo");
-      await new Promise((listening) => http.listen(0, "127.0.0.1", listening));
-      pack(installation.extension);
+      await extension.listen();
+      extension.pack(installation.extension, WORKER, Browser.manifest, { server: peer.url, echo: echo.url });
       await installation.run("install", ...Browser.installArguments(installation.profile));
       const { profile, extension: directory, environment, log } = installation;
       browser = await Browser.start({ profile, directory, environment, log });
@@ -77,8 +45,7 @@ for (const Browser of [Chromium, Firefox]) {
     after(async () => {
       await browser?.kill();
       installation.remove();
-      http.closeAllConnections();
-      http.close();
+      await extension.close();
       await server.close();
     });
 

@@ -10,9 +10,10 @@ export class Server {
   #peers = new Map();
   #websockets;
 
-  static async listen() {
+  /** On any port that is free, or on one that is known to be. */
+  static async listen(port = 0) {
     const server = new Server();
-    server.#websockets = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+    server.#websockets = new WebSocketServer({ host: "127.0.0.1", port });
     server.#websockets.on("connection", (connection, request) => server.at(request.url).accept(connection, request));
     await new Promise((listening) => server.#websockets.on("listening", listening));
     return server;
@@ -51,6 +52,16 @@ class Peer {
   /** Sends a string as a text frame, a Buffer as a binary one. */
   send(...frames) {
     for (const frame of frames) this.#connection.send(frame);
+  }
+
+  /** Closes the newest connection with a code. */
+  close(code) {
+    this.#connection.close(code);
+  }
+
+  /** Ends the newest connection without a word. */
+  drop() {
+    this.#connection.terminate();
   }
 
   async untilReceived(count) {

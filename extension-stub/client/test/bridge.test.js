@@ -410,8 +410,28 @@ describe("A bridge that sleeps", () => {
     assert.throws(() => newBridge(), { code: "permission-missing", message: /"storage"/ });
   });
 
-  test("no more is not woken by its former alarm", () => {
-    newBridge({ sleep });
+  test("keeps its alarm when a page of the extension has a bridge too", () => {
+    newBridge({ sleep: { every: 600_000 } });
+    browser.isBackground = false;
+    browser.kill();
+    newBridge();
+    assert.deepEqual([...browser.alarms], [["websocket-bridge", 10]]);
+  });
+});
+
+describe("A worker that does not sleep", () => {
+  test("is started with the browser, and by an alarm after it crashed", async () => {
+    newBridge({ sleep: { every: 600_000 } });
+    browser.kill(); // a later version of the extension
+    const bridge = newBridge();
+    assert.deepEqual([browser.startsWorker, ...browser.alarms], [true, ["websocket-bridge", 1]]);
+    browser.worker.alarm("websocket-bridge");
+    await settled();
+    assert.equal(bridge.state, "idle", "nothing is to be done yet");
+  });
+
+  test("needs no permission for alarms", () => {
+    browser.permissions.delete("alarms");
     browser.kill();
     newBridge();
     assert.equal(browser.alarms.size, 0);

@@ -19,6 +19,10 @@ export class BrowserStandIn {
   host = () => {};
   now = 1_800_000_000_000;
   isPrivate = false;
+  /** Whether what runs is the extension's worker. */
+  isBackground = true;
+  /** Whether a worker has asked to be started with the browser. */
+  startsWorker = false;
   permissions = new Set(["nativeMessaging", "storage", "alarms"]);
   local = new AreaStandIn(this);
   session = new AreaStandIn(this);
@@ -107,16 +111,18 @@ class WorkerStandIn {
       alarms: has("alarms")
         ? {
             create: (name, { periodInMinutes }) => browser.alarms.set(name, periodInMinutes),
-            clear: (name) => browser.alarms.delete(name),
             onAlarm: { addListener: (listener) => this.#alarmListeners.push(listener) },
           }
         : undefined,
+      onStartup: { addListener: () => (browser.startsWorker = true) },
+      isBackground: browser.isBackground,
       isPrivate: browser.isPrivate,
       now: () => browser.now,
       random: () => browser.random(),
       uuid: () => `id-${life}-${(this.#ids += 1)}`,
       setTimer: (task, ms) => browser.setTimer(this, task, ms),
       clearTimer: (timer) => browser.clearTimer(timer),
+      newTask: (task) => setImmediate(() => this.isAlive && task()),
       exclusively: (name, task) => browser.exclusively(name, task),
     };
   }
@@ -223,6 +229,7 @@ export class AreaStandIn {
   mostAtOnce = 0;
   #atOnce = 0;
   #browser;
+  #listeners = [];
 
   constructor(browser) {
     this.#browser = browser;
@@ -246,10 +253,22 @@ export class AreaStandIn {
         }),
       set: (values) => {
         const entries = Object.entries(values).map(([key, value]) => [key, JSON.stringify(value)]);
-        return this.#do(worker, "set", () => entries.forEach(([key, json]) => this.items.set(key, json)));
+        return this.#do(worker, "set", () => {
+          entries.forEach(([key, json]) => this.items.set(key, json));
+          this.#tell(entries.map(([key, json]) => [key, { newValue: JSON.parse(json) }]));
+        });
       },
-      remove: (keys) => this.#do(worker, "remove", () => keys.forEach((key) => this.items.delete(key))),
+      remove: (keys) =>
+        this.#do(worker, "remove", () => {
+          keys.forEach((key) => this.items.delete(key));
+          this.#tell(keys.map((key) => [key, {}]));
+        }),
+      onChanged: { addListener: (listener) => this.#listeners.push({ listener, worker }) },
     };
+  }
+
+  #tell(changes) {
+    for (const { listener, worker } of this.#listeners) if (worker.isAlive) listener(Object.fromEntries(changes));
   }
 
   #do(worker, what, effect) {

@@ -88,10 +88,11 @@ export class HostStandIn {
     }
   }
 
-  #open(port, session, { ref, after, connect }) {
+  #open(port, session, { ref, after, connect, observe }) {
     const refusal = this.refuses.get(session.name);
     if (refusal) return port.say({ type: "error", session: session.name, ref, message: "not now", ...refusal });
-    session.port = port;
+    // Who only observes takes nothing from the reader.
+    if (!observe || !session.port) session.port = port;
     if (connect !== false) session.state = "connected";
     const begin = after && after.epoch === session.epoch && after.seq <= session.head ? after.seq : session.acked;
     const waiting = session.messages.filter(({ seq }) => seq > begin);

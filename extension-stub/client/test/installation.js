@@ -127,12 +127,15 @@ class Worker {
       localStorage: area.for(this),
       sessionStorage: undefined,
       alarms: undefined,
+      onStartup: undefined,
+      isBackground: true,
       isPrivate: false,
       now: () => Date.now(),
       random: () => Math.random(),
       uuid: () => crypto.randomUUID(),
       setTimer: (task, ms) => setTimeout(() => this.isAlive && task(), ms),
       clearTimer: (timer) => clearTimeout(timer),
+      newTask: (task) => setImmediate(() => this.isAlive && task()),
       exclusively: (_, task) => task(),
     };
   }

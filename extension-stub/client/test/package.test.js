@@ -28,8 +28,11 @@ const MODULES = [
   "session",
   "storage",
   "surroundings",
+  "tasks",
   "websocket",
 ];
+
+const IMPORTS = `import { Bridge, BridgeError, type Session } from "../index.js"; import { Tasks } from "../tasks.js";`;
 
 describe("The package", () => {
   let files;
@@ -61,6 +64,7 @@ describe("The package", () => {
       session.on("progress", (payload, { seq }) => { const n: number = seq; });
       bridge.on("waiting", ({ until, error }) => { const n: number = until; });
       const receipt: Promise<{ id: string; stage: string }> = session.send({}, { until: "received", timeout: 5 });
+      new Tasks(session).on("change", ({ state, progress }) => { const n: number | null = progress; });
       const socket: WebSocket = new bridge.WebSocket("ws://127.0.0.1/", ["v1"]);
     `;
     const wrong = [
@@ -73,10 +77,7 @@ describe("The package", () => {
     const directory = mkdtempSync(join(root, "types", "check-"));
     try {
       const file = join(directory, "program.ts");
-      writeFileSync(
-        file,
-        ['import { Bridge, BridgeError, type Session } from "../index.js";', ...wrong, right].join("\n"),
-      );
+      writeFileSync(file, [IMPORTS, ...wrong, right].join("\n"));
       const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"];
       const { stdout } = await run(join(root, "node_modules/.bin/tsc"), [...options, file]).catch((error) => error);
       const lines = new Set([...stdout.matchAll(/program\.ts\((\d+),/g)].map(([, line]) => Number(line)));
@@ -137,11 +138,11 @@ describe("The examples", () => {
     const { connectNative, alarms } = browser.worker.surroundings;
     globalThis.chrome = { runtime: { connectNative }, storage: { local }, alarms };
     const file = join(directory, `${name}.mjs`);
-    writeFileSync(file, code.replaceAll("./client/index.js", pathToFileURL(join(root, "index.js"))));
+    writeFileSync(file, code.replaceAll("./client/", pathToFileURL(root)));
     await import(pathToFileURL(file));
     await settled();
     for (const session of host.sessions.keys()) {
-      host.say(session, { type: "progress", data: 50 });
+      host.say(session, { type: "progress", taskId: "build-17", data: { progress: 50 } });
       host.gap(session, { reason: "disconnected" });
     }
     await settled();
@@ -167,7 +168,7 @@ describe("The examples", () => {
   }
 
   test("are there", () => {
-    assert.equal(examples("../README.md").length, 5);
+    assert.equal(examples("../README.md").length, 6);
     assert.equal(examples("../../../README.md").length, 1);
   });
 });

@@ -75,11 +75,26 @@ describe("Before the real bridge", { timeout: 60_000 }, () => {
     assert.deepEqual([third.got[0].seq, third.got[0].epoch === first.got[0].epoch], [1, false]);
   });
 
+  test("a session that belongs to another server can be forgotten, and begins anew with this one", async () => {
+    const former = await connected("moved");
+    worker.die("close");
+    bridge = new Bridge({}, installation.worker().surroundings);
+    const url = installation.url.replace("127.0.0.1", "localhost");
+    const session = bridge.session("moved", { url });
+    const error = await new Promise((resolve) => session.on("error", resolve));
+    assert.deepEqual([error.code, session.state], ["url-differs", "refused"]);
+    await session.close({ forget: true });
+    const { got } = await connected("moved", { url });
+    assert.notEqual(got[0].epoch, former.got[0].epoch);
+  });
+
   test("a server that is not allowed is refused, with the line to add", async () => {
     const session = bridge.session("elsewhere", { url: "wss://example.org/" });
     const error = await new Promise((resolve) => session.on("error", resolve));
     assert.deepEqual([error.code, session.state], ["server-not-allowed", "refused"]);
     assert.match(error.message, /config\.toml/);
+    await session.close({ forget: true });
+    await connected("elsewhere");
   });
 
   test("another context that reads for the same consumer takes over", async () => {

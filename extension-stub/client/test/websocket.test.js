@@ -32,10 +32,8 @@ function record(socket) {
   const events = [];
   const note = (event) => {
     const { type, data, code, reason, wasClean, error } = event;
-    const details = { message: { data }, close: { code, reason, wasClean }, error: error && { error: error.code } }[
-      type
-    ];
-    events.push({ type, ...details });
+    const details = { message: { data }, close: { code, reason, wasClean } }[type];
+    events.push({ type, ...details, ...(error ? { error: error.code } : {}) });
   };
   for (const type of ["open", "message", "error", "close"]) socket.addEventListener(type, note);
   return events;
@@ -71,6 +69,39 @@ describe("A WebSocket of the bridge", () => {
     assert.throws(() => (socket.url = "x"), TypeError);
   });
 
+  test("has its members where the browser's has them, to be looked at, replaced and deleted", () => {
+    const { WebSocket } = bridge;
+    const { prototype } = WebSocket;
+    assert.equal(Object.getPrototypeOf(WebSocket), EventTarget);
+    assert.equal(Object.getPrototypeOf(prototype), EventTarget.prototype);
+    const constants = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"];
+    const attributes = ["url", "readyState", "protocol", "extensions", "bufferedAmount", "binaryType"];
+    const handlers = ["onopen", "onmessage", "onerror", "onclose"];
+    const members = [...constants, ...attributes, ...handlers, "send", "close"];
+    assert.deepEqual(Object.keys(prototype).toSorted(), members.toSorted());
+    assert.deepEqual(Object.keys(WebSocket), constants);
+    assert.deepEqual([WebSocket.length, prototype.send.length, prototype.close.length], [1, 1, 0]);
+    for (const object of [WebSocket, prototype]) {
+      assert.throws(() => Object.defineProperty(object, "OPEN", { get: () => 5 }), TypeError);
+    }
+    assert.throws(() => prototype.extensions, TypeError);
+    assert.throws(() => (prototype.binaryType = "nonsense"), TypeError);
+    assert.throws(() => prototype.close(7), TypeError);
+    const socket = new WebSocket(URL);
+    assert.equal(String(socket), "[object WebSocket]");
+    Object.defineProperty(prototype, "bufferedAmount", { get: () => "replaced" });
+    assert.equal(socket.bufferedAmount, "replaced");
+    delete prototype.url;
+    assert.equal(socket.url, undefined);
+  });
+
+  test("wants the arguments that the browser's wants", () => {
+    const { WebSocket } = bridge;
+    assert.throws(() => new WebSocket(), TypeError);
+    assert.throws(() => new WebSocket(URL).send(), TypeError);
+    assert.doesNotThrow(() => new WebSocket(URL, undefined, "one too many"));
+  });
+
   test("takes the URLs and sub-protocols that the browser's takes", () => {
     const { WebSocket } = bridge;
     assert.equal(new WebSocket("http://127.0.0.1:1/a?b").url, "ws://127.0.0.1:1/a?b");
@@ -100,6 +131,9 @@ describe("A WebSocket of the bridge", () => {
     const { socket, events } = await connected(["v2", "v1"], "v1");
     assert.deepEqual(posted(), [{ type: "open", mode: "direct", url: URL, protocols: ["v2", "v1"] }]);
     assert.deepEqual([socket.readyState, socket.protocol, types(events)], [1, "v1", ["open"]]);
+    new bridge.WebSocket(URL, new Set(["v2", "v1"]));
+    await settled();
+    assert.deepEqual(posted()[1].protocols, ["v2", "v1"]);
   });
 
   test("gives what comes as string, blob or buffer", async () => {
@@ -117,6 +151,23 @@ describe("A WebSocket of the bridge", () => {
     assert.ok(blob.data instanceof Blob && buffer.data instanceof ArrayBuffer);
     assert.deepEqual(new Uint8Array(await blob.data.arrayBuffer()), Uint8Array.of(0, 1, 255));
     assert.deepEqual(new Uint8Array(buffer.data), Uint8Array.of(0, 1, 255));
+  });
+
+  test("gives each event in a task of its own, also when the bridge says many things at once", async () => {
+    const { socket, events } = await connected();
+    const heard = [];
+    const hearAnother = async () => {
+      const { data } = await new Promise((resolve) => socket.addEventListener("message", resolve, { once: true }));
+      heard.push(data);
+      void hearAnother();
+    };
+    void hearAnother();
+    const messages = ["one", "two", "three"].map((text) => ({ type: "message", session: NAME, text }));
+    port.say({ type: "batch", messages: [...messages, { type: "sent", session: NAME, bytes: 0 }] });
+    port.end();
+    await settled();
+    assert.deepEqual(heard, ["one", "two", "three"]);
+    assert.deepEqual(types(events), ["open", "message", "message", "message", "close"]);
   });
 
   test("sends strings, buffers, views and blobs, each as it was and in order", async () => {
@@ -250,8 +301,25 @@ describe("A WebSocket of the bridge", () => {
     await settled();
     assert.deepEqual(events, [
       { type: "error", error: "refused" },
-      { type: "close", code: 1006, reason: "", wasClean: false },
+      { type: "close", code: 1006, reason: "", wasClean: false, error: "refused" },
     ]);
+  });
+
+  test("tells of an error when this side gives the connection up, not when it is lost", async () => {
+    for (const [code, isError] of [
+      ["reset", false],
+      ["network", false],
+      ["protocol", true],
+      ["message-too-large", true],
+    ]) {
+      bridge = new Bridge({}, browser.kill().surroundings);
+      const { events } = await connected();
+      say({ type: "state", state: "disconnected", reason: { code, message: "x", retryable: true } });
+      say({ type: "closed", code: 1006, reason: "", clean: false });
+      await settled();
+      const close = { type: "close", code: 1006, reason: "", wasClean: false, error: code };
+      assert.deepEqual(events.slice(1), isError ? [{ type: "error", error: code }, close] : [close]);
+    }
   });
 
   test("that the bridge does not allow fails, and says why", async () => {
@@ -270,7 +338,8 @@ describe("A WebSocket of the bridge", () => {
     const { socket, events } = await connected();
     port.end();
     await settled();
-    assert.deepEqual([socket.readyState, types(events), events[2].code], [3, ["open", "error", "close"], 1006]);
+    const close = { type: "close", code: 1006, reason: "", wasClean: false, error: "port-ended" };
+    assert.deepEqual([socket.readyState, events], [3, [{ type: "open" }, close]]);
     const other = new bridge.WebSocket(URL);
     await browser.advance(1000);
     port.say({ type: "state", session: "WebSocket.2", state: "connected" });
@@ -310,6 +379,9 @@ describe("A WebSocket of the bridge", () => {
     socket.onclose = () => log.push("never");
     socket.onclose = null;
     assert.equal(socket.onclose, null);
+    const object = { handleEvent: () => log.push("never") };
+    socket.onclose = object;
+    assert.equal(socket.onclose, object);
     await settled();
     say({ type: "state", state: "connected" });
     say({ type: "closed", code: 1000, reason: "", clean: true });
