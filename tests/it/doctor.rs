@@ -713,6 +713,18 @@ fn the_daemon_is_newer() {
 }
 
 #[cfg(unix)]
+#[test]
+fn a_daemon_that_is_just_ending_is_no_fault() {
+    let machine = Sandbox::new();
+    let other = OtherDaemon::start(&machine, 1, env!("CARGO_PKG_VERSION"));
+    let ending = std::thread::spawn(move || drop(other.accept()));
+    let report = doctor(&machine);
+    ending.join().unwrap();
+    let daemon = report.findings.iter().find(|finding| finding["check"] == "daemon").unwrap();
+    assert!(daemon["status"] == "ok" && daemon["evidence"].as_str().unwrap().starts_with("none runs"), "{daemon}");
+}
+
+#[cfg(unix)]
 fn answer_status(other: &OtherDaemon) {
     let (mut stream, _) = other.accept();
     crate::support::link::listen(&mut stream);
