@@ -34,7 +34,7 @@ const WATCH: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How long to wait for a daemon that takes the place of one that is gone.
-const REPLACED: Duration = Duration::from_secs(3);
+const REPLACED: Duration = Duration::from_secs(5);
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -536,6 +536,8 @@ fn run_tail(paths: &Paths, choice: &Choice, json: bool) -> anyhow::Result<Exit> 
                 return Ok(Exit::Fine);
             }
         }
+        // A daemon that makes way waits until those that listen to it have let go.
+        drop(tail);
         let Some(next) = tail_again(paths, choice)? else {
             complain("the daemon has ended");
             return Ok(Exit::Fine);

@@ -48,6 +48,8 @@ impl Port {
         }
         // Ctrl-C is for the demo, which then closes the port.
         os::keep_terminal_signals_from(&mut command);
+        // On Windows a host would inherit the connections that the demo's server has accepted, and keep them open.
+        os::keep_descriptors_from_children()?;
         let mut host = command.spawn()?;
         let stdin = host.stdin.take().expect("it was asked for as a pipe");
         let stdout = host.stdout.take().expect("it was asked for as a pipe");

@@ -17,7 +17,7 @@ use super::manifest::examine;
 use super::policy::{Verdict, verdict};
 use crate::config::HOME_VARIABLE;
 use crate::explain;
-use crate::install::browsers::{Family, Launch, Scope};
+use crate::install::browsers::{Family, Launch, Platform, Scope};
 use crate::server::{Certificate, Found};
 use crate::spool::inspect::Condition;
 use crate::wire::Reason;
@@ -530,7 +530,10 @@ fn daemon(facts: &Facts) -> Option<Finding> {
     let finding = |status, evidence: String| Finding::new("daemon", status, "daemon", evidence);
     let Daemon { lock, socket, has_socket, call } = daemon;
     let own = env!("CARGO_PKG_VERSION");
-    let end = |pid: &str| format!("kill {pid}");
+    let end = |pid: &str| match facts.platform {
+        Platform::Windows => format!("taskkill /F /PID {pid}"),
+        Platform::Linux | Platform::MacOs => format!("kill {pid}"),
+    };
     Some(match (lock, call) {
         (lock, Call::Answered { build, sessions }) if build == own => {
             let pid = lock.as_deref().unwrap_or("unknown");
@@ -622,7 +625,12 @@ fn disk(facts: &Facts) -> Option<Finding> {
 
 fn clock(facts: &Facts) -> Finding {
     let finding = |status, evidence: String| Finding::new("clock", status, "clock", evidence);
-    let set = "timedatectl set-ntp true, or set the clock by hand: a wrong one makes good certificates look bad";
+    let set = match facts.platform {
+        Platform::Linux => "timedatectl set-ntp true",
+        Platform::MacOs => "sudo sntp -sS time.apple.com",
+        Platform::Windows => "w32tm /resync",
+    };
+    let set = format!("{set}, or set the clock by hand: a wrong one makes good certificates look bad");
     let now = httpdate::fmt_http_date(facts.now);
     let answered = facts.servers.iter().flat_map(|server| &server.found).find_map(|(found, _)| match found {
         Found::Date(date) => Some(*date),

@@ -38,6 +38,9 @@ const LOOK: Duration = Duration::from_secs(3);
 /// How long the daemon may take to say how it is.
 const DAEMON: Duration = Duration::from_secs(3);
 
+/// How long a daemon that is just ending may break calls off.
+const ENDING: Duration = Duration::from_millis(500);
+
 /// How long the spool is looked at.
 const SPOOL: Duration = Duration::from_secs(2);
 
@@ -75,8 +78,17 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
+/// How thoroughly facts are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What there is: all that mending needs.
+    Look,
+    /// Also what comes of it: hosts are started, and servers spoken to.
+    Try,
+}
+
 /// Finds out everything, until `deadline`.
-pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
+pub(super) fn gather(question: &Question, deadline: Instant, depth: Depth) -> Facts {
     let begin = Instant::now();
     let (context, env) = (&question.install, &question.install.env);
     let looking = Look(question.clone());
@@ -102,9 +114,15 @@ pub(super) fn gather(question: &Question, deadline: Instant) -> Facts {
         .by(daemon_by)
         .map_or((None, None, Vec::new()), |(daemon, spool, sessions)| (Some(daemon), Some(spool), sessions));
     // Only now: a host starts a daemon, which has the spool from then on.
-    let launches = start_hosts(&places, &manifests, env);
-    let config = configuration.as_ref().and_then(|config| config.as_ref().ok());
-    let Wanted { servers, untried, unknown_session } = servers(question, config, sessions, &manifests, &places);
+    let (launches, wanted) = match depth {
+        Depth::Look => (Vec::new(), Wanted::default()),
+        Depth::Try => {
+            let config = configuration.as_ref().and_then(|config| config.as_ref().ok());
+            let wanted = servers(question, config, sessions, &manifests, &places);
+            (start_hosts(&places, &manifests, env), wanted)
+        }
+    };
+    let Wanted { servers, untried, unknown_session } = wanted;
     let servers = probe(servers, deadline);
     for (index, launch) in launches {
         let (outcome, version) = launch.by(deadline).unwrap_or((launch::Outcome::Silent, None));
@@ -461,7 +479,6 @@ struct Session {
 
 /// The daemon; and the spool, which is the daemon's if there is one.
 fn daemon_and_spool(paths: &Paths) -> (Daemon, Spool, Vec<Session>) {
-    let has_socket = paths.socket_directory().is_some() && paths.socket().symlink_metadata().is_ok();
     // First of all: where the system listens for it, this starts it.
     let called = {
         let paths = paths.clone();
@@ -469,6 +486,8 @@ fn daemon_and_spool(paths: &Paths) -> (Daemon, Spool, Vec<Session>) {
     };
     let (call, mut sessions) = called
         .unwrap_or_else(|| (Call::Failed(format!("it does not answer within {} s", DAEMON.as_secs())), Vec::new()));
+    // One that has just ended has removed it.
+    let has_socket = paths.socket_directory().is_some() && paths.socket().symlink_metadata().is_ok();
     let lock = fs::File::open(paths.daemon_lock()).ok();
     let is_held = lock.as_ref().is_some_and(|lock| os::try_lock(lock).is_err());
     let holder = is_held.then(|| fs::read_to_string(paths.daemon_lock()).unwrap_or_default().trim().to_owned());
@@ -491,16 +510,26 @@ fn daemon_and_spool(paths: &Paths) -> (Daemon, Spool, Vec<Session>) {
     (Daemon { lock: holder, socket: paths.socket().to_owned(), has_socket, call }, spool, sessions)
 }
 
+/// Asks the daemon how it is. One that is just ending takes the call and breaks it off, which is no fault of it; then there
+/// is soon none, or another.
 fn call(paths: &Paths) -> (Call, Vec<Session>) {
-    let link = match endpoint::connect(paths, "") {
-        Ok(link) => link,
-        Err(EndpointError::Nobody { .. }) => return (Call::Nobody, Vec::new()),
-        Err(error) => return (Call::Failed(chain(&error)), Vec::new()),
-    };
-    let status = match daemon_launch::ask(&link, &json!({"type": "status"})) {
-        Ok(status) => status,
-        Err(error) => return (Call::Failed(error.to_string()), Vec::new()),
-    };
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let called = endpoint::connect(paths, "");
+        let asked = called.map(|link| (daemon_launch::ask(&link, &json!({"type": "status"})), link.daemon.build));
+        match asked {
+            Err(EndpointError::Mute { .. }) | Ok((Err(_), _)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(EndpointError::Nobody { .. }) => return (Call::Nobody, Vec::new()),
+            Err(error) => return (Call::Failed(chain(&error)), Vec::new()),
+            Ok((Err(error), _)) => return (Call::Failed(error.to_string()), Vec::new()),
+            Ok((Ok(status), build)) => return answered(&status, build),
+        }
+    }
+}
+
+fn answered(status: &Value, build: String) -> (Call, Vec<Session>) {
     let sessions = status["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |session: &Value, key: &str| session[key].as_str().unwrap_or_default().to_owned();
     let session = |session: &Value| Session {
@@ -511,7 +540,7 @@ fn call(paths: &Paths) -> (Call, Vec<Session>) {
         is_whole: false,
     };
     let found = sessions.iter().map(session).collect();
-    (Call::Answered { build: link.daemon.build, sessions: sessions.len() }, found)
+    (Call::Answered { build, sessions: sessions.len() }, found)
 }
 
 /// The last change to any file of ours.

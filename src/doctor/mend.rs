@@ -94,7 +94,7 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
         let next = format!("{} doctor --fix", stable.display());
         return failed.into_iter().map(|finding| finding.next(next.clone())).collect();
     }
-    let extensions = extensions(facts, manifest, place);
+    let extensions = extensions(question, facts, manifest, place);
     if extensions.is_empty() {
         let failed = failed("nothing says for which extension".to_owned());
         return failed.into_iter().map(|finding| finding.next("websocket-bridge install --extension ID")).collect();
@@ -132,8 +132,9 @@ fn reinstall(question: &Question, facts: &Facts, manifest: &Manifest) -> Vec<Fin
     }
 }
 
-/// The extensions of a manifest: those that its text still names, else those of others of its family.
-fn extensions(facts: &Facts, manifest: &Manifest, place: &Place) -> Vec<ExtensionId> {
+/// The extensions of a manifest: those that its text still names, or that to which its key should lead; else those of others
+/// of its family.
+fn extensions(question: &Question, facts: &Facts, manifest: &Manifest, place: &Place) -> Vec<ExtensionId> {
     let named_in = |manifest: &Manifest| match &manifest.content {
         Content::Read { bytes, .. } => ids_in(bytes, place.family),
         _ => Vec::new(),
@@ -141,6 +142,11 @@ fn extensions(facts: &Facts, manifest: &Manifest, place: &Place) -> Vec<Extensio
     let own = named_in(manifest);
     if !own.is_empty() {
         return own;
+    }
+    let keyed = question.context(place.scope).keyed_manifest(place.family, question.host());
+    let keyed = fs::read(keyed).map(|bytes| ids_in(&bytes, place.family)).unwrap_or_default();
+    if !keyed.is_empty() {
+        return keyed;
     }
     let others = facts.manifests.iter().filter(|other| {
         facts.places.iter().any(|known| known.manifest == other.path && known.family == place.family)

@@ -34,13 +34,17 @@ use crate::config::{HostName, Paths};
 use crate::install::Context;
 use crate::install::browsers::Scope;
 pub use findings::{Finding, Status};
+use gather::Depth;
 pub use report::Report;
 
 /// How long everything may take, whatever hangs.
 const LIMIT: Duration = Duration::from_secs(12);
 
-/// How long a second look may take, after something was mended.
-const SECOND_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take in all if it is mended first, as far as it goes.
+const LIMIT_WITH_MENDING: Duration = Duration::from_secs(14);
+
+/// How much of that may go by until it is known what is to be mended.
+const LIMIT_BEFORE_MENDING: Duration = Duration::from_secs(6);
 
 /// What is to be looked at.
 #[derive(Debug, Clone)]
@@ -77,14 +81,14 @@ impl Question {
 /// Looks at everything, mends if that was asked for, and says what is so then.
 #[must_use]
 pub fn examine(question: &Question) -> Report {
-    let facts = gather::gather(question, Instant::now() + LIMIT);
-    let mut all = if question.fix { mend::mend(question, &facts) } else { Vec::new() };
-    if all.is_empty() {
-        all = findings::findings(&facts);
+    let begin = Instant::now();
+    let (mut all, limit) = if question.fix {
+        let facts = gather::gather(question, begin + LIMIT_BEFORE_MENDING, Depth::Look);
+        (mend::mend(question, &facts), LIMIT_WITH_MENDING)
     } else {
-        let after = gather::gather(question, Instant::now() + SECOND_LIMIT);
-        all.extend(findings::findings(&after));
-    }
+        (Vec::new(), LIMIT)
+    };
+    all.extend(findings::findings(&gather::gather(question, begin + limit, Depth::Try)));
     if !question.host().is_usual() {
         // Whoever types it in a shell speaks of this product.
         let named = format!("{COMMAND}--name {} ", question.host());

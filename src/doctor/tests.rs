@@ -237,6 +237,24 @@ fn a_host_that_says_why_it_cannot_work_is_quoted() {
 }
 
 #[test]
+fn what_is_to_be_typed_is_a_command_of_the_system() {
+    let mut facts = healthy();
+    facts.daemon.as_mut().unwrap().lock = Some("7".to_owned());
+    facts.last_change = Some(("/d/config.toml".into(), facts.now + Duration::from_secs(200_000)));
+    for (platform, kill, set) in [
+        (Platform::Linux, "kill 7", "timedatectl set-ntp true, or"),
+        (Platform::MacOs, "kill 7", "sudo sntp -sS time.apple.com, or"),
+        (Platform::Windows, "taskkill /F /PID 7", "w32tm /resync, or"),
+    ] {
+        facts.platform = platform;
+        let said = said(&facts);
+        let next = |check| said.iter().find(|finding| finding.check == check).unwrap().next.as_deref().unwrap();
+        assert_eq!(next("daemon"), kill);
+        assert!(next("clock").starts_with(set), "{said:#?}");
+    }
+}
+
+#[test]
 fn a_server_s_clock_that_differs_is_told() {
     let mut facts = healthy();
     let found = vec![(Found::Date(facts.now + Duration::from_secs(3600)), Duration::ZERO)];

@@ -86,7 +86,7 @@ fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
 fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
     let Err(error) = fs::rename(temporary, path) else { return Ok(()) };
     let (Some(name), true) = (path.file_name(), path.is_file()) else { return Err(error) };
-    let aside = path.with_file_name(hidden(name, &format!("{:016x}.{REPLACED}", fastrand::u64(..))));
+    let aside = path.with_file_name(replaced_name(name));
     fs::rename(path, &aside)?;
     // Whoever starts it in this moment finds nothing, and tries again.
     fs::rename(temporary, path).inspect_err(|_| drop(fs::rename(&aside, path)))
@@ -94,6 +94,11 @@ fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
 
 /// The end of the name of a program that ran when it was replaced.
 const REPLACED: &str = "replaced";
+
+/// A name for a program that has to give up its own.
+fn replaced_name(name: &OsStr) -> OsString {
+    hidden(name, &format!("{:016x}.{REPLACED}", fastrand::u64(..)))
+}
 
 /// The programs that ran when they were replaced by `program`, where the system leaves them.
 pub(super) fn replaced(program: &Path) -> Vec<PathBuf> {
@@ -152,6 +157,19 @@ pub(super) fn create_directories(path: &Path, private: bool, created: &mut Vec<P
 /// Removes a file, if it is there.
 pub(super) fn remove_file(path: &Path) -> Result<(), InstallError> {
     gone(path, fs::remove_file(path))
+}
+
+/// Removes a program, also one that runs. Where the system keeps that, it gets out of the way, and its new place is
+/// returned.
+pub(super) fn remove_program(path: &Path) -> Result<Option<PathBuf>, InstallError> {
+    let Err(error) = remove_file(path) else { return Ok(None) };
+    let Some(name) = path.file_name().filter(|_| cfg!(windows) && path.is_file()) else { return Err(error) };
+    let aside = std::env::temp_dir().join(replaced_name(name));
+    match fs::rename(path, &aside) {
+        Ok(()) => Ok(Some(aside)),
+        // On another disk, for instance. What is to be told is why it is still there.
+        Err(_) => Err(error),
+    }
 }
 
 /// Removes a file, or a directory with everything in it; a link goes, not what it points to.

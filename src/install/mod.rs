@@ -32,6 +32,7 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::config::{Env, HostName};
+use crate::os;
 use allow::{Allowed, Need, Rule};
 use browsers::{Browser, Family, Key, Launch, Location, Place, Platform, Row, Sandbox, Scope, descend};
 use manifest::Existing;
@@ -265,6 +266,12 @@ impl InstallError {
             | Self::Write { path, source }
             | Self::CreateDirectory { path, source }
             | Self::Remove { path, source } => match source.kind() {
+                _ if os::is_in_use(source) => {
+                    format!(
+                        "end what has {} open or runs it, or give yourself access to it, and try again",
+                        path.display()
+                    )
+                }
                 io::ErrorKind::PermissionDenied => {
                     format!("give yourself access to {} and try again", path.parent().unwrap_or(path).display())
                 }

@@ -369,7 +369,7 @@ pub fn apply(plan: Plan) -> Report {
                 step = step.ends(Outcome::Skipped, awaited.reason);
                 step.record = None;
             } else {
-                match perform(change, &step, plan.private, &mut receipt, &plan.receipt, &*plan.registry) {
+                match perform(change, &mut step, plan.private, &mut receipt, &plan.receipt, &*plan.registry) {
                     Ok(Outcome::Skipped) => {
                         step = step.ends(Outcome::Skipped, "is in use");
                         step.record = None;
@@ -404,7 +404,7 @@ pub fn apply(plan: Plan) -> Report {
 /// Makes one change and says how it ended; `receipt` learns about directories and keys that were made for it.
 fn perform(
     change: Change,
-    step: &Step,
+    step: &mut Step,
     private: bool,
     receipt: &mut Receipt,
     before: &Receipt,
@@ -420,6 +420,11 @@ fn perform(
             in_directory(path, private, receipt, |_| disk::write(path, contents.as_bytes(), mode))?;
         }
         Change::Set { .. } => unreachable!("a file has no value"),
+        Change::Remove if step.kind == Kind::Program => {
+            if let Some(aside) = disk::remove_program(path)? {
+                step.detail = Some(format!("it still runs: delete {} when it has ended", aside.display()));
+            }
+        }
         Change::Remove => disk::remove_file(path)?,
         Change::RemoveTree => disk::remove_tree(path)?,
         Change::RemoveEmpty => {

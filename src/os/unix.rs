@@ -168,6 +168,12 @@ pub fn is_executable(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
+/// Whether a file may be kept from being removed or replaced because it is open, or a program that runs: never here.
+#[must_use]
+pub fn is_in_use(_error: &io::Error) -> bool {
+    false
+}
+
 /// Bytes on the disk of `path` that this user may still fill.
 ///
 /// # Errors

@@ -23,8 +23,8 @@ use windows_sys::Wdk::Storage::FileSystem::{
     NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, ERROR_SUCCESS, HANDLE,
-    HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
+    ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_LOCK_VIOLATION, ERROR_PIPE_BUSY, ERROR_SHARING_VIOLATION,
+    ERROR_SUCCESS, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, LocalFree, NO_ERROR, SetHandleInformation,
 };
 use windows_sys::Win32::NetworkManagement::IpHelper::NotifyAddrChange;
 use windows_sys::Win32::Security::Authorization::{ConvertSidToStringSidW, GetSecurityInfo, SE_FILE_OBJECT};
@@ -57,6 +57,9 @@ const HANGUP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The highest value of a handle that is looked at: 65536 handles.
 const MAX_HANDLE: usize = 4 << 16;
+
+/// The same where the system does not say how many there are, so that all values are looked at.
+const MAX_UNCOUNTED_HANDLE: usize = 4 << 12;
 
 /// Who may write where only administrators may: their group, the system, and its installer.
 const ADMINISTRATORS: [&str; 3] =
@@ -139,9 +142,10 @@ pub fn keep_descriptors_from_children() -> io::Result<()> {
     // SAFETY: the pointer is to a local.
     done(unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut open) })?;
     // There is no list of them, but their values are multiples of four. What was inherited has the value that it had
-    // in the browser, which may be far above our own; no program comes near the last one that is tried, which is where
-    // this ends if the number is wrong (Wine says 0).
-    for value in (4..=MAX_HANDLE).step_by(4) {
+    // in the browser, which may be far above our own; no program comes near the last one that is tried. (Wine says that
+    // there are none, gives low values, and takes its time for each look.)
+    let last = if open == 0 { MAX_UNCOUNTED_HANDLE } else { MAX_HANDLE };
+    for value in (4..=last).step_by(4) {
         let handle = std::ptr::without_provenance_mut::<c_void>(value);
         // SAFETY: changes only whether it is inherited, which nobody here relies on; if nothing is open under this
         // value the call fails and does nothing.
@@ -237,6 +241,13 @@ pub fn is_writable_by_all(_metadata: &Metadata) -> bool {
 #[must_use]
 pub fn is_executable(metadata: &Metadata) -> bool {
     metadata.is_file()
+}
+
+/// Whether a file may be kept from being removed or replaced because it is open, or a program that runs. The system says
+/// the same to those who lack the right to.
+#[must_use]
+pub fn is_in_use(error: &io::Error) -> bool {
+    is(error, ERROR_SHARING_VIOLATION) || is(error, ERROR_ACCESS_DENIED)
 }
 
 /// Bytes on the disk of `path` that this user may still fill.

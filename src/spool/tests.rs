@@ -3,13 +3,10 @@
 //! Here is what it does when all is well. `power`, `damage` and `full` are about when it is not; `model` says what
 //! should be kept, and `disk` is a disk that can be told to misbehave.
 
-// The bytes of a file are the same everywhere, and Wine takes minutes to open as many damaged ones: so too below.
-#[cfg(not(windows))]
 mod damage;
 mod disk;
 mod full;
 mod model;
-#[cfg(not(windows))]
 mod power;
 
 use std::collections::BTreeMap;
@@ -402,7 +399,6 @@ fn opening_a_sound_file_writes_nothing_into_it() {
     assert!(steps.iter().all(|step| !matches!(step, disk::Step::Write { .. })), "{steps:?}");
 }
 
-#[cfg(not(windows))]
 #[test]
 fn the_log_stays_short_and_the_file_gives_back_what_a_flood_took() {
     let directory = tempfile::tempdir().unwrap();

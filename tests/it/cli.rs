@@ -1,6 +1,5 @@
 //! The command line, as a person and a script use it.
 
-#[cfg(unix)]
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,10 +7,8 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::sandbox::{ORIGIN, Sandbox};
 use crate::support::server::Server;
-#[cfg(unix)]
 use crate::support::until;
 
-#[cfg(unix)]
 const CHROMIUM_ID: &str = "abcdefghijklmnopabcdefghijklmnop";
 const FIREFOX_ID: &str = "bridge@example.org";
 
@@ -90,12 +87,10 @@ fn status_as_json_moves_no_cursor_and_turns_no_line() {
     assert_eq!(status["sessions"][0]["profile"], profile);
 }
 
-#[cfg(unix)]
 #[test]
 fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
-    let machine = Sandbox::new();
-    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
-    std::fs::create_dir_all(machine.home().join(".mozilla/firefox")).unwrap();
+    let machine = Sandbox::for_install();
+    let before = walk(machine.home());
     let arguments = [
         "install",
         "--extension",
@@ -109,15 +104,13 @@ fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
     ];
     let report = machine.json(&[&arguments[..], &["--json"]].concat());
     assert_eq!(report["ok"], true, "{report:#}");
-    for (manifest, arguments) in [
-        (".config/chromium/NativeMessagingHosts", vec![ORIGIN.to_owned()]),
-        (".mozilla/native-messaging-hosts", vec!["MANIFEST".to_owned(), FIREFOX_ID.to_owned()]),
-    ] {
-        let file = machine.home().join(manifest).join("com.semantest.websocket_bridge.json");
+    for (manifest, arguments) in
+        [("chromium", vec![ORIGIN.to_owned()]), ("firefox", vec!["MANIFEST".to_owned(), FIREFOX_ID.to_owned()])]
+    {
+        let file = machine.manifest(manifest);
         let manifest: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         let program = Path::new(manifest["path"].as_str().unwrap());
-        let mut command = std::process::Command::new(program);
-        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut command = machine.command_of(program);
         command.current_dir(program.parent().unwrap());
         command.args(
             arguments.iter().map(|argument| if argument == "MANIFEST" { file.to_str().unwrap() } else { argument }),
@@ -127,8 +120,7 @@ fn install_writes_what_browsers_read_and_the_host_answers_from_there() {
         assert_eq!(port.wait_for_type("welcome")["origin"], arguments.last().unwrap().as_str());
     }
     assert!(machine.run(&["uninstall", "--purge"]).status.success());
-    let left: Vec<_> = walk(machine.home());
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(walk(machine.home()), before);
 }
 
 #[cfg(unix)]
@@ -190,18 +182,16 @@ fn a_home_is_after_a_purge_what_it_was_before_the_installation_byte_for_byte() {
     assert_eq!(snapshot(machine.home()), before);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_newer_program_is_installed_over_one_that_runs() {
     use std::io::Write as _;
 
-    let machine = Sandbox::new();
+    let machine = Sandbox::for_install();
     let arguments = ["install", "--browser", "chromium", "--extension", CHROMIUM_ID];
     assert!(machine.run(&arguments).status.success());
-    let installed = machine.bridge_home().join("bin/websocket-bridge");
+    let installed = machine.installed_program();
     let start = || {
-        let mut command = std::process::Command::new(&installed);
-        command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut command = machine.command_of(&installed);
         let mut port = Browser::start({
             command.arg(ORIGIN);
             command
@@ -212,15 +202,21 @@ fn a_newer_program_is_installed_over_one_that_runs() {
     };
     let mut port = start();
 
-    let newer = machine.home().join("newer");
+    let newer = machine.home().join(format!("newer{}", std::env::consts::EXE_SUFFIX));
     std::fs::copy(env!("CARGO_BIN_EXE_websocket-bridge"), &newer).unwrap();
     std::fs::OpenOptions::new().append(true).open(&newer).unwrap().write_all(b"newer").unwrap();
-    let mut command = std::process::Command::new(&newer);
-    command.env_clear().envs(machine.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = command.args(arguments).output().unwrap();
+    let name = ["--name", machine.host()];
+    let output = machine.command_of(&newer).args(arguments).args(name).output().unwrap();
     assert!(output.status.success() && text(&output.stdout).contains("updated"), "{output:?}");
     assert!(std::fs::read(&installed).unwrap() == std::fs::read(&newer).unwrap());
-    assert_eq!(std::fs::read_dir(installed.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    // Nothing is left beside it, but where a program that runs cannot be removed: there it has another name until later.
+    let entries = std::fs::read_dir(installed.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    let beside: Vec<_> = entries.filter(|name| *name != *installed.file_name().unwrap()).collect();
+    let is_replaced = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".replaced");
+    let expected = if cfg!(windows) { 1 } else { 0 };
+    assert_eq!(beside.iter().filter(|name| is_replaced(name)).count(), expected, "{beside:?}");
+    // The name of the product.
+    assert_eq!(beside.len(), 2 * expected, "{beside:?}");
 
     port.post(json!({"type": "status"}));
     port.wait_for_type("status");
@@ -264,22 +260,19 @@ fn snapshot(directory: &Path) -> std::collections::BTreeMap<std::path::PathBuf, 
 }
 
 /// All files below a directory.
-#[cfg(unix)]
 fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 
-#[cfg(unix)]
 #[test]
 fn a_server_is_allowed_by_install_and_by_the_line_that_a_refusal_names() {
-    let machine = Sandbox::new();
+    let machine = Sandbox::for_install();
     let open = json!({"type": "open", "url": "wss://bridge.invalid/ws"}).to_string();
     let mut port = machine.port();
     let refusal = port.refusal(open.as_bytes());
     assert_eq!(refusal["code"], "server-not-allowed");
     assert!(refusal["message"].as_str().unwrap().contains(machine.bridge_home().join("config.toml").to_str().unwrap()));
-    std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
     let output = machine.run(&[
         "install",
         "--browser",

@@ -50,7 +50,6 @@ impl Stage {
 }
 
 /// Both figures of a row of the last table.
-#[cfg(unix)]
 fn row(output: &str, name: &str) -> (String, String) {
     let line = output.lines().rev().find(|line| line.trim_start().starts_with(&format!("{name}  ")));
     let mut words = line.unwrap_or_else(|| panic!("no row {name:?} in {output}")).split_whitespace().rev();
@@ -64,9 +63,6 @@ fn read_until(output: &mut impl BufRead, beginning: &str) -> String {
     line.unwrap_or_else(|| panic!("the demo ended before it said {beginning:?}"))
 }
 
-// Under Wine 8 the thread of the demo's server never wakes again after it has cut its connections, in the third act; whether
-// that is Wine's fault is not known.
-#[cfg(unix)]
 #[test]
 fn two_demos_at_once_lose_nothing_unreported_and_leave_nothing_behind() {
     let stage = Stage::new();

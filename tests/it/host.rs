@@ -1,5 +1,6 @@
 //! The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
 
+#[cfg(unix)]
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::browser::Browser;
-use crate::support::sandbox::{Sandbox, memory, signal};
+#[cfg(unix)]
+use crate::support::sandbox::signal;
+use crate::support::sandbox::{Sandbox, memory};
 use crate::support::server::{Connection, Server};
 use crate::support::{at_best_within, until};
 
@@ -24,6 +27,7 @@ fn the_host_leaves_within_100_ms_when_the_browser_closes_the_port() {
     assert!(machine.log("host").contains("the browser closed the port"));
 }
 
+#[cfg(unix)]
 #[test]
 fn the_host_leaves_within_100_ms_too_while_it_waits_for_a_daemon_that_does_not_answer() {
     let machine = Sandbox::new();
@@ -55,6 +59,7 @@ fn what_was_posted_just_before_the_end_still_arrives() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn what_was_posted_last_arrives_although_the_browser_has_stopped_reading() {
     let (machine, server) = (Sandbox::new(), Server::start());
@@ -89,6 +94,7 @@ fn what_was_posted_last_arrives_although_the_browser_has_stopped_reading() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_host_that_is_stuck_in_a_write_leaves_within_100_ms_too() {
     at_best_within(Duration::from_millis(100), || {
@@ -124,6 +130,7 @@ fn a_host_that_is_stuck_in_a_write_leaves_within_100_ms_too() {
 }
 
 /// Whether a thread of the process sleeps in a kernel function of that name.
+#[cfg(unix)]
 fn waits_in(pid: u32, function: &str) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     tasks
@@ -205,6 +212,7 @@ fn a_server_that_pushes_a_gigabyte_at_a_reader_that_has_stopped_costs_less_than_
     assert!(lost > 10_000, "{lost}");
 }
 
+#[cfg(unix)]
 #[test]
 fn nothing_but_the_daemons_frames_can_reach_the_browsers_pipe() {
     let machine = Sandbox::new();

@@ -21,7 +21,6 @@ mod direct;
 #[cfg(unix)]
 mod disk;
 /// The broken forty: ways to break an installation, and what the doctor says and does about each.
-#[cfg(unix)]
 mod doctor;
 /// What the documents say is what the program does.
 #[cfg(unix)]
@@ -31,17 +30,18 @@ mod endings;
 /// One daemon takes over from another, and ports do not notice.
 mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.
-#[cfg(unix)]
 mod host;
 /// What a person sees of the running daemon, and does to its sessions.
 mod inspect;
 /// What an extension may get wrong, and what it is told: a clear error, and the port stays up.
 mod port;
 /// Two products beside each other.
-#[cfg(unix)]
 mod products;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
+/// Installing where browsers ask the registry.
+#[cfg(windows)]
+mod registry;
 mod restart;
 /// What an extension and the files may set, from their texts to what the daemon does.
 mod settings;

@@ -4,33 +4,44 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use websocket_bridge::config::HOME_VARIABLE;
 
 use crate::support::browser::Browser;
 use crate::support::sandbox::{ORIGIN, Sandbox};
 use crate::support::server::{Connection, Server};
 
 const ID: &str = "abcdefghijklmnopabcdefghijklmnop";
-const OTHER: &str = "com.acme.bridge";
 
-/// A machine with Chromium, whose environment says nothing of us.
+/// A machine whose environment says nothing of us; on Windows, where the directories of a user do not come from the
+/// environment, it says where they are.
 struct Machine(Sandbox);
 
 impl Machine {
     fn new() -> Self {
-        let machine = Sandbox::new();
-        std::fs::create_dir_all(machine.home().join(".config/chromium")).unwrap();
-        Self(machine)
+        Self(Sandbox::for_install())
+    }
+
+    /// The name of the other product.
+    fn other(&self) -> String {
+        if cfg!(windows) { format!("{}.other", self.0.host()) } else { "com.acme.bridge".to_owned() }
     }
 
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.0.home()).env("PATH", "/usr/bin:/bin").current_dir(self.0.home());
+        let mut command = self.0.command_of(program);
+        if cfg!(unix) {
+            command.env_remove(HOME_VARIABLE);
+        }
         command
     }
 
-    /// Runs a command of a person with the program that was built; gives what it prints.
+    /// The program that was built, as a person starts it.
+    fn command_of_person(&self) -> Command {
+        self.command(Path::new(self.0.command().get_program()))
+    }
+
+    /// Runs a command of a person; gives what it prints.
     fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(Path::new(env!("CARGO_BIN_EXE_websocket-bridge"))).args(arguments).output().unwrap();
+        let output = self.command_of_person().args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -41,7 +52,8 @@ impl Machine {
 
     /// The program that the manifest of this name starts.
     fn program(&self, host: &str) -> PathBuf {
-        let manifest = self.0.home().join(format!(".config/chromium/NativeMessagingHosts/{host}.json"));
+        let usual = self.0.manifest("chromium");
+        let manifest = usual.to_str().unwrap().replace(self.0.host(), host);
         let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
         assert_eq!(manifest["name"], host);
         manifest["path"].as_str().unwrap().into()
@@ -60,8 +72,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        for arguments in [&["stop"][..], &["--name", OTHER, "stop"]] {
-            let _ = self.command(Path::new(env!("CARGO_BIN_EXE_websocket-bridge"))).args(arguments).output();
+        for arguments in [&["stop"][..], &["--name", &self.other(), "stop"]] {
+            let _ = self.command_of_person().args(arguments).output();
         }
     }
 }
@@ -69,23 +81,25 @@ impl Drop for Machine {
 #[test]
 fn two_products_share_neither_program_nor_daemon_nor_sessions_and_one_goes_without_the_other() {
     let (machine, server) = (Machine::new(), Server::start());
+    let (usual, other) = (machine.0.host(), &*machine.other());
+    let before = files(machine.0.home());
     machine.run(&["install", "--browser", "chromium", "--extension", ID]);
-    machine.run(&["install", "--browser", "chromium", "--extension", ID, "--name", OTHER]);
-    assert_ne!(machine.program("com.semantest.websocket_bridge"), machine.program(OTHER));
-    let usual = machine.open("com.semantest.websocket_bridge", &server, "usual");
-    let (mut other, _connection) = machine.open(OTHER, &server, "other");
-    let statuses = [machine.status(&[]), machine.status(&["--name", OTHER])];
+    machine.run(&["install", "--browser", "chromium", "--extension", ID, "--name", other]);
+    assert_ne!(machine.program(usual), machine.program(other));
+    let usual_port = machine.open(usual, &server, "usual");
+    let (mut other_port, _connection) = machine.open(other, &server, "other");
+    let statuses = [machine.status(&[]), machine.status(&["--name", other])];
     assert_ne!(statuses[0]["daemon"]["pid"], statuses[1]["daemon"]["pid"]);
     let names = statuses.each_ref().map(|status| status["sessions"].as_array().unwrap().len());
     assert_eq!(names, [1, 1]);
     assert_eq!([&statuses[0], &statuses[1]].map(|status| &status["sessions"][0]["session"]), ["usual", "other"]);
     // The copy knows by itself what it is.
-    let output = machine.command(&machine.program(OTHER)).args(["status", "--json"]).output().unwrap();
+    let output = machine.command(&machine.program(other)).args(["status", "--json"]).output().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["sessions"][0]["session"], "other");
 
     // Neither finds fault with the other.
-    for arguments in [&["doctor", "--json"][..], &["--name", OTHER, "doctor", "--json"]] {
-        let mut doctor = machine.command(Path::new(env!("CARGO_BIN_EXE_websocket-bridge")));
+    for arguments in [&["doctor", "--json"][..], &["--name", other, "doctor", "--json"]] {
+        let mut doctor = machine.command_of_person();
         let report: Value = serde_json::from_slice(&doctor.args(arguments).output().unwrap().stdout).unwrap();
         let findings = report["findings"].as_array().unwrap();
         // The server of the test answers nobody but whom it expects.
@@ -94,22 +108,21 @@ fn two_products_share_neither_program_nor_daemon_nor_sessions_and_one_goes_witho
         assert!(ours().all(|finding| finding["status"] == "ok" || finding["status"] == "skip"), "{report:#}");
     }
 
-    drop(usual);
+    drop(usual_port);
     machine.run(&["uninstall", "--purge"]);
-    other.post(json!({"type": "status"}));
-    assert_eq!(other.wait_for_type("status")["sessions"][0]["state"], "connected");
-    drop(other);
-    machine.run(&["uninstall", "--purge", "--name", OTHER]);
-    let left: Vec<_> = files(machine.0.home());
-    assert!(left.is_empty(), "{left:?}");
+    other_port.post(json!({"type": "status"}));
+    assert_eq!(other_port.wait_for_type("status")["sessions"][0]["state"], "connected");
+    drop(other_port);
+    machine.run(&["uninstall", "--purge", "--name", other]);
+    assert_eq!(files(machine.0.home()), before);
 }
 
 #[test]
 fn a_host_under_another_name_is_never_installed_in_place() {
     let machine = Machine::new();
     let output = machine
-        .command(Path::new(env!("CARGO_BIN_EXE_websocket-bridge")))
-        .args(["install", "--browser", "chromium", "--extension", ID, "--name", OTHER, "--in-place"])
+        .command_of_person()
+        .args(["install", "--browser", "chromium", "--extension", ID, "--name", &machine.other(), "--in-place"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -27,7 +27,7 @@ use windows_sys::Win32::System::JobObjects::{
     AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_BREAKAWAY_OK, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
     JobObjectExtendedLimitInformation, SetInformationJobObject, TerminateJobObject,
 };
-use windows_sys::Win32::System::Pipes::{ConnectNamedPipe, CreateNamedPipeW};
+use windows_sys::Win32::System::Pipes::{ConnectNamedPipe, CreateNamedPipeW, PIPE_UNLIMITED_INSTANCES};
 use windows_sys::Win32::System::Threading::{CREATE_SUSPENDED, OpenProcess, PROCESS_SET_QUOTA, PROCESS_TERMINATE};
 
 use crate::support::browser::Browser;
@@ -79,16 +79,17 @@ impl Job {
     }
 }
 
-/// Makes a pipe of that name, for one client.
+/// Makes a pipe of that name, for so many clients.
 #[expect(unsafe_code, reason = "std makes no named pipes")]
-fn make_pipe(name: &str, access: u32) -> File {
+fn make_pipe(name: &str, access: u32, clients: u32) -> std::io::Result<File> {
     let name = U16CString::from_str(name).unwrap();
     // SAFETY: the name ends with NUL and outlives the call; the handle is nobody else's.
     unsafe {
-        let pipe =
-            CreateNamedPipeW(name.as_ptr(), access | FILE_FLAG_FIRST_PIPE_INSTANCE, 0, 1, 4096, 4096, 5000, null());
-        assert_ne!(pipe, INVALID_HANDLE_VALUE, "{name:?}: {}", std::io::Error::last_os_error());
-        File::from_raw_handle(pipe)
+        let pipe = CreateNamedPipeW(name.as_ptr(), access, 0, clients, 4096, 4096, 5000, null());
+        if pipe == INVALID_HANDLE_VALUE {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(File::from_raw_handle(pipe))
     }
 }
 
@@ -141,7 +142,8 @@ fn a_host_that_chromium_starts_through_the_shell_serves_its_port_and_leaves_with
     let machine = Sandbox::new();
     let name = |way| format!(r"\\.\pipe\chrome.nativeMessaging.{way}.{:016x}", fastrand::u64(..));
     let (to_host, from_host) = (name("in"), name("out"));
-    let pipes = (make_pipe(&to_host, PIPE_ACCESS_OUTBOUND), make_pipe(&from_host, PIPE_ACCESS_INBOUND));
+    let pipe = |name, access| make_pipe(name, access | FILE_FLAG_FIRST_PIPE_INSTANCE, 1).unwrap();
+    let pipes = (pipe(&to_host, PIPE_ACCESS_OUTBOUND), pipe(&from_host, PIPE_ACCESS_INBOUND));
     let host = machine.command();
     let mut command = Command::new("cmd.exe");
     command.env_clear().envs(host.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -224,14 +226,35 @@ fn nobody_but_its_owner_may_use_the_daemons_pipe() {
     assert!(websocket_bridge::os::is_own(&fields[5].to_owned()), "{list}");
 }
 
-#[test]
-fn a_pipe_that_somebody_else_has_made_first_is_not_shared() {
+/// A daemon does not start where the pipe has been made for so many clients by somebody else.
+fn keeps_away_from(instances: u32) {
     let machine = Sandbox::new();
-    let _squatter = make_pipe(machine.pipe().to_str().unwrap(), PIPE_ACCESS_DUPLEX);
+    let _squatter = make_pipe(machine.pipe().to_str().unwrap(), PIPE_ACCESS_DUPLEX, instances).unwrap();
     let output = machine.run(&["daemon", "--foreground"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("cannot listen at"), "{said}");
     assert_eq!(machine.daemon(), None);
+}
+
+#[test]
+fn a_pipe_that_somebody_else_has_made_for_one_client_is_not_waited_for() {
+    keeps_away_from(1);
+}
+
+#[ignore = "Wine 8 does not know FILE_FLAG_FIRST_PIPE_INSTANCE"]
+#[test]
+fn a_pipe_that_somebody_else_has_made_first_is_not_shared() {
+    keeps_away_from(PIPE_UNLIMITED_INSTANCES);
+}
+
+#[ignore = "Wine 8 does not know FILE_FLAG_FIRST_PIPE_INSTANCE"]
+#[test]
+fn nobody_else_makes_the_pipe_of_a_daemon_that_runs_and_becomes_its_first() {
+    let machine = Sandbox::new();
+    let _port = machine.welcomed_port();
+    let access = PIPE_ACCESS_DUPLEX | FILE_FLAG_FIRST_PIPE_INSTANCE;
+    let refused = make_pipe(machine.pipe().to_str().unwrap(), access, PIPE_UNLIMITED_INSTANCES).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
 }
 
 #[test]

@@ -171,7 +171,6 @@ impl Browser {
     }
 
     /// Closes standard input only.
-    #[cfg(unix)]
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }

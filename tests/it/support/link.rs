@@ -69,10 +69,22 @@ pub(crate) fn call(machine: &Sandbox) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Calls the machine's daemon.
+/// Calls the machine's daemon. Between one caller and the next it is busy for a moment; one that stays busy takes no calls.
 #[cfg(windows)]
 pub(crate) fn call(machine: &Sandbox) -> std::io::Result<File> {
-    File::options().read(true).write(true).open(machine.pipe())
+    use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(500);
+    loop {
+        match File::options().read(true).write(true).open(machine.pipe()) {
+            Err(error) if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed()) => {
+                if std::time::Instant::now() > deadline {
+                    return Err(error);
+                }
+            }
+            called => return called,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }
 
 /// Asks the machine's daemon to make way for version `build`, as a host of that version does; gives its answer.

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+#[cfg(windows)]
+use websocket_bridge::config::Paths;
+use websocket_bridge::config::{HOME_VARIABLE, HostName};
+
 use super::browser::Browser;
 use super::until;
 
@@ -13,15 +17,48 @@ pub(crate) const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijkl
 pub(crate) struct Sandbox {
     home: tempfile::TempDir,
     variables: Vec<(&'static str, String)>,
+    program: PathBuf,
+    /// The name under which extensions ask for the host.
+    host: HostName,
 }
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), variables: Vec::new() }
+        Self {
+            home: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
+            program: env!("CARGO_BIN_EXE_websocket-bridge").into(),
+            host: HostName::default(),
+        }
+    }
+
+    /// A machine with Chromium and Firefox, to install something on. Where browsers ask the registry, which all tests share,
+    /// the program is another product's each time.
+    pub(crate) fn for_install() -> Self {
+        let machine = Self::new();
+        let profiles = match cfg!(windows) {
+            true => ["AppData/Local/Chromium/User Data", "AppData/Roaming/Mozilla/Firefox"],
+            false => [".config/chromium", ".mozilla/firefox"],
+        };
+        profiles.iter().for_each(|directory| std::fs::create_dir_all(machine.home().join(directory)).unwrap());
+        if cfg!(windows) { machine.under_a_name_of_its_own() } else { machine }
+    }
+
+    fn under_a_name_of_its_own(mut self) -> Self {
+        let directory = self.home().join("download");
+        std::fs::create_dir(&directory).unwrap();
+        self.host = format!("com.example.test{:016x}", fastrand::u64(..)).parse().unwrap();
+        std::fs::write(HostName::file_in(&directory), self.host.as_str()).unwrap();
+        let program = directory.join(self.program.file_name().unwrap());
+        // It is large, and may be on another disk.
+        std::fs::hard_link(&self.program, &program)
+            .or_else(|_| std::fs::copy(&self.program, &program).map(drop))
+            .unwrap();
+        self.program = program;
+        self
     }
 
     /// The same with one more environment variable for all programs.
-    #[cfg(unix)]
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.push((name, value.into()));
         self
@@ -32,24 +69,54 @@ impl Sandbox {
     }
 
     pub(crate) fn bridge_home(&self) -> PathBuf {
-        self.home().join("bridge")
+        let home = self.home().join("bridge");
+        if self.host.is_usual() { home } else { home.join(self.host.as_str()) }
+    }
+
+    /// The manifest that `install --browser` writes for `chromium` or `firefox`.
+    pub(crate) fn manifest(&self, browser: &str) -> PathBuf {
+        let directory = match browser {
+            _ if cfg!(windows) => self.bridge_home().join("manifests").join(browser),
+            "firefox" => self.home().join(".mozilla/native-messaging-hosts"),
+            _ => self.home().join(".config/chromium/NativeMessagingHosts"),
+        };
+        directory.join(self.host.manifest_file())
+    }
+
+    /// The name under which extensions ask for the host.
+    pub(crate) fn host(&self) -> &str {
+        self.host.as_str()
+    }
+
+    /// The program that `install` leaves.
+    pub(crate) fn installed_program(&self) -> PathBuf {
+        self.bridge_home().join("bin").join(format!("websocket-bridge{}", std::env::consts::EXE_SUFFIX))
     }
 
     /// The pipe of the machine's daemon.
     #[cfg(windows)]
     pub(crate) fn pipe(&self) -> PathBuf {
-        use websocket_bridge::config::{HOME_VARIABLE, Paths};
         Paths::new(&[(HOME_VARIABLE, self.bridge_home())].into_iter().collect()).unwrap().socket().to_owned()
     }
 
     /// The program, with an environment as bare as a browser's on a fresh machine.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_websocket-bridge"));
-        command.env_clear().env("HOME", self.home()).env("WEBSOCKET_BRIDGE_HOME", self.bridge_home());
+        self.command_of(&self.program)
+    }
+
+    /// Another program in the same environment.
+    pub(crate) fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.home()).env(HOME_VARIABLE, self.home().join("bridge"));
         command.env("PATH", "/usr/bin:/bin").current_dir(self.home());
         // Without these Windows finds neither its own libraries nor a place for temporary files.
         #[cfg(windows)]
         command.envs(["SystemRoot", "TEMP"].map(|name| (name, std::env::var_os(name).unwrap())));
+        #[cfg(windows)]
+        command.envs(
+            [("LOCALAPPDATA", "Local"), ("APPDATA", "Roaming")]
+                .map(|(name, directory)| (name, self.home().join("AppData").join(directory))),
+        );
         command.envs(self.variables.iter().cloned());
         command
     }
@@ -102,10 +169,20 @@ impl Sandbox {
         std::fs::read_to_string(self.bridge_home().join("logs").join(format!("{name}.log"))).unwrap_or_default()
     }
 
+    /// Leaves nothing of the test's product in the registry: what a test has broken no uninstall finds.
+    #[cfg(windows)]
+    fn remove_keys(&self) {
+        use winreg::{RegKey, enums::HKEY_CURRENT_USER};
+        for vendor in ["Chromium", "Mozilla", r"Google\Chrome for Testing"].iter().filter(|_| !self.host.is_usual()) {
+            let key = format!(r"Software\{vendor}\NativeMessagingHosts\{}", self.host);
+            let _ = RegKey::predef(HKEY_CURRENT_USER).delete_subkey(key);
+        }
+    }
+
     /// Process ids of all programs of this machine that run: they carry its home in their environment.
     #[cfg(unix)]
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let mark = format!("WEBSOCKET_BRIDGE_HOME={}", self.bridge_home().display());
+        let mark = format!("{HOME_VARIABLE}={}", self.home().join("bridge").display());
         processes_with(|variable| variable == mark.as_bytes())
     }
 }
@@ -145,6 +222,8 @@ impl Drop for Sandbox {
                 let _ = websocket_bridge::os::kill(pid);
             }
         }
+        #[cfg(windows)]
+        self.remove_keys();
     }
 }
 
