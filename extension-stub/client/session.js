@@ -529,11 +529,16 @@ export class Session {
     if (!closing) return;
     const { forget } = closing;
     closing.through = port;
+    // First, for after the bridge nobody knows any more for which server it was.
+    if (forget) await this.#forget();
+    if (port !== this.#port) return;
     this.#post("close", forget ? { forget } : {});
     try {
       // Answered behind everything that was posted before.
       await port.ask({ type: "status", session: this.#name });
     } catch {
+      // Without an answer, not without a port: once more.
+      if (port === this.#port && closing === this.#closing) return this.#close(port);
       return;
     }
     if (forget !== closing.forget) return this.#close(port);
@@ -541,19 +546,17 @@ export class Session {
     return this.#closed(closing);
   }
 
+  /** Deletes what is kept here. */
+  async #forget() {
+    this.#outbox.forget(new BridgeError("closed", `session ${this.#name} was closed, and its messages deleted`));
+    await this.#deliveries.forget().catch(() => {});
+  }
+
   /** @param {Closing} closing */
   async #closed({ forget, resolve }) {
-    const error = new BridgeError(
-      "closed",
-      `session ${this.#name} was closed${forget ? ", and its messages deleted" : ""}`,
-    );
     this.#isOpen = false;
-    if (forget) {
-      this.#outbox.forget(error);
-      await this.#deliveries.forget().catch(() => {});
-    } else {
-      this.#outbox.giveUp(error);
-    }
+    if (forget) await this.#forget();
+    else this.#outbox.giveUp(new BridgeError("closed", `session ${this.#name} was closed`));
     this.#outbox.detached();
     this.#home.gone();
     this.#port = undefined;

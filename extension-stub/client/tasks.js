@@ -8,6 +8,8 @@ import { Listeners } from "./listeners.js";
 /** Of one task; what is older is dropped, and counted. */
 const LOG_LINES = 200;
 const LOG_CHARACTERS = 20_000;
+/** A longer one is no id. */
+const ID_CHARACTERS = 128;
 /** Of one text. The browser's storage has room for 5 MB, and is for more than tasks. */
 const TEXT_CHARACTERS = 1000;
 const TASKS = 100;
@@ -41,21 +43,23 @@ const LOOK_FOR_OLD_MS = 60_000;
  * @property {(id: string) => unknown} removed
  */
 
-/** The server's words that mean something else than `running`. @type {Record<string, TaskState>} */
-const STATES = {
-  pending: "waiting",
-  queued: "waiting",
-  waiting: "waiting",
-  complete: "complete",
-  completed: "complete",
-  done: "complete",
-  success: "complete",
-  succeeded: "complete",
-  aborted: "failed",
-  cancelled: "failed",
-  error: "failed",
-  failed: "failed",
-};
+/** The server's words that mean something else than `running`. @type {Map<string, TaskState>} */
+const STATES = new Map(
+  Object.entries({
+    pending: "waiting",
+    queued: "waiting",
+    waiting: "waiting",
+    complete: "complete",
+    completed: "complete",
+    done: "complete",
+    success: "complete",
+    succeeded: "complete",
+    aborted: "failed",
+    cancelled: "failed",
+    error: "failed",
+    failed: "failed",
+  }),
+);
 
 /**
  * What each type of message says of a task.
@@ -65,7 +69,12 @@ const STATES = {
 const NEWS = {
   status: (task, { status, message }) => {
     const word = asText(status);
-    return { ...anew(task), state: STATES[word.toLowerCase()] ?? "running", status: word, message: asText(message) };
+    return {
+      ...anew(task),
+      state: STATES.get(word.toLowerCase()) ?? "running",
+      status: word,
+      message: asText(message),
+    };
   },
   progress: (task, { stage, progress, message }) => ({
     ...anew(task),
@@ -185,7 +194,7 @@ export class Tasks {
    */
   async #take(news, payload, { epoch, seq, at }) {
     const id = payload.taskId ?? payload.data?.taskId;
-    if (typeof id !== "string" || id === "") return;
+    if (typeof id !== "string" || id === "" || id.length > ID_CHARACTERS) return;
     await this.#load();
     const known = this.#tasks.get(id);
     // Its worker died between this write and the mark.

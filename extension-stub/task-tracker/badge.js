@@ -11,7 +11,10 @@ const PATIENCE = ["connecting", "unattached", "closed"];
 export class Badge {
   #updates;
   #state = "connecting";
-  #message = "";
+  /** Why, if it is not connected. */
+  #reason = "";
+  /** What went wrong since it was asked for, or since the connection was made. */
+  #trouble = "";
 
   constructor(updates) {
     this.#updates = updates;
@@ -19,23 +22,31 @@ export class Badge {
     this.#draw();
   }
 
-  /** The session is in `state`; `message` says why, if there is a reason. */
-  connection(state, message = "") {
-    // A port that ended is opened again: what was the matter before is still the matter.
-    if (state === "unattached" && this.#message) return;
-    [this.#state, this.#message] = [state, message];
+  /** The session is in `state`; `reason` says why, if there is one. */
+  connection(state, reason = "") {
+    if (state === "connected") this.#trouble = "";
+    [this.#state, this.#reason] = [state, reason];
     this.#draw();
   }
 
   trouble(message) {
-    [this.#state, this.#message] = ["trouble", message];
+    this.#trouble = message;
     this.#draw();
   }
 
+  /** What went wrong, for a person who is told now, and need not be warned of it any more; "" if nothing did. */
+  takeTrouble() {
+    const trouble = this.#trouble;
+    this.#trouble = "";
+    this.#draw();
+    return trouble;
+  }
+
   async #draw() {
-    const unread = await this.#updates.unread();
+    // A database that does not work is no reason to hide the rest.
+    const unread = await this.#updates.unread().catch(() => 0);
     const [text, color] = this.#look(unread);
-    const words = [`Task tracker: ${this.#state}`, this.#message, unread > 0 ? `${unread} unread` : ""];
+    const words = [`Task tracker: ${this.#state}`, this.#reason, this.#trouble, unread > 0 ? `${unread} unread` : ""];
     await Promise.all([
       chrome.action.setBadgeText({ text }),
       chrome.action.setBadgeBackgroundColor({ color }),
@@ -46,8 +57,9 @@ export class Badge {
   /** The text and its background. */
   #look(unread) {
     const count = unread > 99 ? "99+" : String(unread);
-    if (this.#state === "connected") return unread > 0 ? [count, UNREAD] : [" ", GOOD];
-    if (PATIENCE.includes(this.#state)) return [unread > 0 ? count : "…", WAITING];
-    return ["!", TROUBLE];
+    const isPatient = PATIENCE.includes(this.#state);
+    if (this.#trouble || (this.#state !== "connected" && !isPatient)) return ["!", TROUBLE];
+    if (isPatient) return [unread > 0 ? count : "…", WAITING];
+    return unread > 0 ? [count, UNREAD] : [" ", GOOD];
   }
 }

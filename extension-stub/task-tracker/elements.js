@@ -23,7 +23,8 @@ export function fill(list, items, key, draw) {
     child.content = content;
     return child;
   });
-  if (children.some((child, place) => list.children[place] !== child) || children.length !== shown.size) {
-    list.replaceChildren(...children);
+  for (const [place, child] of children.entries()) {
+    if (list.children[place] !== child) list.insertBefore(child, list.children[place] ?? null);
   }
+  while (list.children.length > children.length) list.lastElementChild.remove();
 }

@@ -14,6 +14,9 @@ export const KINDS = {
   other: { label: "Anything else", notifies: false },
 };
 
+/** A longer one is no name, and more than browsers take for that of a notification. */
+const MAX_ID = 128;
+
 /** Longer texts are cut where they are shown, and say so. */
 const TEXT_CHARACTERS = 500;
 
@@ -26,19 +29,37 @@ const SILENT = new Set(
   ).split(" "),
 );
 
+/** A name in a sentence: whatever a server says it is, it leaves the rest of the sentence as it is. */
+function name(value, otherwise) {
+  if (typeof value !== "string" && typeof value !== "number") return otherwise;
+  const text = String(value).replaceAll(/[\u202a-\u202e\u2066-\u2069]/g, ""); // which turn the direction around
+  return text === "" ? otherwise : text;
+}
+
+const nameOfTask = ({ taskId, data }) => name(taskId ?? data?.taskId, "");
+
 const READ = {
-  complete: ({ taskId, data }) => ["complete", `${taskId} is complete`, data?.message ?? data?.result],
-  error: ({ taskId, data, message }) => {
-    return taskId ? ["failure", `${taskId} has failed`, data?.message ?? data?.error] : ["notice", "Error", message];
+  complete: (payload) => ["complete", `${nameOfTask(payload) || "A task"} is complete`, wordOf(payload, "result")],
+  error: (payload) => {
+    const task = nameOfTask(payload);
+    return task
+      ? ["failure", `${task} has failed`, wordOf(payload, "error")]
+      : ["notice", "Error", payload.message ?? wordOf(payload, "error")];
   },
-  processing_complete: ({ channel, files }) => ["complete", `${channel ?? "Processing"} is complete`, files],
-  processing_error: ({ channel, error }) => ["failure", `${channel ?? "Processing"} has failed`, error],
+  processing_complete: ({ channel, files }) => ["complete", `${name(channel, "Processing")} is complete`, files],
+  processing_error: ({ channel, error }) => ["failure", `${name(channel, "Processing")} has failed`, error],
   "jira-update": ({ data }) => readIssue(data ?? {}),
-  notification: ({ data }) => ["notice", data?.title ?? "Notice", data?.message ?? data],
-  system_alert: ({ data }) => ["notice", data?.title ?? "Alert", data?.message ?? data],
-  chat_message: ({ userId, room, data }) => ["chat", `${userId ?? "Somebody"} in ${room}`, data?.message ?? data],
-  direct_message: ({ userId, data }) => ["chat", `${userId ?? "Somebody"} to you`, data?.message ?? data],
+  notification: ({ data }) => ["notice", name(data?.title, "Notice"), data?.message ?? data],
+  system_alert: ({ data }) => ["notice", name(data?.title, "Alert"), data?.message ?? data],
+  chat_message: ({ userId, room, data }) => {
+    return ["chat", `${name(userId, "Somebody")} in ${name(room, "a room")}`, data?.message ?? data];
+  },
+  direct_message: ({ userId, data }) => ["chat", `${name(userId, "Somebody")} to you`, data?.message ?? data],
 };
+
+function wordOf({ data }, member) {
+  return data?.message ?? data?.[member];
+}
 
 /** The update that a message is: `{ kind, title, text }`; undefined if it is none. */
 export function describe({ payload, text, binary }) {
@@ -53,7 +74,8 @@ export function describe({ payload, text, binary }) {
 /** What names an update for ever: the place in the stream, or what a server calls it that may say it again. */
 export function keyOf({ payload, epoch, seq }) {
   const { id, timestamp } = payload ?? {};
-  return id !== undefined && timestamp !== undefined ? `id/${id}` : `${epoch}/${seq}`;
+  const isId = typeof id === "number" || (typeof id === "string" && id.length <= MAX_ID);
+  return isId && typeof timestamp === "number" ? JSON.stringify(["id", id, timestamp]) : `${epoch}/${seq}`;
 }
 
 /** The update that a gap in the stream is. */
@@ -63,16 +85,18 @@ export function describeGap({ reason, count, since, until }) {
   return update("missed", "Something may have been missed", `${what}${when}: ${reason}`);
 }
 
-function readIssue({ taskKey = "An issue", updateType, newStatus, author, assignee, comment }) {
+function readIssue({ taskKey, updateType, newStatus, author, assignee, comment }) {
+  const issue = name(taskKey, "An issue");
+  const by = name(author, "") && `by ${name(author)}`;
   switch (updateType) {
     case "statusChange":
-      return ["status", `${taskKey} is ${newStatus ?? "changed"}`, author && `by ${author}`];
+      return ["status", `${issue} is ${name(newStatus, "changed")}`, by];
     case "comment":
-      return ["comment", `${taskKey}: ${author ?? "somebody"} has commented`, comment];
+      return ["comment", `${issue}: ${name(author, "somebody")} has commented`, comment];
     case "assignment":
-      return ["assignment", `${taskKey} is assigned to ${assignee ?? "nobody"}`, author && `by ${author}`];
+      return ["assignment", `${issue} is assigned to ${name(assignee, "nobody")}`, by];
     default:
-      return ["other", `${taskKey} has changed`, updateType];
+      return ["other", `${issue} has changed`, updateType];
   }
 }
 

@@ -2,15 +2,17 @@
 
 import { element } from "./elements.js";
 import { KINDS } from "./kinds.js";
-import { faultOfServer, names, readSettings, writeSettings } from "./settings.js";
+import { faultOfNames, faultOfServer, names, readSettings, writeSettings } from "./settings.js";
 import { Updates } from "./updates.js";
 
 const by = (id) => document.getElementById(id);
 const updates = new Updates();
 
 by("form").addEventListener("submit", save);
-by("server").addEventListener("input", () => complain(""));
-by("form").addEventListener("input", () => (by("saved").textContent = ""));
+by("form").addEventListener("input", () => {
+  by("saved").textContent = "";
+  for (const what of ["server", "names"]) complain(what, "");
+});
 by("clear").addEventListener("click", clear);
 updates.whenChanged(count);
 show(await readSettings());
@@ -35,18 +37,22 @@ function choice(kind, label, isChosen) {
 async function save(event) {
   event.preventDefault();
   const server = by("server").value.trim();
-  const fault = faultOfServer(server);
-  complain(fault);
-  if (fault) return by("server").focus();
+  const [tasks, channels] = [names(by("tasks").value), names(by("channels").value)];
+  const isRight = [complain("server", faultOfServer(server)), complain("names", faultOfNames([...tasks, ...channels]))];
+  if (isRight.includes(false)) return by(isRight[0] ? "tasks" : "server").focus();
   const notify = [...by("kinds").querySelectorAll(":checked")].map(({ value }) => value);
-  await writeSettings({ server, tasks: names(by("tasks").value), channels: names(by("channels").value), notify });
-  by("saved").textContent = "Saved.";
+  await writeSettings({ server, tasks, channels, notify }).then(
+    () => (by("saved").textContent = "Saved."),
+    ({ message }) => (by("saved").textContent = `Not saved: ${message}`),
+  );
 }
 
-function complain(fault) {
-  by("server").setAttribute("aria-invalid", String(fault !== ""));
-  by("server-fault").textContent = fault;
-  by("server-fault").hidden = fault === "";
+/** Shows what is wrong; true if that is nothing. */
+function complain(what, fault) {
+  by(what)?.setAttribute("aria-invalid", String(fault !== ""));
+  by(`${what}-fault`).textContent = fault;
+  by(`${what}-fault`).hidden = fault === "";
+  return fault === "";
 }
 
 async function clear() {

@@ -7,7 +7,7 @@ import { Tasks } from "./client/tasks.js";
 import { element, fill } from "./elements.js";
 import { KINDS } from "./kinds.js";
 import { Plot } from "./plot.js";
-import { readSettings, SESSION } from "./settings.js";
+import { readSettings, SESSION, whenSettingsChange } from "./settings.js";
 import { Updates } from "./updates.js";
 
 const UPDATES = 100;
@@ -33,19 +33,27 @@ bridge.on("waiting", ({ error }) => show("waiting", error.message));
 by("reconnect").addEventListener("click", reconnect);
 by("options").addEventListener("click", () => chrome.runtime.openOptionsPage());
 by("level").addEventListener("change", drawTasks);
-updates.whenChanged(drawUpdates);
-start();
+updates.whenChanged(soon(drawUpdates));
+whenSettingsChange(() => location.reload());
+start().catch(({ message }) => show("failed", message));
 
 async function start() {
   const { server } = await readSettings();
   // Whether there is a connection, the worker decides.
   session = bridge.session(SESSION, { url: server, observe: true, connect: false });
   session.on("state", ({ state, reason }) => show(state, reason?.message));
-  session.on("error", ({ message }) => show("error", message));
+  session.on("error", ({ code, message }) => {
+    // The worker is just going over to another server.
+    if (code === "url-differs") return setTimeout(() => session.reconnect(), LOOK_EVERY_MS);
+    show("error", message);
+  });
   tasks = new Tasks(session);
   for (const event of ["change", "removed"]) tasks.on(event, soon(drawTasks));
   await Promise.all([drawTasks(), drawUpdates()]);
   look();
+  const trouble = await ask("trouble");
+  by("trouble").textContent = trouble;
+  by("trouble").hidden = !trouble;
 }
 
 function show(state, message = "") {
@@ -60,20 +68,28 @@ function show(state, message = "") {
 
 async function reconnect() {
   bridge.connect();
-  if (session.state === "refused") session.reconnect();
-  const failure = await chrome.runtime.sendMessage({ order: "reconnect" });
-  if (failure?.message) show("failed", failure.message);
+  if (session?.state === "refused") session.reconnect();
+  await ask("reconnect");
+}
+
+/** Asks the worker for something, and for its answer; what prevents that is shown. */
+async function ask(order) {
+  const answer = await chrome.runtime.sendMessage({ order }).catch((error) => error);
+  if (answer?.message) show("failed", answer.message);
+  return answer;
 }
 
 async function drawTasks() {
   const known = await tasks.all();
   fill(by("tasks"), known, ({ id }) => id, drawTask);
   const least = LEVELS.indexOf(by("level").value);
-  const lines = known.flatMap(({ id, log }) => log.map((line, place) => ({ task: id, place, ...line })));
+  const lines = known.flatMap(({ id, log, dropped }) =>
+    log.map((line, place) => ({ task: id, place: dropped + place, ...line })),
+  );
   const wanted = lines
     .filter(({ level }) => LEVELS.indexOf(level) >= least)
     .sort((one, other) => other.at - one.at || other.place - one.place);
-  fill(by("log"), wanted.slice(0, LINES), ({ task, at, place }) => `${task}/${at}/${place}`, drawLine);
+  fill(by("log"), wanted.slice(0, LINES), ({ task, place }) => `${task}/${place}`, drawLine);
 }
 
 async function drawUpdates() {
@@ -83,8 +99,8 @@ async function drawUpdates() {
   const more = count - newest.length;
   const rest = more > 0 ? [{ key: "more", kind: "other", title: `${more} older ones`, text: "" }] : [];
   fill(by("updates"), [...newest, ...rest], ({ key }) => key, drawUpdate);
-  // Whoever has this open has seen them.
-  await updates.markRead();
+  // Whoever has this before the eyes has seen them.
+  if (document.visibilityState === "visible") await updates.markRead();
 }
 
 function drawTask(item, { id, state, status, stage, progress, message, gaps }) {
@@ -108,14 +124,23 @@ function drawUpdate(item, { key, at, kind, title, text }) {
   item.classList.toggle("fresh", fresh.has(key));
   item.replaceChildren(
     ...(at === undefined ? [] : [when(at)]),
-    element("strong", { title: KINDS[kind].label }, title),
+    element("span", { class: "spoken" }, `${fresh.has(key) ? "New. " : ""}${KINDS[kind].label}: `),
+    element("strong", {}, title),
     ...(text ? [element("p", {}, text)] : []),
   );
 }
 
 function drawLine(item, { at, level, task, message }) {
   item.dataset.level = level;
-  item.replaceChildren(when(at), " ", element("span", { class: "level" }, level), ` ${task}: ${message}`);
+  item.replaceChildren(
+    when(at),
+    " ",
+    element("span", { class: "level" }, level),
+    " ",
+    element("bdi", {}, task),
+    ": ",
+    element("bdi", {}, message),
+  );
 }
 
 function when(at) {

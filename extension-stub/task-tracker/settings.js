@@ -47,6 +47,17 @@ export function faultOfServer(address) {
   return "";
 }
 
+/** More than that, or longer ones, the bridge does not subscribe to in one session. */
+const NAMES = 400;
+const NAME_BYTES = 100;
+
+/** Says what is wrong with the tasks and channels together, or "". */
+export function faultOfNames(all) {
+  if (all.length > NAMES) return `These are ${all.length} names. Leave at most ${NAMES}.`;
+  const long = all.find((name) => new TextEncoder().encode(name).length > NAME_BYTES);
+  return long === undefined ? "" : `“${long.slice(0, 30)}…” is too long for a name: at most ${NAME_BYTES} bytes.`;
+}
+
 /** The names in a text: one a line, each once. */
 export function names(text) {
   const lines = text.split("\n").map((line) => line.trim());

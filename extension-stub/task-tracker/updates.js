@@ -2,29 +2,39 @@
 // of the extension see the same, and hear when it changes.
 
 const KEEP_MS = 86_400_000;
+/** So many are kept, the newest ones; twice as many between two looks for what is too much. */
+const KEEP = 10_000;
 const LOOK_FOR_OLD_MS = 600_000;
 
 const STORE = "updates";
 
 export class Updates {
-  #database = open();
+  /** @type {Promise<IDBDatabase> | undefined} */
+  #database;
   #changes = new BroadcastChannel("updates");
   #listeners = [];
   #lookedForOld = 0;
+  /** How many were added since. */
+  #added = 0;
 
   constructor() {
     this.#changes.onmessage = () => this.#tell();
   }
 
-  /** Adds an update, `{ key, at, seq, kind, title, text }`. False: one with this key is there already. */
+  /** Whether there is an update with this key. */
+  async has(key) {
+    return this.#read(async (store) => (await done(store.getKey(key))) !== undefined);
+  }
+
+  /** Adds an update, `{ key, at, seq, kind, title, text }`, unless one with its key is there. */
   async add(update) {
-    if (Date.now() - this.#lookedForOld > LOOK_FOR_OLD_MS) await this.removeOld();
-    const isNew = await this.#change(async (store) => {
-      if (await done(store.getKey(update.key))) return false;
+    if (Date.now() - this.#lookedForOld > LOOK_FOR_OLD_MS || this.#added >= KEEP) await this.removeOld();
+    this.#added += 1;
+    await this.#change(async (store) => {
+      if ((await done(store.getKey(update.key))) !== undefined) return false;
       store.add({ ...update, order: [update.at, update.seq], unread: 1 });
       return true;
     });
-    return isNew;
   }
 
   /** The newest ones, the last first. */
@@ -58,12 +68,16 @@ export class Updates {
     });
   }
 
+  /** Removes what is older than a day, and of the rest the oldest ones if it is too much. */
   async removeOld() {
-    this.#lookedForOld = Date.now();
+    [this.#lookedForOld, this.#added] = [Date.now(), 0];
     await this.#change(async (store) => {
-      const old = await done(store.index("order").getAllKeys(IDBKeyRange.upperBound([Date.now() - KEEP_MS])));
-      for (const key of old) store.delete(key);
-      return old.length > 0;
+      const order = store.index("order");
+      const old = await done(order.getAllKeys(IDBKeyRange.upperBound([Date.now() - KEEP_MS])));
+      const tooMany = (await done(store.count())) - KEEP;
+      const gone = tooMany > old.length ? await done(order.getAllKeys(null, tooMany)) : old;
+      for (const key of gone) store.delete(key);
+      return gone.length > 0;
     });
   }
 
@@ -80,21 +94,30 @@ export class Updates {
   }
 
   async #read(task) {
-    return task((await this.#database).transaction(STORE).objectStore(STORE));
+    return task((await this.#open()).transaction(STORE).objectStore(STORE));
   }
 
   /** `task` says whether it changed something. What it wrote is on the disk when this resolves. */
   async #change(task) {
-    const transaction = (await this.#database).transaction(STORE, "readwrite");
+    const transaction = (await this.#open()).transaction(STORE, "readwrite", { durability: "strict" });
     const end = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = () => reject(transaction.error);
     });
     const [isChanged] = await Promise.all([task(transaction.objectStore(STORE)), end]);
-    if (!isChanged) return false;
+    if (!isChanged) return;
     this.#changes.postMessage(null);
     this.#tell();
-    return true;
+  }
+
+  /** The database; one that could not be opened, or was closed by the browser, is opened again. */
+  #open() {
+    const again = () => (this.#database = undefined);
+    if (!this.#database) {
+      this.#database = open(again);
+      this.#database.catch(again);
+    }
+    return this.#database;
   }
 
   #tell() {
@@ -102,14 +125,16 @@ export class Updates {
   }
 }
 
-function open() {
+async function open(whenClosed) {
   const request = indexedDB.open("task-tracker", 1);
   request.onupgradeneeded = () => {
     const store = request.result.createObjectStore(STORE, { keyPath: "key" });
     store.createIndex("order", "order");
     store.createIndex("unread", "unread");
   };
-  return done(request);
+  const database = await done(request);
+  database.onclose = whenClosed;
+  return database;
 }
 
 /** The next result of a request; a cursor has many. */

@@ -1,5 +1,5 @@
-// Owns the extension's background: one session that is followed for as long as the browser runs, and what becomes of
-// everything that comes. Does not own what it means (`kinds.js`), how it is kept (`updates.js`), nor how it is shown.
+// Owns the extension's background: one session, followed for as long as the browser runs, and what becomes of what comes.
+// Not what it means (`kinds.js`), how it is kept (`updates.js`), nor what the server is asked for (`tracking.js`).
 
 import { Badge } from "./badge.js";
 import { Bridge } from "./client/index.js";
@@ -7,24 +7,31 @@ import { Tasks } from "./client/tasks.js";
 import { describe, describeGap, keyOf } from "./kinds.js";
 import { notify } from "./notifications.js";
 import { readSettings, SESSION, whenSettingsChange } from "./settings.js";
+import { Tracking } from "./tracking.js";
 import { Updates } from "./updates.js";
 
 const updates = new Updates();
 const badge = new Badge(updates);
 const bridge = new Bridge();
-bridge.on("failed", (error) => badge.trouble(error.message));
-bridge.on("waiting", ({ error }) => badge.trouble(error.message));
+bridge.on("failed", (error) => badge.connection("failed", error.message));
+bridge.on("waiting", ({ error }) => badge.connection("waiting", error.message));
+// A server that was chosen while there was no bridge.
+bridge.on("ready", () => session && server !== settings.server && move());
 
-let settings, session, tasks;
-const started = start();
+let settings, session, server, tasks, tracking;
+const started = readSettings().then((chosen) => {
+  settings = chosen;
+  follow();
+});
+started.catch(({ message }) => badge.trouble(`the settings cannot be read: ${message}`));
+updates.removeOld().catch(({ message }) => badge.trouble(`the history cannot be kept: ${message}`));
+
 whenSettingsChange(async (next) => {
   await started;
-  const former = settings;
   settings = next;
-  if (former.server !== next.server) return move();
-  for (const id of former.tasks) if (!next.tasks.includes(id)) tasks.untrack(id);
-  for (const channel of former.channels) if (!next.channels.includes(channel)) leave(channel);
-  track();
+  if (server !== settings.server) return move();
+  await tracking.follow(settings);
+  await tracking.keep();
 });
 
 // What the pages ask for: they have no place in the session.
@@ -35,42 +42,38 @@ chrome.runtime.onMessage.addListener(({ order }, _, answer) => {
 const orders = {
   reconnect: () => (bridge.connect(), session.reconnect()),
   clear: () => Promise.all([tasks.clear(), updates.clear()]),
+  trouble: () => badge.takeTrouble(),
 };
 
-async function start() {
-  settings = await readSettings();
-  await updates.removeOld();
-  follow();
-}
-
 function follow() {
-  session = bridge.session(SESSION, { url: settings.server });
+  server = settings.server;
+  session = bridge.session(SESSION, { url: server });
   tasks = new Tasks(session);
+  tracking = new Tracking(session, tasks);
   session.on("message", (message) => take(describe(message), message));
   session.on("gap", (gap) => take(describeGap(gap), gap));
-  session.on("state", ({ state, reason }) => badge.connection(state, reason?.message));
+  session.on("state", ({ state, reason }) => {
+    badge.connection(state, reason?.message);
+    if (state !== "unattached") void tracking.keep();
+  });
   session.on("error", ({ code, message }) => (code === "url-differs" ? move() : badge.trouble(message)));
-  track();
+  void tracking.follow(settings);
 }
 
 /** To another server: what waits at the bridge is the former one's. */
 async function move() {
   await session.close({ forget: true }).catch(({ message }) => badge.trouble(message));
-  if (session.state === "closed") follow();
+  if (session.state !== "closed") return;
+  await tracking.forget();
+  follow();
 }
 
-function track() {
-  for (const id of settings.tasks) tasks.track(id);
-  for (const channel of settings.channels) session.subscribe(`channel/${channel}`, { type: "subscribe", channel });
-}
-
-const leave = (channel) => session.unsubscribe(`channel/${channel}`, { type: "unsubscribe", channel });
-
-/** A message is acknowledged when its update is kept; what comes again because a worker died is not told again. */
+/** A message is acknowledged when its update is kept. What comes again because a worker died replaces what was told. */
 async function take(update, message) {
   if (!update) return;
   const { seq, at = Date.now() } = message;
   const key = keyOf(message);
-  const isNew = await updates.add({ key, at, seq, ...update });
-  if (isNew && settings.notify.includes(update.kind)) await notify(key, update);
+  if (await updates.has(key)) return;
+  if (settings.notify.includes(update.kind)) await notify(key, update);
+  await updates.add({ key, at, seq, ...update });
 }

@@ -1,7 +1,7 @@
 // Owns the task tracker in a browser: built and installed into a home of its own, and its pages as a test uses them.
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -35,6 +35,9 @@ export class Tracker {
     this.#id = IDS[Browser.title];
     const { extension, environment } = this.installation;
     execFileSync(process.execPath, [BUILD, extension]);
+    // Whatever listens at the demo's port on this machine is none of the test's business.
+    const settings = join(extension, Browser.title.toLowerCase(), "settings.js");
+    writeFileSync(settings, readFileSync(settings, "utf8").replace("ws://127.0.0.1:8080/", "ws://127.0.0.1:1/"));
     const fonts = join(extension, "fonts.conf");
     writeFileSync(fonts, FONTS.replace("CACHE", join(extension, "fonts")));
     environment.FONTCONFIG_FILE = fonts;

@@ -135,9 +135,8 @@ for (const Browser of [Chromium, Firefox]) {
       peer.send(JSON.stringify({ type: HOSTILE, [HOSTILE]: HOSTILE }), HOSTILE, Buffer.from([1, 2, 3]));
 
       const popup = await tracker.open("popup.html");
-      await popup.until("all of it", `document.querySelectorAll("#updates strong").length >= 6`);
-      const text = await popup.evaluate("document.body.textContent");
-      assert.ok(text.split(HOSTILE).length > 8, text);
+      const hostile = JSON.stringify(HOSTILE);
+      await popup.until("all of it", `document.body.textContent.split(${hostile}).length > 8`);
       const made = `[document.title, document.querySelectorAll("img, main script").length]`;
       assert.deepEqual(await popup.evaluate(made), ["Task tracker", 0]);
       await popup.close();
@@ -161,6 +160,36 @@ for (const Browser of [Chromium, Firefox]) {
       const again = await tracker.open("popup.html");
       await again.until("the notice", `${count} === 1`);
       await again.close();
+    });
+
+    test("keeps updates for a day, and no longer", async () => {
+      const options = await tracker.open("options.html");
+      const dayAgo = `Date.now() - 86_400_000`;
+      const entry = (key, at) =>
+        `store.put({ key: "${key}", kind: "other", title: "${key}", text: "", order: [${at}, 1] })`;
+      await options.evaluate(`new Promise((resolve, reject) => {
+        const request = indexedDB.open("task-tracker");
+        request.onerror = () => reject(request.error);
+        request.onsuccess = () => {
+          const transaction = request.result.transaction("updates", "readwrite");
+          const store = transaction.objectStore("updates");
+          ${entry("old", `${dayAgo} - 1`)};
+          ${entry("young", `${dayAgo} + 60_000`)};
+          transaction.oncomplete = () => resolve();
+        };
+      })`);
+      await Browser.endings[0].end(tracker.browser);
+      await tracker.browser.wake();
+      const keys = `new Promise((resolve, reject) => {
+        const request = indexedDB.open("task-tracker");
+        request.onerror = () => reject(request.error);
+        request.onsuccess = () => {
+          const all = request.result.transaction("updates").objectStore("updates").getAllKeys();
+          all.onsuccess = () => resolve(["old", "young"].filter((key) => all.result.includes(key)).join());
+        };
+      })`;
+      await options.until("the old one's end", `${keys}.then((left) => left === "young")`);
+      await options.close();
     });
 
     test("says that the server is gone, and tries again when it is told to", async () => {
@@ -203,7 +232,7 @@ for (const Browser of [Chromium, Firefox]) {
       await options.fill({ server: peer.url, tasks: "a\n\n a \nb", channels: "" });
       await options.save();
       assert.deepEqual((await tracker.settings(options)).tasks, ["a", "b"]);
-      await peer.untilReceived(5);
+      await peer.untilReceived(6);
       const said = peer.received.slice(-4).map((frame) => Object.values(JSON.parse(frame)).join(" "));
       assert.deepEqual(said, ["unsubscribe one", "unsubscribe updates", "subscribe a", "subscribe b"]);
       await options.close();
@@ -216,6 +245,7 @@ for (const Browser of [Chromium, Firefox]) {
       await options.until("nothing", `document.getElementById("kept").textContent.startsWith("0 updates")`);
       const popup = await tracker.open("popup.html");
       await popup.until("the connection", `document.getElementById("state").dataset.state === "connected"`);
+      await popup.until("the figures", `document.querySelectorAll("#figures > div").length > 0`);
       assert.equal(await popup.evaluate(`document.querySelectorAll("#tasks > li, #updates > li").length`), 0);
       await popup.close();
       await options.close();
@@ -308,10 +338,19 @@ for (const Browser of [Chromium, Firefox]) {
       const popup = await opened(() => {});
       await said(popup, /Install it with `websocket-bridge install/);
       await popup.until("the badge", `chrome.action.getBadgeText({}).then((text) => text === "!")`);
-      // And when that is done, by pressing the button.
+      // And when that is done, the button leads to the server that was chosen meanwhile.
+      const server = await Server.listen();
+      t.after(() => server.close());
+      const peer = server.at("/later");
+      const options = await tracker.open("options.html");
+      await options.fill({ server: peer.url, tasks: "one", channels: "" });
+      await options.save();
+      await options.close();
       await tracker.install();
-      await popup.evaluate(`document.getElementById("reconnect").click()`);
-      await popup.until("the bridge", `document.getElementById("state").dataset.state !== "failed"`);
+      const again = await tracker.open("popup.html");
+      await again.evaluate(`document.getElementById("reconnect").click()`);
+      await again.until("the server", `document.getElementById("state").dataset.state === "connected"`);
+      await peer.untilReceived(1);
     });
 
     test("when it is installed for another extension", async (t) => {

@@ -508,6 +508,32 @@ describe("A session that is closed", () => {
     }
   });
 
+  test("and forgotten has nothing left for another server when the bridge is told", async () => {
+    const { session } = start();
+    await settled();
+    host.receipts = false;
+    session.send("for this server alone").catch(() => {});
+    await settled();
+    browser.local.delay = 10;
+    session.close({ forget: true }).catch(() => {});
+    await settled();
+    assert.deepEqual(host.port.of("close"), []);
+    await browser.advance(20);
+    assert.deepEqual([host.port.of("close").length, browser.local.keys], [1, ["websocket-bridge/profile"]]);
+  });
+
+  test("is closed again through the same port if the bridge does not answer", async () => {
+    const { session } = start();
+    await settled();
+    host.deafTo.add("close").add("status");
+    const promise = session.close();
+    await settled();
+    host.deafTo.clear();
+    await browser.advance(15_000);
+    assert.equal(await outcome(promise), undefined);
+    assert.deepEqual([host.session("one").state, browser.ports.length], ["disconnected", 1]);
+  });
+
   test("before its storage was read is opened once for that", async () => {
     browser.local.delay = 50;
     const { session } = start();

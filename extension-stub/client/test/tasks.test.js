@@ -67,6 +67,8 @@ test("What a server may say of a task is taken for what it is", async () => {
     ["status", { status: "Cancelled" }, ["failed", "", null, ""]],
     ["status", { status: "melting" }, ["running", "", null, ""]],
     ["status", undefined, ["running", "", null, ""]],
+    ["status", { status: "constructor" }, ["running", "", null, ""]],
+    ["status", { status: "__proto__" }, ["running", "", null, ""]],
     ["progress", { progress: 250 }, ["running", "", 100, ""]],
     ["progress", { progress: -3, stage: 7 }, ["running", "7", 0, ""]],
     ["progress", { progress: "half" }, ["running", "", null, ""]],
@@ -85,6 +87,7 @@ test("What a server may say of a task is taken for what it is", async () => {
 test("What names no task is none", async () => {
   const { tasks } = start();
   host.say("one", { type: "progress" }, { type: "log", taskId: 5 }, { type: "error", taskId: "" }, "progress");
+  host.say("one", { type: "progress", taskId: "x".repeat(129), data: {} });
   host.say("one", { type: "progress", data: { taskId: "inside", progress: 1 } }, { type: "news", taskId: "other" });
   await settled();
   assert.deepEqual(

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { describe as read, describeGap, keyOf, KINDS } from "../kinds.js";
-import { faultOfServer, names } from "../settings.js";
+import { faultOfNames, faultOfServer, names } from "../settings.js";
 
 const brief = (payload) => {
   const update = read({ payload });
@@ -46,6 +46,21 @@ describe("A message", () => {
     assert.equal(read({ binary: new Uint8Array(7) }).text, "7 bytes");
   });
 
+  test("that is odd leaves the sentence as it is", () => {
+    const odd = JSON.parse('{"toString":null}');
+    assert.deepEqual(brief({ type: "complete", taskId: odd }), ["complete", "A task is complete", ""]);
+    assert.deepEqual(brief({ type: "complete", data: { taskId: "a" } }), ["complete", "a is complete", ""]);
+    assert.deepEqual(brief({ type: "error", taskId: "", data: { error: "e" } }), ["notice", "Error", "e"]);
+    assert.deepEqual(brief({ type: "complete", taskId: "\u202Eab" }), ["complete", "ab is complete", ""]);
+    assert.deepEqual(brief({ type: "chat_message", userId: odd }), ["chat", "Somebody in a room", ""]);
+    assert.deepEqual(brief(jira({ taskKey: odd, updateType: "statusChange", newStatus: odd, author: odd })), [
+      "status",
+      "An issue is changed",
+      "",
+    ]);
+    assert.deepEqual(brief({ type: "notification", data: { title: odd, message: odd } })[1], "Notice");
+  });
+
   test("between programs, and what tasks are made of, is none", () => {
     for (const type of ["connection", "pong", "subscribed", "progress", "log", "status", "typing_start"]) {
       assert.equal(brief({ type }), undefined, type);
@@ -58,9 +73,11 @@ describe("A message", () => {
 
   test("has a key that is the same when it is said again", () => {
     const place = { epoch: "e", seq: 4 };
-    assert.equal(keyOf({ payload: { id: "n1", timestamp: 5 }, ...place }), "id/n1");
+    assert.equal(keyOf({ payload: { id: "n1", timestamp: 5 }, ...place }), '["id","n1",5]');
     assert.equal(keyOf({ payload: { id: "a subscription of another protocol" }, ...place }), "e/4");
     assert.equal(keyOf({ payload: null, ...place }), "e/4");
+    assert.equal(keyOf({ payload: { id: { a: 1 }, timestamp: 5 }, ...place }), "e/4");
+    assert.equal(keyOf({ payload: { id: "x".repeat(200), timestamp: 5 }, ...place }), "e/4");
   });
 });
 
@@ -77,6 +94,12 @@ test("An address is one of a WebSocket server, or it is said what is wrong", () 
   for (const address of ["", "example.org", "http://example.org/", "ws://example.org/#top"]) {
     assert.match(faultOfServer(address), /ws:\/\/127/.test(faultOfServer(address)) ? /Give an address/ : /Leave/);
   }
+});
+
+test("Names are few and short enough to be subscribed to, or it is said which are not", () => {
+  assert.equal(faultOfNames(["a", "ä".repeat(50)]), "");
+  assert.match(faultOfNames(Array(401).fill("a")), /401 names/);
+  assert.match(faultOfNames(["a", "ä".repeat(51)]), /too long/);
 });
 
 test("Names are one a line, each once", () => {
