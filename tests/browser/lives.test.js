@@ -137,7 +137,13 @@ for (const Browser of [Chromium, Firefox]) {
       ]);
     };
 
-    const handled = () => history.findLast(({ event, number }) => event === "begun" && number)?.number ?? 0;
+    /** Up to which number the handlers have come; a gap stands for all that was said before it was told. */
+    const handled = () => {
+      const begun = history.findLastIndex(({ event }) => event === "begun");
+      const isGap = history[begun]?.number === undefined;
+      const past = history.slice(0, begun + 1);
+      return past.findLast(({ event, number }) => number && (isGap || event === "begun"))?.number ?? 0;
+    };
 
     /** Says the next number; with `isLast`, the worker sends nothing of its own any more. */
     const say = (isLast = false) => {
