@@ -18,7 +18,7 @@ bridge.on("waiting", ({ error }) => badge.connection("waiting", error.message));
 // A server that was chosen while there was no bridge.
 bridge.on("ready", () => session && server !== settings.server && move());
 
-let settings, session, server, tasks, tracking;
+let settings, session, server, tasks, tracking, moving;
 const started = readSettings().then((chosen) => {
   settings = chosen;
   follow();
@@ -30,8 +30,7 @@ whenSettingsChange(async (next) => {
   await started;
   settings = next;
   if (server !== settings.server) return move();
-  await tracking.follow(settings);
-  await tracking.keep();
+  await tracking.follow(settings).then(() => tracking.keep());
 });
 
 // What the pages ask for: they have no place in the session.
@@ -60,12 +59,13 @@ function follow() {
   void tracking.follow(settings);
 }
 
-/** To another server: what waits at the bridge is the former one's. */
-async function move() {
-  await session.close({ forget: true }).catch(({ message }) => badge.trouble(message));
-  if (session.state !== "closed") return;
-  await tracking.forget();
-  follow();
+/** To another server, once however many ask for it: what waits at the bridge is the former one's. */
+function move() {
+  moving ??= session
+    .close({ forget: true })
+    .then(() => tracking.forget())
+    .then(follow, ({ message }) => badge.trouble(message))
+    .finally(() => (moving = undefined));
 }
 
 /** A message is acknowledged when its update is kept. What comes again because a worker died replaces what was told. */
