@@ -104,6 +104,8 @@ export class Session {
   #port;
   /** The `open` that waits for its answer. @type {string | undefined} */
   #opening;
+  /** Whether it was posted for nothing but to close the session. */
+  #opensToClose = false;
   #opens = 0;
   #isOpen = false;
   /** @type {Promise<string> | undefined} the profile; when it is here, the storage has been read too */
@@ -396,6 +398,7 @@ export class Session {
     if (port !== this.#port || this.#stopped || this.#opening) return;
     const { url, mode, consumer, observe, as, protocols, settings, connect } = this.#options;
     const { mark } = this.#deliveries;
+    this.#opensToClose = this.#closing !== undefined;
     this.#opening = `open-${(this.#opens += 1)}`;
     this.#post("open", {
       ref: this.#opening,
@@ -490,6 +493,8 @@ export class Session {
   /** @param {BridgeError} error */
   #refused(error) {
     this.#opening = undefined;
+    // It was on its way, for this server, when the session was to be closed, whichever it belongs to.
+    if (this.#closing && !this.#opensToClose && this.#port) return void this.#open(this.#port);
     if (this.#closing && error.code === "url-missing") return void this.#closed(this.#closing); // nothing is there
     if (!error.retryable || !this.#port) return this.#stop(error, "refused");
     this.#listeners.tell("error", error);

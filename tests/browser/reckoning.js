@@ -158,6 +158,8 @@ class Reckoning {
     if (worker.running) this.#find("out of order", `${life} handles ${seq} while it handles ${worker.running.seq}`);
     for (const other of [...this.#unended].filter((other) => other < seq)) {
       this.#unended.delete(other); // told once
+      // A daemon that was killed had not kept it, and the gap says so.
+      if (other >= gap?.from) continue;
       this.#find("lost unreported", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
     }
     const handling = { life, seq, number, endedAt: undefined, isLast: true };

@@ -144,6 +144,13 @@ describe("The reckoning of what came to the extension", () => {
     );
   });
 
+  test("takes it also for what was begun, and not kept when worker and daemon ended together", () => {
+    const start = [said(1), said(2), woke("a"), begun("a", 1), daemonKilled, workerStopped, woke("b")];
+    const crash = (from) => [begunGap("b", 4, { from, reason: "crash", at_most: 3 }), ended("b", 4)];
+    assertWell(history(...start, ...crash(1)), { interrupted: 1, "covered by gaps": 1 });
+    assertWrong(history(...start, ...crash(2)), /nobody has handled 1 to its end/);
+  });
+
   test("finds another epoch, and what the library complains of", () => {
     const other = { ...begun("a", 2), epoch: "f" };
     const all = history(said(1), said(2), woke("a"), ...handled("a", 1), other, answered(2), ended("a", 2));

@@ -66,6 +66,7 @@ for (const Browser of [Chromium, Firefox]) {
       await options.until("the count", `chrome.action.getBadgeText({}).then((text) => text === "3")`);
       const popup = await tracker.open("popup.html");
       await popup.until("the end", `document.querySelectorAll("#tasks > li").length === 2`);
+      await popup.until("the updates", `document.querySelectorAll("#updates strong").length === 3`);
       const tasks = await popup.evaluate(`[...document.querySelectorAll("#tasks > li")].map((item) =>
         [item.querySelector("h3").textContent, item.dataset.state, item.querySelector("progress").value].join(" "))`);
       assert.deepEqual(tasks.toSorted(), ["build-17 complete 100", "deploy-3 failed 100"]);

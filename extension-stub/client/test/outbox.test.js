@@ -534,6 +534,23 @@ describe("A session that is closed", () => {
     assert.deepEqual([host.session("one").state, browser.ports.length], ["disconnected", 1]);
   });
 
+  test("while it was being opened for a server that it does not belong to is closed all the same", async () => {
+    const { session, errors } = start();
+    host.deafTo.add("open");
+    await settled();
+    const { ref } = browser.ports[0].of("open")[0];
+    host.deafTo.clear();
+    const promise = session.close({ forget: true });
+    host.port.say({ type: "error", session: "one", ref, code: "url-differs", message: "another", retryable: false });
+    await browser.advance(1000);
+    assert.equal(await outcome(promise), undefined);
+    assert.deepEqual(
+      browser.ports[0].of("open").map(({ url }) => url),
+      [URL, undefined],
+    );
+    assert.deepEqual([session.state, errors ?? []], ["closed", []]);
+  });
+
   test("before its storage was read is opened once for that", async () => {
     browser.local.delay = 50;
     const { session } = start();
