@@ -26,12 +26,11 @@ export class Updates {
     return this.#read(async (store) => (await done(store.getKey(key))) !== undefined);
   }
 
-  /** Adds an update, `{ key, at, seq, kind, title, text }`, unless one with its key is there. */
+  /** Adds an update, `{ key, at, seq, kind, title, text }`. It must not be there: fails if one with its key is. */
   async add(update) {
     if (Date.now() - this.#lookedForOld > LOOK_FOR_OLD_MS || this.#added >= KEEP) await this.removeOld();
     this.#added += 1;
     await this.#change(async (store) => {
-      if ((await done(store.getKey(update.key))) !== undefined) return false;
       store.add({ ...update, order: [update.at, update.seq], unread: 1 });
       return true;
     });
