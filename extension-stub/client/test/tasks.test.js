@@ -116,6 +116,19 @@ test("The log has levels, and drops its oldest lines when it grows too long, whi
   assert.deepEqual([log.length, dropped], [20, 313]);
 });
 
+test("A flood is kept with one write, and then marked with another", async () => {
+  const { tasks } = start();
+  const changes = [];
+  tasks.on("change", ({ progress }) => changes.push(progress));
+  await settled();
+  const { writes } = browser.local;
+  const steps = Array.from({ length: 500 }, (_, step) => step / 5);
+  await report(...steps.map((progress) => ["progress", { progress }]));
+  assert.deepEqual([changes, host.session("one").acked], [steps, 500]);
+  assert.equal(browser.local.writes - writes, 2);
+  assert.equal(browser.local.value("websocket-bridge/task/durable/one/main/build").progress, steps.at(-1));
+});
+
 test("A task that runs again after its end begins anew", async () => {
   const { tasks } = start();
   await report(["log", { message: "first run" }], ["error", { error: "broken" }], ["log", { message: "after" }]);
@@ -219,6 +232,19 @@ describe("What is old", () => {
     const { tasks } = start();
     await settled();
     assert.deepEqual([await tasks.all(), browser.local.value("websocket-bridge/tasks/durable/one/main")], [[], []]);
+  });
+
+  test("is never kept when too many come at once", async () => {
+    const { tasks } = start();
+    await settled();
+    const ids = Array.from({ length: 300 }, (_, number) => `task-${number}`);
+    host.sayBodies("one", ...ids.map((taskId, at) => ({ at: browser.now + at, payload: { type: "progress", taskId } })));
+    await handled();
+    const known = (await tasks.all()).map(({ id }) => id);
+    assert.deepEqual(known.toSorted(), ids.slice(200).toSorted());
+    const kept = browser.local.keys.filter((key) => key.startsWith("websocket-bridge/task/"));
+    assert.equal(kept.length, 100);
+    assert.equal(browser.local.value("websocket-bridge/tasks/durable/one/main").length, 100);
   });
 
   test("goes first when there are too many, and of that what is over", async () => {
