@@ -1,18 +1,24 @@
 // Owns: what comes from the server, on its way to the handlers: strictly in order, one batch after the other, each until
 // its handlers are done with it, and nothing twice. The place up to where all is handled (the mark) outlives the worker:
-// it is written to the storage, and at the same time the bridge is told. The next worker needs one of the two, whichever
-// is faster. Does not own the port: `session.js` passes on what comes and posts the acknowledgements.
+// it is written to the storage, and the bridge is told. The next worker needs one of the two. Does not own the port:
+// `session.js` passes on what comes and posts the acknowledgements.
 //
 // A batch is one delivery that somebody wants to handle by itself, or many that nobody does. The next one waits until
 // the mark of the one before is written: when a worker dies, at most that one batch whose handlers were running is
-// handled again, for a browser cannot write down that a handler has ended at the moment in which it does.
+// handled again, or whose handlers had ended at that moment, for no browser writes down at once that they have.
 
 import { BridgeError } from "./errors.js";
 
 /** How long a handler that failed is left in peace before each further attempt. */
 const RETRY_AFTER_MS = [250, 1000, 4000];
 
-/** More than that does not come again, whatever happens; the bridge has about as many on the way at once. */
+/**
+ * Further acknowledgements are put together for this long. Each costs as much as a write to the storage; the bridge
+ * does not write to its disk what is acknowledged within 50 ms.
+ */
+const TELL_AGAIN_MS = 10;
+
+/** More do not come again, whatever happens; the bridge has about as many on their way at once. */
 const MOST_IN_BATCH = 1000;
 
 /**
@@ -252,7 +258,7 @@ export class Deliveries {
     this.#surroundings.setTimer(() => {
       this.#isTelling = false;
       if (mark !== this.#mark) this.#tellMark();
-    }, 0);
+    }, TELL_AGAIN_MS);
   }
 
   /** @param {Mark} mark */

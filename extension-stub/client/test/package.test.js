@@ -170,7 +170,7 @@ describe("The examples", () => {
   }
 
   test("are there", () => {
-    assert.equal(examples("../README.md").length, 6);
+    assert.equal(examples("../README.md").length, 7);
     assert.equal(examples("../../../README.md").length, 1);
   });
 });
