@@ -88,6 +88,7 @@ test("What names no task is none", async () => {
   const { tasks } = start();
   host.say("one", { type: "progress" }, { type: "log", taskId: 5 }, { type: "error", taskId: "" }, "progress");
   host.say("one", { type: "progress", taskId: "x".repeat(129), data: {} });
+  host.say("one", { type: "constructor", taskId: "x", data: {} }, { type: ["log"], taskId: "x", data: {} });
   host.say("one", { type: "progress", data: { taskId: "inside", progress: 1 } }, { type: "news", taskId: "other" });
   await settled();
   assert.deepEqual(
@@ -232,6 +233,23 @@ describe("What is old", () => {
     const { tasks } = start();
     await settled();
     assert.deepEqual([await tasks.all(), browser.local.value("websocket-bridge/tasks/durable/one/main")], [[], []]);
+  });
+
+  test("is forgotten after a day also while the worker lives", async () => {
+    const { tasks } = start();
+    await report(["progress", { progress: 5 }]);
+    browser.now += DAY_MS - 1;
+    host.sayBodies("one", { at: browser.now, payload: { type: "progress", taskId: "other", data: {} } });
+    await handled();
+    browser.now += 60_001;
+    host.sayBodies("one", { at: browser.now, payload: { type: "heartbeat", taskId: "other", data: {} } });
+    await handled();
+    assert.deepEqual(
+      (await tasks.all()).map(({ id }) => id),
+      ["other"],
+    );
+    assert.deepEqual(browser.local.value("websocket-bridge/tasks/durable/one/main"), ["other"]);
+    assert.equal(browser.local.value("websocket-bridge/task/durable/one/main/build"), undefined);
   });
 
   test("is never kept when too many come at once", async () => {
