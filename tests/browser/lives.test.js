@@ -73,7 +73,7 @@ for (const Browser of [Chromium, Firefox]) {
       const isNew = () => history.findLastIndex(({ event }) => event === "woke") > index;
       const isNext = async () => {
         // What has stopped one may have been in the midst of starting it: then another one follows by itself.
-        if (wakes && !isNew() && !(await browser.isAwake())) await browser.wake();
+        if (wakes && !isNew()) await browser.wakeIfAsleep();
         return isNew();
       };
       await act();

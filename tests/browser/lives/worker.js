@@ -29,12 +29,11 @@ session.on("error", reportError);
 
 async function handle(deliveries) {
   await report({ event: "begun", batch: deliveries.map(entryOf) });
-  for (const { payload } of deliveries.filter(({ type }) => type === "message")) {
-    const { number, pause, until, isLast } = payload;
-    await session.send({ answer: number }, { id: `answer-${number}`, until });
-    await new Promise((resolve) => setTimeout(resolve, pause));
-    if (isLast) clearInterval(sending);
-  }
+  const messages = deliveries.filter(({ type }) => type === "message").map(({ payload }) => payload);
+  const answer = ({ number, until }) => session.send({ answer: number }, { id: `answer-${number}`, until });
+  await Promise.all(messages.map(answer));
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, ...messages.map(({ pause }) => pause))));
+  if (messages.some(({ isLast }) => isLast)) clearInterval(sending);
   await report({ event: "ended", seq: deliveries.at(-1).seq });
 }
 
