@@ -141,7 +141,7 @@ for (const Browser of [Chromium, Firefox]) {
     const handled = () => {
       const begun = history.findLastIndex(({ event }) => event === "begun");
       const saidBefore = () => history.slice(0, begun + 1).findLast(({ event }) => event === "said");
-      return history[begun]?.batch.at(-1).number ?? saidBefore()?.number ?? 0;
+      return history[begun]?.batch[0].number ?? saidBefore()?.number ?? 0;
     };
 
     /** Says the next number; with `isLast`, the worker sends nothing of its own any more. */
