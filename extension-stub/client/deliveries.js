@@ -1,7 +1,7 @@
-// Owns: what comes from the server, on its way to the handlers: strictly in order, one batch after the other, each until
-// its handlers are done with it, and nothing twice. The place up to where all is handled (the mark) outlives the worker:
-// it is written to the storage, and the bridge is told. The next worker needs one of the two. Does not own the port:
-// `session.js` passes on what comes and posts the acknowledgements.
+// Owns: what comes from the server, on its way to the handlers: strictly in order, one batch after the other, each
+// until its handlers are done with it, and nothing twice. The place up to where all is handled (the mark) outlives the
+// worker: it is written to the storage, and the bridge is told. The next worker needs one of the two. Does not own the
+// port: `session.js` passes on what comes and posts the acknowledgements.
 //
 // A batch is one delivery that somebody wants to handle by itself, or many that nobody does. The next one waits until
 // the mark of the one before is written: when a worker dies, at most that one batch whose handlers were running is

@@ -4,9 +4,10 @@
 //
 // What it knows of the library and the bridge is what they promise:
 //
-// - To the extension: the numbers of the stream are handled one batch after the other, each until its handler has ended,
-//   and none is left out but under a gap. A batch is what a handler is called with: one, or many. What the server said is handled in its order; what is missing is covered by a gap
-//   at that place and of that time, and a gap has a cause.
+// - To the extension: the numbers of the stream are handled one batch after the other, each until its handler has
+//   ended, and none is left out but under a gap. A batch is what a handler is called with: one, or many. What the server
+//   said is handled in its order; what is missing is covered by a gap at that place and of that time, and a gap has a
+//   cause.
 // - A message is handled again only by another worker, and only if the stop of the one before interrupted the handler
 //   of its batch (which has not ended, or may not have heard that its report of that had come), or came so soon after
 //   that its end was not written down yet. When the next handler has begun, it was.

@@ -122,7 +122,8 @@ describe("The reckoning of what came to the extension", () => {
     test("lets all of an interrupted batch be handled again, also with more behind it", () => {
       const again = [all("b", 1, 2, 3, 4), ...answers, ended("b", 4)];
       const figures = { handled: 4, interrupted: 2, "handled again as interrupted": 2 };
-      assertWell(history(...start, workerStopped, woke("b"), ...again), { ...figures, batches: 2, "in the largest batch": 4 });
+      const batches = { batches: 2, "in the largest batch": 4 };
+      assertWell(history(...start, workerStopped, woke("b"), ...again), { ...figures, ...batches });
       const some = [all("b", 1), ended("b", 1), all("b", 2, 3, 4), ...answers, ended("b", 4)];
       assertWell(history(...start, workerStopped, woke("b"), ...some), figures);
     });
@@ -165,7 +166,8 @@ describe("The reckoning of what came to the extension", () => {
       // The server is down from 2000 on, and says 2 to nobody at 3000.
       const outage = { epoch: "e", seq: 2, gap: { from: 2, reason: "disconnected", since: 2010, until: 3500 } };
       const cut = [said(1), serverRestarted, said(2), said(3), woke("a")];
-      const handledAll = (...batch) => history(...cut, begunAll("a", ...batch), answered(1), answered(3), ended("a", 3));
+      const rest = [answered(1), answered(3), ended("a", 3)];
+      const handledAll = (...batch) => history(...cut, begunAll("a", ...batch), ...rest);
       assertWell(handledAll(entry(1), outage, entry(3)), { "covered by gaps": 1, handled: 2 });
       assertWrong(
         handledAll(entry(1), entry(2, 3), { ...outage, seq: 3, gap: { ...outage.gap, from: 3 } }),

@@ -501,7 +501,7 @@ describe("What was being handled when the worker died", () => {
     );
   });
 
-  test("is alone in that, whatever the bridge has heard: each handler waits for the mark of the one before", async () => {
+  test("is alone in that: each handler waits for the mark of the one before", async () => {
     for (const handler of [() => {}, async () => {}]) {
       browser = new BrowserStandIn();
       host = new HostStandIn(browser);

@@ -59,7 +59,7 @@ describe("The package", () => {
       const session: Session = bridge.session("one", { url: "ws://127.0.0.1/", mode: "memory" });
       const end: () => void = session.on("message", ({ seq, payload, binary }) => { const n: number = seq; });
       session.on("gap", ({ reason, count }) => { const n: number | null = count; });
-      session.on("messages", (all) => { for (const one of all) if (one.type === "gap") { const r: string = one.reason; } });
+      session.on("messages", (all) => all.map((one) => { if (one.type === "gap") { const r: string = one.reason; } }));
       session.on("state", ({ state, reason }) => { const s: string = state; });
       session.on("error", (error) => { const e: BridgeError = error; });
       session.on("progress", (payload, { seq }) => { const n: number = seq; });

@@ -256,7 +256,8 @@ describe("What is old", () => {
     const { tasks } = start();
     await settled();
     const ids = Array.from({ length: 300 }, (_, number) => `task-${number}`);
-    host.sayBodies("one", ...ids.map((taskId, at) => ({ at: browser.now + at, payload: { type: "progress", taskId } })));
+    const news = (taskId, index) => ({ at: browser.now + index, payload: { type: "progress", taskId } });
+    host.sayBodies("one", ...ids.map(news));
     await handled();
     const known = (await tasks.all()).map(({ id }) => id);
     assert.deepEqual(known.toSorted(), ids.slice(200).toSorted());
