@@ -79,7 +79,7 @@ for (const Browser of [Chromium, Firefox]) {
       console.log(
         `${Browser.title}: ${library} messages of ${text.length} B a second reach a handler of many, ` +
           `${bare} a bare listener one at a time: ${(library / bare).toFixed(1)} times as many; ` +
-          `${alone} a handler that is told of each in the storage before the next`,
+          `${alone} a handler of single ones`,
       );
       assert.ok(library > bare, JSON.stringify(rates));
     });
