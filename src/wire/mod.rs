@@ -11,7 +11,7 @@ pub mod frame;
 pub mod link;
 pub mod request;
 
-pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Token, Window};
+pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Tag, Window};
 pub use request::{Acknowledge, After, Mode, Open, Request, Resumption, Send};
 
 use bytes::Bytes;
