@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 pub use layer::{Bound, Layer, Limits, MAX_TEXT};
 pub use preset::{PRESETS, Preset};
 pub use table::{Kind, Named, Setting, TABLE, found};
-pub use template::{Blank, Template};
 use table::{Said, the};
+pub use template::{Blank, Template};
 
 /// The most that a memory session may keep for the extension, whatever is asked for, in bytes.
 pub const MAX_MEMORY_INBOX: usize = 16 * 1024 * 1024;

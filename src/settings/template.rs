@@ -68,6 +68,12 @@ impl Template {
         &self.0
     }
 
+    /// The text of a template that is a string, with `filling` in `blank`; empty if it is none.
+    #[must_use]
+    pub fn fill_text(&self, blank: Blank, filling: &str) -> String {
+        self.0.as_str().unwrap_or_default().replace(blank.as_str(), filling)
+    }
+
     /// The JSON text with `filling`, itself a JSON text, in `blank`. A string that is nothing but the blank becomes the
     /// filling as it is, so that a number stays one, however large; within a longer string stands its text.
     #[must_use]
@@ -127,7 +133,8 @@ mod tests {
 
     #[test]
     fn what_is_filled_in_stays_within_its_string() {
-        let template = Template::new(json!({"type": "join", "room": "{key}", "as": ["r/{key}/", 7]}), Blank::Key).unwrap();
+        let template =
+            Template::new(json!({"type": "join", "room": "{key}", "as": ["r/{key}/", 7]}), Blank::Key).unwrap();
         let nasty = json!("a\",\"admin\":true,\"{key}\\\n");
         let text = template.fill(Blank::Key, &nasty.to_string());
         let read: Value = serde_json::from_str(&text).unwrap();

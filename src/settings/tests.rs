@@ -233,7 +233,10 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         (r#"{"auth":{"via":"message"}}"#, "malformed `auth.via` \"message\" needs `auth.send` beside it"),
         (r#"{"auth":{"via":"query","name":"a b"}}"#, "malformed `auth.name` must be 1 to 64 letters, digits"),
         (r#"{"auth":{"via":"header","send":"hush"}}"#, "malformed `auth.send` must be a string with {token} in it"),
-        (r#"{"auth":{"via":"header","send":["{token}"]}}"#, "malformed `auth.send` must be a string with {token} in it"),
+        (
+            r#"{"auth":{"via":"header","send":["{token}"]}}"#,
+            "malformed `auth.send` must be a string with {token} in it",
+        ),
         (r#"{"auth":{"via":"message","send":"{key}"}}"#, "malformed `auth.send` must be JSON, with {token} where"),
         (r#"{"fallback":{}}"#, "unsupported `fallback` is not offered by this version; leave it out"),
         (r#"{"headers":{"Authorization":"hush"}}"#, "unsupported `headers` is not offered"),

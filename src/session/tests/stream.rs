@@ -236,10 +236,7 @@ fn a_message_without_ack_auto_wants_no_word_when_it_is_written() {
     rig.frame("first");
     rig.session.handle(Input::Frame { attempt: 1, body: Body::Json("a".into()) }, rig.now);
     let action = rig.session.poll_action();
-    assert!(
-        matches!(action, Some(Action::ToExtension { event: Event::Message { tag: None, .. }, .. })),
-        "{action:?}"
-    );
+    assert!(matches!(action, Some(Action::ToExtension { event: Event::Message { tag: None, .. }, .. })), "{action:?}");
 }
 
 #[test]
