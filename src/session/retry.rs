@@ -181,11 +181,11 @@ impl Retry {
     /// The delay is anything between none and a bound that grows ("full jitter": clients that failed together do not
     /// return together).
     ///
-    /// After a loss that looks like everybody's, it begins with the window, and each further delay is at least as long as
-    /// the longest one before could have been. So nobody makes two attempts within one window, and if everybody lost the
-    /// server at the same time, there are never more attempts in a second than clients ÷ window, however long it stays
-    /// away. A window that the server asked for has room for all, so it is kept for as long as `first` would need to outgrow
-    /// it: then everybody is back within one window after the server is. `benches/fleet` shows both.
+    /// After a loss that looks like everybody's it begins with the window, and each further delay lies in the upper part of
+    /// what its bound has grown by, and is never shorter than the window. So nobody makes two attempts within one window,
+    /// and however long the server stays away, there are never more attempts in a second than clients ÷ window. A window
+    /// that the server asked for has room for all: it grows only when `first` alone would have outgrown it, so that until
+    /// then everybody is back within one window after the server. `benches/fleet` shows both.
     pub(super) fn next(
         &mut self,
         verdict: Verdict,
@@ -219,9 +219,10 @@ impl Retry {
         let asked = self.asked_window.or(self.learnt_window);
         let window = if self.spread { asked.unwrap_or(settings.herd_window) } else { Duration::ZERO };
         let start = if asked.is_some() { settings.first } else { settings.first.max(window) }.as_secs_f64();
-        let bound = |growth: f64| Duration::from_secs_f64((start * growth).min(settings.max.as_secs_f64())).max(window);
-        let latest = bound(growth);
-        let earliest = if first || window.is_zero() { Duration::ZERO } else { bound(growth / settings.multiplier) };
+        let bound = (start * growth).min(settings.max.as_secs_f64());
+        let latest = Duration::from_secs_f64(bound).max(window);
+        let earliest =
+            if first || window.is_zero() { Duration::ZERO } else { latest.div_f64(settings.multiplier).max(window) };
         let wanted = hint.map_or(Duration::ZERO, |hint| milliseconds(hint.after_ms));
         Next::After(wanted + earliest + (latest - earliest).mul_f64(rng.f64()))
     }

@@ -161,8 +161,8 @@ export default [
     name: "two attempts in one window",
     breaks: "After a loss that looks like everybody's, no delay but the first is shorter than the window.",
     file: "src/session/retry.rs",
-    original: "if first || window.is_zero() { Duration::ZERO }",
-    replacement: "if first || !window.is_zero() { Duration::ZERO }",
+    original: "latest.div_f64(settings.multiplier).max(window)",
+    replacement: "Duration::ZERO",
   },
   {
     name: "a hint for one attempt",

@@ -233,14 +233,14 @@ impl Line {
         let told = self.hinted_window.or(self.asked_window);
         let window = if self.everybodys { told.unwrap_or(settings.herd_window) } else { Duration::ZERO };
         let base = if told.is_some() { settings.first } else { settings.first.max(window) };
-        let longest = |failures: i32| {
-            let grown = base.as_secs_f64() * settings.multiplier.powi(failures);
-            Duration::from_secs_f64(grown.min(settings.max.as_secs_f64())).max(window)
-        };
+        let grown = base.as_secs_f64() * settings.multiplier.powi(before);
+        let longest = Duration::from_secs_f64(grown.min(settings.max.as_secs_f64())).max(window);
+        // No two attempts in one window, and later ones no sooner than the bound before would have allowed.
+        let shortest = longest.div_f64(settings.multiplier).max(window);
         let from = now.elapsed + hint.map_or(Duration::ZERO, |hint| hinted(hint.after_ms));
         let again = before > 0 && !window.is_zero();
-        let earliest = from + if again { longest(before - 1) } else { Duration::ZERO };
-        let latest = from + longest(before);
+        let earliest = if again { from + shortest } else { from };
+        let latest = from + longest;
         let free_at = self.free_at(settings);
         (self.phase, self.network) = (Phase::Waiting, verdict == Verdict::Soon);
         let halves = match hint {
