@@ -46,20 +46,22 @@ pub(crate) fn svg<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     put_scales(&mut out);
     if let Some(row) = rows.first() {
         let server = row.scenario.server;
-        let (back, accepts) = (x(server.down.as_secs_f64()), y(server.accepts));
-        let _ = writeln!(out, "<path class=\"mark\" d=\"M{back:.1} {TOP}V{BOTTOM}M{LEFT} {accepts:.1}H{RIGHT}\"/>");
+        let accepts = server.accepts * of_a_million(row);
+        let back = x(server.down.as_secs_f64());
+        let _ =
+            writeln!(out, "<path class=\"mark\" d=\"M{back:.1} {TOP}V{BOTTOM}M{LEFT} {:.1}H{RIGHT}\"/>", y(accepts));
         let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\">the server is back</text>", back + 6.0, TOP + 12.0);
-        let text = format!("it accepts {:.0} in a second", server.accepts);
+        let text = format!("it accepts {accepts:.0} in a second");
         let _ = writeln!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
             RIGHT - 4.0,
-            accepts + 16.0
+            y(accepts) + 16.0
         );
     }
     for (place, (row, name, colour, width)) in LINES.iter().enumerate() {
         let Some(row) = rows.iter().find(|found| found.name == *row) else { continue };
-        let points = points(&row.outcome.per_second());
+        let points = points(&row.outcome.per_second(), of_a_million(row));
         let _ =
             writeln!(out, "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" points=\"{points}\"/>");
         let (left, top) = (LEFT + (place % 3) as f64 * 260.0, 390.0 + (place / 3) as f64 * 24.0);
@@ -85,11 +87,16 @@ fn put_scales(out: &mut String) {
     let _ = writeln!(out, "<text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">{text}</text>", BOTTOM + 40.0);
 }
 
-fn points(per_second: &[u32]) -> String {
+/// A smaller fleet is drawn as if it were a million.
+fn of_a_million(row: &Row) -> f64 {
+    1e6 / f64::from(row.scenario.clients)
+}
+
+fn points(per_second: &[u32], times: f64) -> String {
     let mut out = String::new();
     for (place, seconds) in per_second.chunks(STEP).take(SECONDS / STEP).enumerate() {
         let mean = f64::from(seconds.iter().sum::<u32>()) / seconds.len() as f64;
-        let _ = write!(out, "{:.0},{:.0} ", x((place * STEP) as f64 + STEP as f64 / 2.0), y(mean));
+        let _ = write!(out, "{:.0},{:.0} ", x((place * STEP) as f64 + STEP as f64 / 2.0), y(mean * times));
     }
     out
 }
