@@ -51,13 +51,8 @@ pub(crate) fn svg<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
         let _ =
             writeln!(out, "<path class=\"mark\" d=\"M{back:.1} {TOP}V{BOTTOM}M{LEFT} {:.1}H{RIGHT}\"/>", y(accepts));
         let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\">the server is back</text>", back + 6.0, TOP + 12.0);
-        let text = format!("it accepts {accepts:.0} in a second");
-        let _ = writeln!(
-            out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            RIGHT - 4.0,
-            y(accepts) + 16.0
-        );
+        let text = format!("dashed: the server accepts {accepts:.0} in a second");
+        let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"{}\">{text}</text>", BOTTOM + 40.0);
     }
     for (place, (row, name, colour, width)) in LINES.iter().enumerate() {
         let Some(row) = rows.iter().find(|found| found.name == *row) else { continue };
@@ -83,7 +78,7 @@ fn put_scales(out: &mut String) {
         let _ = writeln!(out, "<path class=\"scale\" d=\"M{at:.1} {BOTTOM}v5\"/>");
         let _ = writeln!(out, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{second}</text>", BOTTOM + 20.0);
     }
-    let text = "attempts a second (upwards, logarithmic) over seconds since the loss";
+    let text = "attempts a second (logarithmic), by seconds since the loss";
     let _ = writeln!(out, "<text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">{text}</text>", BOTTOM + 40.0);
 }
 
@@ -105,8 +100,8 @@ fn x(second: f64) -> f64 {
     LEFT + second / SECONDS as f64 * (RIGHT - LEFT)
 }
 
-/// What is below the scale stands at its bottom.
+/// What is below the scale stands at its bottom, what is above at its top.
 fn y(rate: f64) -> f64 {
-    let power = rate.max(1.0).log10().max(f64::from(LOWEST));
+    let power = rate.max(1.0).log10().clamp(f64::from(LOWEST), f64::from(HIGHEST));
     BOTTOM - (power - f64::from(LOWEST)) / f64::from(HIGHEST - LOWEST) * (BOTTOM - TOP)
 }
