@@ -16,7 +16,7 @@ use websocket_bridge::settings::Settings;
 use websocket_bridge::wire::event::{Hint, Reason};
 use websocket_bridge::wire::{Acknowledge, Body, Mode, Open};
 
-use super::{Client, News, Next};
+use super::{Client, News, Next, seed};
 
 /// How long the connection has lasted that is lost.
 const BEFORE: Duration = Duration::from_secs(3600);
@@ -81,7 +81,7 @@ impl Bridges {
         Self { birth, open, advice, whole: clients <= MANY }
     }
 
-    /// `number` is what its chance comes from.
+    /// Its chance comes from `number`.
     pub(crate) fn client(&self, number: u32) -> Bridge<'_> {
         Bridge { fleet: self, number, heard: Vec::new(), session: None }
     }
@@ -89,7 +89,7 @@ impl Bridges {
     /// The session of that client, connected.
     fn connected(&self, number: u32) -> Running {
         let now = at(Duration::ZERO);
-        let birth = Birth { seed: u64::from(number), ..self.birth.clone() };
+        let birth = Birth { seed: seed(number), ..self.birth.clone() };
         let mut running = Running { session: Session::new(birth, now), attempt: 0 };
         let (open, port) = (Box::new(self.open.clone()), PortId(1));
         running.tell(Input::Open { port, open, url: None, settings: None, reference: None }, now);

@@ -117,7 +117,15 @@ pub(crate) fn run<C: Client>(scenario: &Scenario, client: impl Fn(u32) -> C) -> 
 
 /// Milliseconds from a client to the server and back: 20 to 219, always the same for one client.
 fn round_trip(number: u32) -> u64 {
-    20 + u64::from(number.wrapping_mul(2_654_435_761) >> 16) % 200
+    20 + (seed(number) >> 32) % 200
+}
+
+/// What a client's chance comes from: neighbours have nothing in common (the finaliser of SplitMix64).
+fn seed(number: u32) -> u64 {
+    let mut bits = u64::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// Who is woken when: a place for each millisecond, in a circle, with a list of clients in it.

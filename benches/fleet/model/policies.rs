@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{Client, News, Next};
+use super::{Client, News, Next, seed};
 
 /// What a client waits before each attempt.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +101,7 @@ pub(crate) struct Other {
 impl Policy {
     /// `number` is what its chance comes from.
     pub(crate) fn client(self, number: u32) -> Other {
-        Other { policy: self, failures: 0, memory: 0.0, rng: Rng::with_seed(u64::from(number)) }
+        Other { policy: self, failures: 0, memory: 0.0, rng: Rng::with_seed(seed(number)) }
     }
 }
 
