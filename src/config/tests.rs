@@ -205,7 +205,7 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         ),
         (
             "[defaults]\nauth = { token = \"hush\" }".to_owned(),
-            "line 2: `auth` is not offered by this version; leave it out",
+            "line 2: there is no setting `auth.token`; known here: via, name, send, accepted, refused",
         ),
         ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` is not offered by this version"),
         ("[defaults]\nurl = \"hush\"".to_owned(), "line 2: there is no setting `url`"),
@@ -257,7 +257,7 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         ),
         (
             format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"hush\" }}"),
-            "line 3: `auth` is not offered by this version",
+            "line 3: there is no setting `auth.source`; known here: via,",
         ),
         (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` is not offered by this version"),
         (format!("{session}\ntls = \"hush\""), "line 2: `tls` is not offered by this version"),

@@ -488,10 +488,11 @@ impl Core {
                     Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
                     Action::Pause { attempt } => slot.outgoing(attempt, Outgoing::pause_reading),
                     Action::Resume { attempt } => slot.outgoing(attempt, Outgoing::resume_reading),
-                    Action::Connect { attempt, url, protocols, max_message } => {
+                    Action::Connect { attempt, url, protocols, credential, max_message } => {
                         let origin = Arc::clone(&slot.identity.origin);
                         let timeouts = server::Timeouts::default();
-                        dial = Some((attempt, server::Target { url, origin, protocols, max_message, timeouts }));
+                        let target = server::Target { url, origin, protocols, credential, max_message, timeouts };
+                        dial = Some((attempt, target));
                     }
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");

@@ -328,8 +328,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, q
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for token in encoder.take_written() {
-            core.borrow_mut().input(SessionId(token.session), Input::Written { token });
+        for tag in encoder.take_written() {
+            core.borrow_mut().input(SessionId(tag.session), Input::Written { tag });
         }
     }
 }
@@ -448,6 +448,10 @@ fn handle_request(
         Request::Unsubscribe { session, key, payload } => {
             let session = opened(core, id, &session)?;
             core.input(session, Input::Unsubscribe { port: id, key, payload, reference });
+        }
+        Request::Token { session, token, expires_at } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Token { port: id, token, expires_at, reference });
         }
         Request::Reconnect { session } => {
             let session = opened(core, id, &session)?;

@@ -38,7 +38,14 @@ fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
     let long = Duration::from_secs(60);
     let timeouts = Timeouts { dns: long, tcp: long, tls: long, upgrade: long, write: long, close: long };
     let url = format!("ws://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    let mut target = Target { url, origin: "a@b".into(), protocols: Vec::new(), max_message: MAX_MESSAGE, timeouts };
+    let mut target = Target {
+        url,
+        origin: "a@b".into(),
+        protocols: Vec::new(),
+        credential: None,
+        max_message: MAX_MESSAGE,
+        timeouts,
+    };
     change(&mut target);
     target
 }

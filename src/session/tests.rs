@@ -1,10 +1,11 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `places`, `queue`, `connection`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod credentials;
 mod dialect;
 mod direct;
 mod endings;
@@ -39,7 +40,7 @@ struct Rig {
     /// What is to go there and has not yet.
     unsaved: Option<(u64, Vec<Change>)>,
     /// What was delivered to a port and counts when it is written.
-    unwritten: Vec<(u64, Token)>,
+    unwritten: Vec<(u64, Tag)>,
     /// Whether that goes there at once.
     disk: bool,
     /// Whether the system takes what is sent at once.
@@ -101,8 +102,8 @@ impl Rig {
                         loaded = Some(Input::Loaded { ticket: *ticket, bodies, to });
                     }
                     Action::Forgotten => self.shelf = Shelf::default(),
-                    Action::ToExtension { port, event: Event::Message { token: Some(token), .. } } => {
-                        self.unwritten.push((port.0, *token));
+                    Action::ToExtension { port, event: Event::Message { tag: Some(tag), .. } } => {
+                        self.unwritten.push((port.0, *tag));
                     }
                     _ => {}
                 }
@@ -181,9 +182,9 @@ impl Rig {
 
     /// What was delivered first to `port` under `seq` is written.
     fn written(&mut self, port: u64, seq: u64) -> Vec<String> {
-        let index = self.unwritten.iter().position(|(to, token)| (*to, token.seq) == (port, seq));
-        let (_, token) = self.unwritten.remove(index.expect("it counts when it is written"));
-        self.input(Input::Written { token })
+        let index = self.unwritten.iter().position(|(to, tag)| (*to, tag.seq) == (port, seq));
+        let (_, tag) = self.unwritten.remove(index.expect("it counts when it is written"));
+        self.input(Input::Written { tag })
     }
 
     fn send_as(&mut self, port: u64, send: Send) -> Vec<String> {
@@ -350,7 +351,15 @@ fn large(bytes: usize) -> Body {
 /// An action as a line; nothing for one that every message has and that only the rig needs.
 fn line(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Connect { attempt, url, .. } => format!("#{attempt} connect {}", url.path()),
+        Action::Connect { attempt, url, credential: None, .. } => format!("#{attempt} connect {}", url.path()),
+        Action::Connect { attempt, url, credential: Some(presented), .. } => {
+            let (way, secret) = match presented {
+                Presented::Header(secret) => ("header", secret),
+                Presented::Query(name, secret) => (name.as_str(), secret),
+                Presented::Protocol(secret) => ("protocol", secret),
+            };
+            format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
+        }
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
@@ -390,6 +399,7 @@ fn shown_event(event: &Event) -> String {
             let reason = state.reason.as_ref().map_or(String::new(), |reason| format!(" ({})", reason.code));
             format!("{}{reason}", shown_state(state.state))
         }
+        Event::TokenNeeded { reason, .. } => format!("token-needed {reason}"),
         Event::Error(problem) => format!("error {}", problem.code.as_str()),
         Event::Opening { .. } => "opened".into(),
         Event::Frame { body, .. } => format!("message {}", shown_body(body)),

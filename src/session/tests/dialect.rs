@@ -74,10 +74,7 @@ fn an_outage_that_the_server_bridges_is_no_gap() {
     let mut rig = after_an_outage();
     assert_eq!(deliveries(&rig.connect()), [""; 0]);
     assert_eq!(rig.frame(r#"{"cursor":9}"#), [""; 0], "nobody knows yet what is missing before it");
-    assert_eq!(
-        rig.frame(r#"{"resumed":true}"#),
-        [r#"1: message 4 {"cursor":9}"#, r#"1: message 5 {"resumed":true}"#]
-    );
+    assert_eq!(rig.frame(r#"{"resumed":true}"#), [r#"1: message 4 {"cursor":9}"#, r#"1: message 5 {"resumed":true}"#]);
     assert_eq!(rig.frame(r#"{"cursor":10}"#), [r#"1: message 6 {"cursor":10}"#]);
     rig.ack(1, 6);
     assert_eq!(rig.status()["inbox"]["messages"], 0);
