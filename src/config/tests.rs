@@ -205,7 +205,7 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         ),
         (
             "[defaults]\nauth = { token = \"hush\" }".to_owned(),
-            "line 2: there is no setting `auth.token`; known here: via, name, send, accepted, refused",
+            "line 2: there is no setting `auth.token`; known here: via, name, send, accepted, refused, renew",
         ),
         ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` is not offered by this version"),
         ("[defaults]\nurl = \"hush\"".to_owned(), "line 2: there is no setting `url`"),

@@ -118,14 +118,14 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
     }
     if let Some(Presented::Header(secret)) = &target.credential {
         let value = HeaderValue::from_str(secret.reveal());
-        let mut value = value.map_err(|_| unaskable(format!("{server} {}", unfit("in a header"))))?;
+        let mut value = value.map_err(|_| unfit(&server, "in a header"))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
     let mut offered = target.protocols.clone();
     if let Some(Presented::Protocol(secret)) = &target.credential {
         if !secret.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
-            return Err(unaskable(format!("{server} {}", unfit("as a sub-protocol"))));
+            return Err(unfit(&server, "as a sub-protocol"));
         }
         offered.push(secret.reveal().to_owned());
     }
@@ -138,11 +138,13 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
     generate_request(request).map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))
 }
 
-/// A credential of which nothing may be said.
-fn unfit(place: &str) -> String {
-    format!(
-        "cannot be shown the credential {place}: it has characters that cannot stand there; see `auth.via` for other ways"
-    )
+/// The credential is of no use; nothing may be said of it.
+fn unfit(server: &str, place: &str) -> Reason {
+    let message = format!(
+        "{server} cannot be shown the credential {place}: it has characters that cannot stand there; see `auth.via` for \
+         other ways"
+    );
+    Reason::new("auth-refused", message)
 }
 
 fn no_upgrade(server: &str, what: impl std::fmt::Display) -> Reason {

@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 
+use super::credential::Admission;
 use super::*;
-use crate::settings::{self, Blank};
+use crate::settings::{self, Auth, Blank};
 use crate::wire::event::{State, StateReport};
 
 /// How long a connection has to prove that it outlived a sleep or a change of the network.
@@ -27,8 +28,9 @@ const WHAT_ENDS_PARKING: &str = "nothing is tried until the extension opens the 
 pub(super) enum Connection {
     /// Closed on request, or because no port came back.
     Closed,
-    /// An attempt is under way; `again` if an earlier one failed or its connection was lost.
-    Dialling { attempt: u64, again: bool },
+    /// An attempt is under way; `again` if an earlier one failed or its connection was lost. `auth` is how the server is
+    /// shown a credential on it, whatever the settings say since.
+    Dialling { attempt: u64, again: bool, auth: Option<Box<Auth>> },
     /// It is made.
     Open(Box<Live>),
     /// The next attempt has its time.
@@ -46,6 +48,8 @@ pub(super) struct Live {
     again: bool,
     /// How long the server has to let us in; nothing once it has, or need not say so. Before that nothing is sent.
     pub(super) admission: Option<Duration>,
+    /// It was shown another credential since, and has not said anything to that.
+    pub(super) renewed: bool,
     since: Duration,
     pub(super) since_ms: u64,
     /// When the server was last heard.
@@ -75,9 +79,22 @@ struct Undecided {
     mark: u64,
     /// When the outage began.
     since: u64,
-    /// How long the server has to answer, once it was asked.
-    until: Option<Duration>,
+    /// From where the server could go on when the connection was made: what comes on it proves nothing of what is missing.
+    cursor: Option<Arc<str>>,
+    asked: Option<Asked>,
 }
+
+/// A server was asked to go on where the last connection ended.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// How long it has to answer, or to go on saying something.
+    until: Duration,
+    /// How long at most.
+    latest: Duration,
+}
+
+/// By how much more than its time a server may take to answer that goes on saying something, which may be what was missing.
+const REPLAY: u32 = 6;
 
 /// A ping without an answer yet. There is one at a time: its pong proves all before it.
 #[derive(Debug)]
@@ -134,7 +151,8 @@ impl Session {
         self.last_attempt = now.elapsed;
         let attempt = self.attempts;
         let again = !matches!(self.connection, Connection::Closed);
-        self.set_connection(Connection::Dialling { attempt, again }, now);
+        let auth = self.settings.auth.clone().map(Box::new);
+        self.set_connection(Connection::Dialling { attempt, again, auth }, now);
         let credential = self.show_credential(now);
         self.actions.push_back(Action::Connect {
             attempt,
@@ -147,7 +165,8 @@ impl Session {
 
     /// What was not allowed may be so by now: a file changed.
     pub(super) fn ask_again(&mut self, now: Now) {
-        if matches!(&self.connection, Connection::Parked { reason } if reason.code == "not-allowed") {
+        let Connection::Parked { reason } = &self.connection else { return };
+        if reason.code == "not-allowed" || (reason.code == "token-needed" && self.wanted_credential(now).is_none()) {
             self.dial(now);
         }
     }
@@ -162,19 +181,26 @@ impl Session {
     }
 
     pub(super) fn handle_connected(&mut self, attempt: u64, protocol: Option<Arc<str>>, now: Now) {
-        let Connection::Dialling { attempt: current, again } = self.connection else { return };
-        if current != attempt {
+        let Connection::Dialling { attempt: current, again, auth } = &self.connection else { return };
+        let again = *again;
+        if *current != attempt {
             return;
+        }
+        if auth.as_deref() != self.settings.auth.as_ref() {
+            // Other settings came meanwhile: the server was not shown what it is to be shown.
+            self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "other settings" });
+            return self.dial(now);
         }
         let undecided = self.outage_since.take().map(|since| {
             let mark = self.inbox.push_outage(since, now.unix_ms, now.elapsed);
-            Undecided { mark, since, until: None }
+            Undecided { mark, since, cursor: self.cursors.last().cloned(), asked: None }
         });
         let live = Live {
             attempt,
             protocol,
             again,
             admission: None,
+            renewed: false,
             since: now.elapsed,
             since_ms: now.unix_ms,
             heard: now.elapsed,
@@ -190,10 +216,16 @@ impl Session {
             undecided,
         };
         self.connection = Connection::Open(Box::new(live));
-        if self.asks_for_admission(now) {
-            return;
+        match self.ask_for_admission(now) {
+            Admission::Granted => self.begin(now),
+            Admission::Asked => {}
+            Admission::Unavailable(want) => {
+                // It has ended while the connection was made.
+                self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "no credential" });
+                self.connection_over(now);
+                self.park_for_credential(want, now);
+            }
         }
-        self.begin(now);
     }
 
     /// The connection is there, and whoever wants to know who we are knows it.
@@ -209,10 +241,10 @@ impl Session {
         (live.admission, live.beat) = (None, beat);
         (live.since, live.since_ms) = (now.elapsed, now.unix_ms);
         self.figures.connections += 1;
-        self.credentials.accepted();
         self.since = now.unix_ms;
         self.changed();
         self.tell_state(now);
+        self.show_newer_credential(now);
         self.ask_to_resume(now);
         self.deliver(now);
         for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
@@ -229,16 +261,17 @@ impl Session {
         let Connection::Open(live) = &mut self.connection else { return };
         let attempt = live.attempt;
         let Some(undecided) = &mut live.undecided else { return };
-        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, self.cursors.last()) else {
+        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, undecided.cursor.clone()) else {
             live.undecided = None;
             return;
         };
         if resume.accepted.is_some() {
-            undecided.until = Some(now.elapsed + self.settings.heartbeat.timeout);
+            let timeout = self.settings.heartbeat.timeout;
+            undecided.asked = Some(Asked { until: now.elapsed + timeout, latest: now.elapsed + timeout * REPLAY });
         } else {
             live.undecided = None;
         }
-        let question = resume.send.fill(Blank::Cursor, cursor);
+        let question = resume.send.fill(Blank::Cursor, &cursor);
         self.write(attempt, Body::Json(question.into()));
     }
 
@@ -265,6 +298,7 @@ impl Session {
                 self.outbox.blame(now);
             }
         }
+        let reason = self.named_at_the_door(reason);
         self.connection_over(now);
         if let Some(reason) = self.handle_refusal(&reason) {
             return self.park(reason, now);
@@ -311,7 +345,11 @@ impl Session {
     fn connection_over(&mut self, now: Now) {
         if let Connection::Open(live) = &self.connection {
             if live.admission.is_none() {
-                self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
+                let lived = now.elapsed.saturating_sub(live.since);
+                self.retry.connection_lived(lived, &self.settings.reconnect);
+                if lived >= self.settings.reconnect.stable {
+                    self.credentials.served();
+                }
             }
             self.begin_outage(now);
             self.outbox.connection_lost(now);
@@ -505,7 +543,7 @@ impl Session {
             return;
         }
         self.note_acknowledgement(&body, now);
-        self.note_resumption(&body);
+        self.note_resumption(&body, now);
         self.note_cursor(&body);
         let admitted = self.admits_us(&body);
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
@@ -515,12 +553,32 @@ impl Session {
                 let message = format!("{} does not take the credential that it was shown", server_of(&self.url));
                 self.give_up(attempt, Reason::new("auth-refused", message), now);
             }
-            None => {}
+            None => self.bound_undecided(attempt, now),
         }
+    }
+
+    /// What is withheld until the server has said something must not be more than the inbox holds.
+    fn bound_undecided(&mut self, attempt: u64, now: Now) {
+        if !self.inbox.is_full() {
+            return;
+        }
+        let Some(live) = self.live(attempt) else { return };
+        if live.admission.is_none() {
+            live.undecided = None;
+            return;
+        }
+        let message = format!(
+            "{} sent more than the inbox holds before it said whether it takes the credential",
+            server_of(&self.url)
+        );
+        self.give_up(attempt, Reason::new("auth-timeout", message), now);
     }
 
     /// Whether the server wants an answer to this, which is for nobody else (`dialect.answer`). It gets it.
     fn is_question(&mut self, attempt: u64, body: &Body) -> bool {
+        if !self.is_connected() {
+            return false;
+        }
         let (Some(answer), Body::Json(json)) = (&self.settings.dialect.answer, body) else { return false };
         if !pattern::matches(&answer.when, json) {
             return false;
@@ -531,15 +589,12 @@ impl Session {
     }
 
     /// The server may say whether it goes on where the last connection ended. That is a message like any other all the same.
-    fn note_resumption(&mut self, body: &Body) {
+    fn note_resumption(&mut self, body: &Body, now: Now) {
         let Connection::Open(live) = &mut self.connection else { return };
-        let (Some(undecided), Some(resume), Body::Json(json)) = (&live.undecided, &self.settings.dialect.resume, body)
-        else {
-            return;
-        };
-        if undecided.until.is_none() {
-            return;
-        }
+        let (Some(undecided), Some(resume)) = (&mut live.undecided, &self.settings.dialect.resume) else { return };
+        let Some(asked) = &mut undecided.asked else { return };
+        asked.until = asked.latest.min(now.elapsed + self.settings.heartbeat.timeout);
+        let Body::Json(json) = body else { return };
         let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
         if says(&resume.accepted) {
             self.inbox.withdraw_outage(undecided.mark);
@@ -552,7 +607,7 @@ impl Session {
     /// From where the server can go on if this message, the next of the stream, was the last.
     fn note_cursor(&mut self, body: &Body) {
         let (Some(resume), Body::Json(json)) = (&self.settings.dialect.resume, body) else { return };
-        if let Some(cursor) = pattern::at(&resume.cursor, json) {
+        if let Some(cursor) = pattern::at(&resume.cursor, json).filter(|cursor| *cursor != "null") {
             self.cursors.push(self.inbox.head() + 1, cursor, self.journal.is_some());
         }
     }
@@ -665,7 +720,7 @@ impl Session {
         self.beat(now);
         if let Connection::Open(live) = &mut self.connection {
             // Who does not answer that has not confirmed it, and may be as well as ever.
-            live.undecided.take_if(|undecided| undecided.until.is_some_and(|until| until <= now.elapsed));
+            live.undecided.take_if(|undecided| undecided.asked.is_some_and(|asked| asked.until <= now.elapsed));
             if live.admission.is_some_and(|until| until <= now.elapsed) {
                 let attempt = live.attempt;
                 let (server, time) = (server_of(&self.url), self.settings.heartbeat.timeout.as_secs_f32());
@@ -762,7 +817,7 @@ impl Live {
             let answer = beat.unanswered.filter(|_| !self.paused).map(|sent| sent + heartbeat.timeout);
             [Some(beat.next), answer].into_iter().flatten()
         });
-        let undecided = self.undecided.iter().filter_map(|undecided| undecided.until);
+        let undecided = self.undecided.iter().filter_map(|undecided| Some(undecided.asked?.until));
         self.ping_due(heartbeat).into_iter().chain(beat).chain(undecided).chain(self.admission).min()
     }
 

@@ -58,6 +58,17 @@ pub(super) enum Refusal {
     GiveUp,
 }
 
+/// Whether a connection can be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It can: nothing is to be said, or no answer to it is waited for.
+    Granted,
+    /// The server has to say so first.
+    Asked,
+    /// There is nothing to show it.
+    Unavailable(Want),
+}
+
 #[derive(Debug)]
 struct Credential {
     secret: Secret,
@@ -72,7 +83,7 @@ pub(super) struct Credentials {
     current: Option<Credential>,
     /// When a fresh one is asked for before this one ends.
     refresh_at: Option<Duration>,
-    /// One was refused since the server last let us in.
+    /// How many were refused since a connection last lived for a while.
     refusals: u32,
 }
 
@@ -86,11 +97,13 @@ impl Credentials {
             return Given::RefusedBefore;
         }
         let shown = known.is_some_and(|current| current.shown);
-        // Everybody whose credential was made in the same moment does not come for another in the same moment.
-        self.refresh_at = expires_at.map(|at| {
-            let life = Duration::from_millis(at - now.unix_ms);
-            now.elapsed + life.mul_f64(0.8 + 0.15 * chance)
-        });
+        if known.is_none_or(|current| current.expires_at != expires_at) {
+            // Everybody whose credential was made in the same moment does not come for another in the same moment.
+            self.refresh_at = expires_at.map(|at| {
+                let life = Duration::from_millis(at - now.unix_ms);
+                now.elapsed + life.mul_f64(0.8 + 0.15 * chance)
+            });
+        }
         let given = if known.is_some() { Given::Known } else { Given::Fresh };
         self.current = Some(Credential { secret, expires_at, shown, refused: false });
         given
@@ -115,9 +128,19 @@ impl Credentials {
         }
     }
 
-    /// The server lets us in.
-    pub(super) fn accepted(&mut self) {
+    /// A server that was shown one kept the connection for a while.
+    pub(super) fn served(&mut self) {
         self.refusals = 0;
+    }
+
+    /// Whether nothing is asked any more, because a fresh one was refused as well.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.refusals > 1
+    }
+
+    /// Whether the present one was not shown yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.shown)
     }
 
     /// The server does not take what it was shown.
@@ -181,6 +204,7 @@ impl Session {
     /// A port that comes while a credential is wanted is asked for it too.
     pub(super) fn ask_newcomer(&mut self, port: PortId, now: Now) {
         if self.is_parked_for_credential()
+            && !self.credentials.has_given_up()
             && let Some(want) = self.wanted_credential(now)
         {
             self.ask_port_for_credential(port, want);
@@ -215,16 +239,36 @@ impl Session {
         Some(presented)
     }
 
-    /// Shows a message what is to be shown; whether the server has to say something to that before anything else is sent.
-    pub(super) fn asks_for_admission(&mut self, now: Now) -> bool {
-        let Some(message) = self.admission_message(now) else { return false };
-        let waits = self.settings.auth.as_ref().is_some_and(|auth| auth.accepted.is_some());
+    /// Sends what the first message is to show.
+    pub(super) fn ask_for_admission(&mut self, now: Now) -> Admission {
+        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message) else {
+            return Admission::Granted;
+        };
+        let waits = auth.accepted.is_some();
+        if let Some(want) = self.wanted_credential(now) {
+            return Admission::Unavailable(want);
+        }
         let until = now.elapsed + self.settings.heartbeat.timeout;
-        let Connection::Open(live) = &mut self.connection else { return false };
+        let Some(message) = self.admission_message(now) else { return Admission::Granted };
+        let Connection::Open(live) = &mut self.connection else { return Admission::Granted };
         live.admission = waits.then_some(until);
         let attempt = live.attempt;
         self.write(attempt, message);
-        waits
+        if waits { Admission::Asked } else { Admission::Granted }
+    }
+
+    /// On a connection that there is, a server that takes a fresh credential in a message is shown it.
+    pub(super) fn show_newer_credential(&mut self, now: Now) {
+        let takes = self.settings.auth.as_ref().is_some_and(|auth| auth.via == Via::Message && auth.renew);
+        if !takes || !self.credentials.is_new() || !self.is_connected() {
+            return;
+        }
+        if let (Some(attempt), Some(message)) = (self.attempt(), self.admission_message(now)) {
+            if let Some(live) = self.live(attempt) {
+                live.renewed = true;
+            }
+            self.write(attempt, message);
+        }
     }
 
     fn admission_message(&mut self, now: Now) -> Option<Body> {
@@ -240,11 +284,27 @@ impl Session {
     }
 
     /// What the server says to what it was shown: a message like any other all the same.
-    pub(super) fn admits_us(&self, body: &Body) -> Option<bool> {
-        let Connection::Open(live) = &self.connection else { return None };
-        let (Some(auth), Some(_), Body::Json(json)) = (&self.settings.auth, live.admission, body) else { return None };
+    pub(super) fn admits_us(&mut self, body: &Body) -> Option<bool> {
+        let (Some(auth), Connection::Open(live), Body::Json(json)) = (&self.settings.auth, &mut self.connection, body)
+        else {
+            return None;
+        };
         let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
-        if says(&auth.accepted) { Some(true) } else { says(&auth.refused).then_some(false) }
+        if live.admission.is_none() && !live.renewed {
+            return None;
+        }
+        if says(&auth.accepted) {
+            live.renewed = false;
+            return live.admission.is_some().then_some(true);
+        }
+        says(&auth.refused).then_some(false)
+    }
+
+    /// A server that forbids us before it has let us in means the credential.
+    pub(super) fn named_at_the_door(&self, reason: Reason) -> Reason {
+        let waits = matches!(&self.connection, Connection::Open(live) if live.admission.is_some());
+        let forbids = matches!(reason.close_code, Some(3003 | 4403));
+        if waits && forbids && self.presents_token() { Reason { code: "auth-refused", ..reason } } else { reason }
     }
 
     /// What is due if the connection ended for this reason.
@@ -303,19 +363,14 @@ impl Session {
                 self.tell(port, Problem::new(Code::TokenRefused, message), reference);
             }
             Given::Fresh | Given::Known if self.is_parked_for_credential() => self.dial(now),
-            // A server that is shown it in a message takes it on the connection that there is.
-            Given::Fresh if self.is_connected() => {
-                if let (Some(attempt), Some(message)) = (self.attempt(), self.admission_message(now)) {
-                    self.write(attempt, message);
-                }
-            }
-            Given::Fresh | Given::Known => {}
+            Given::Fresh | Given::Known => self.show_newer_credential(now),
         }
     }
 
     /// Asks for a fresh credential before the present one ends.
     pub(super) fn refresh_credential(&mut self, now: Now) {
-        if self.credentials.take_refresh(now.elapsed) {
+        let is_used = self.presents_token() && !matches!(self.connection, Connection::Closed);
+        if self.credentials.take_refresh(now.elapsed) && is_used {
             self.ask_for_credential(Want::Expiring);
         }
     }

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
-use crate::settings::{Blank, Template};
+use crate::settings::{Blank, Dialect, Template};
 use crate::wire::event::{Opened, Refusal};
 use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Tag, WINDOW};
 
@@ -35,7 +35,14 @@ impl Session {
             self.configure(settings, now);
         }
         if let Some(url) = url {
-            changed |= self.url != url;
+            if self.url != url {
+                changed = true;
+                // Another stream, perhaps: what is missing of it is not known.
+                self.cursors = Cursors::default();
+            }
+            if !same_server(&self.url, &url) {
+                self.credentials = Credentials::default();
+            }
             self.url = url;
         }
         if let Some(protocols) = open.protocols {
@@ -168,7 +175,7 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.settings.dialect.subscribe.as_ref();
+        let template = self.coming_dialect().subscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(&key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.subscribe(key, body, self.is_connected());
@@ -183,11 +190,16 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.settings.dialect.unsubscribe.as_ref();
+        let template = self.coming_dialect().unsubscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.unsubscribe(key, body, self.is_connected());
         self.subscriptions_changed(taken, port, reference, now);
+    }
+
+    /// Also if it holds from the next connection on: whoever opened with it speaks it.
+    fn coming_dialect(&self) -> &Dialect {
+        &self.next_settings.as_deref().unwrap_or(&self.settings).dialect
     }
 
     fn subscriptions_changed(&mut self, taken: Result<(), NoRoom>, port: PortId, reference: Option<String>, now: Now) {

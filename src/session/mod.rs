@@ -707,6 +707,10 @@ impl Session {
         self.retry.configure(&settings.reconnect, now.elapsed);
         self.inbox.configure(settings.inbox.clone());
         self.outbox.configure(&settings);
+        let place = |settings: &Settings| settings.dialect.resume.as_ref().map(|resume| resume.cursor.clone());
+        if place(&settings) != place(&self.settings) {
+            self.cursors = Cursors::default();
+        }
         self.settings = settings;
     }
 

@@ -6,6 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// How many are remembered that wait for the disk.
+const MAX_YOUNG: usize = 65_536;
+
 /// The cursors that came.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
@@ -28,6 +31,10 @@ impl Cursors {
     pub(super) fn push(&mut self, seq: u64, cursor: &str, on_disk: bool) {
         let cursor: Arc<str> = cursor.into();
         if on_disk {
+            if self.young.len() >= MAX_YOUNG {
+                // Nothing can be written: the next daemon would begin further back.
+                self.young.pop_front();
+            }
             self.young.push_back((seq, Arc::clone(&cursor)));
         }
         self.last = Some(cursor);

@@ -109,6 +109,7 @@ impl Layer {
             ("auth.send", "auth.via"),
             ("auth.accepted", "auth.via"),
             ("auth.refused", "auth.accepted"),
+            ("auth.renew", "auth.via"),
             ("dialect.resume.cursor", "dialect.resume.send"),
             ("dialect.resume.send", "dialect.resume.cursor"),
             ("dialect.resume.accepted", "dialect.resume.send"),
@@ -122,6 +123,13 @@ impl Layer {
             }
         }
         if let Some(Said::Word(via)) = self.get("auth.via") {
+            let means_nothing = |way: &str, path: &'static str| *via != way && self.0.contains_key(path);
+            let of_messages = ["auth.accepted", "auth.refused", "auth.renew"];
+            let misplaced = of_messages.into_iter().find(|path| means_nothing("message", path));
+            if let Some(path) = misplaced.or_else(|| means_nothing("query", "auth.name").then_some("auth.name")) {
+                let message = format!("`{path}` means nothing with `auth.via` \"{via}\"; leave it out");
+                return Err((path, SettingError::Malformed(message)));
+            }
             let refusal = match (*via, whole.get("auth.send")) {
                 ("message", None) => Some("`auth.via` \"message\" needs `auth.send` beside it: the message"),
                 ("message", Some(_)) => None,

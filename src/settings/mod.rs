@@ -123,6 +123,8 @@ pub struct Auth {
     pub accepted: Option<Value>,
     /// The pattern of the answer by which it does not; only together with `accepted`.
     pub refused: Option<Value>,
+    /// A fresh credential is shown in a message on the connection that there is.
+    pub renew: bool,
 }
 
 /// The way on which a server is shown a credential.
@@ -318,10 +320,13 @@ impl Settings {
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
         }
-        if let Some(Auth { via, send, accepted, refused }) = auth {
+        if let Some(Auth { via, send, accepted, refused, renew }) = auth {
             json["auth"] = json!({ "via": via.as_str(), "send": send.as_json() });
             if let Via::Query(name) = via {
                 json["auth"]["name"] = name.as_str().into();
+            }
+            if *renew {
+                json["auth"]["renew"] = "message".into();
             }
             for (name, pattern) in [("accepted", accepted), ("refused", refused)] {
                 if let Some(pattern) = pattern {
@@ -445,7 +450,8 @@ impl<'a> Stack<'a> {
         };
         let accepted = self.pattern_beside(deciding, "auth.accepted");
         let refused = self.pattern_beside(deciding, "auth.refused");
-        Some(Auth { via, send, accepted, refused })
+        let renew = matches!(self.beside(deciding, "auth.renew"), Some(Said::Word("message")));
+        Some(Auth { via, send, accepted, refused, renew })
     }
 
     fn resume(&self) -> Option<Resume> {

@@ -33,7 +33,7 @@ macro_rules! auth_and_heartbeat {
     () => {
         r#""auth": {
             "send": {"type": "auth", "token": "{token}"},
-            "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
+            "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}, "renew": "message"
         },
         "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}"#
     };

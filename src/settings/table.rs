@@ -200,6 +200,12 @@ pub const TABLE: &[Setting] = &[
         meaning: "The pattern of the answer by which it does not; only together with `accepted`.",
     },
     Setting {
+        path: "auth.renew",
+        kind: Kind::Choice(&["connection", "message"]),
+        meaning: "When a fresh token is shown: on the next connection, which is so if nothing is said, or in the same message \
+                  on the one that there is.",
+    },
+    Setting {
         path: "dialect.preset",
         kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws"]),
         meaning: "The dialect that the server speaks: settings that need not be written out; see below.",

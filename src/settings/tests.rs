@@ -34,7 +34,7 @@ const EVERYTHING: &str = r#"{
     "queue": {"max_messages": 5, "max_bytes": 4096, "ttl_ms": 9},
     "inbox": {"max_messages": 6, "max_bytes": 2048, "retention_ms": 5000, "persist_after_ms": 0,
         "overflow": "pause", "max_message_bytes": 99, "collapse": {"when": {"type": "progress"}, "key": "/data/id"}},
-    "auth": {"via": "query", "name": "key", "send": "v1 {token}", "accepted": {"ok": 1}, "refused": {"ok": 0}},
+    "auth": {"via": "message", "send": ["v1 {token}"], "accepted": {"ok": 1}, "refused": {"ok": 0}, "renew": "message"},
     "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
         "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
@@ -82,8 +82,8 @@ fn the_table_has_every_setting_once_with_a_default_that_is_allowed() {
     let mut found = Vec::new();
     paths("", &effective(&[EVERYTHING]).to_json(), &mut found);
     let mut table: Vec<_> = TABLE.iter().map(|setting| setting.path.to_owned()).collect();
-    // What counts is what it stands for.
-    found.push("dialect.preset".to_owned());
+    // What counts is what it stands for; and no message has a name.
+    found.extend(["dialect.preset", "auth.name"].map(str::to_owned));
     table.sort();
     found.sort();
     assert_eq!(table, found);
@@ -107,6 +107,8 @@ fn a_preset_counts_as_if_the_layer_that_names_it_said_it_all() {
     assert_eq!(settings["auth"], Value::Null, "what is shown is of no use if nobody says that it is to be");
     let message = r#"{"dialect":{"preset":"room"},"auth":{"via":"message"}}"#;
     assert_eq!(effective(&[message]).to_json()["auth"]["send"], json!({"type": "auth", "token": "{token}"}));
+    let query = effective(&[r#"{"auth":{"via":"query","name":"key"}}"#]).to_json();
+    assert_eq!(query["auth"], json!({"via": "query", "name": "key", "send": "{token}"}));
     let header = r#"{"dialect":{"preset":"room"},"auth":{"via":"header"}}"#;
     assert_eq!(effective(&[header]).to_json()["auth"], json!({"via": "header", "send": "Bearer {token}"}));
     let settings = effective(&[r#"{"dialect":{"preset":"task"}}"#, r#"{"dialect":{"preset":"channel"}}"#]).to_json();
@@ -227,10 +229,16 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         (r#"{"allow":["wss://example.org/*"]}"#, "malformed there is no setting `allow`"),
         (
             r#"{"auth":{"token":"hush"}}"#,
-            "malformed there is no setting `auth.token`; known here: via, name, send, accepted, refused",
+            "malformed there is no setting `auth.token`; known here: via, name, send, accepted, refused, renew",
         ),
+        (
+            r#"{"auth":{"via":"header","renew":"message"}}"#,
+            "malformed `auth.renew` means nothing with `auth.via` \"header\"; leave it out",
+        ),
+        (r#"{"auth":{"via":"header","name":"a"}}"#, "malformed `auth.name` means nothing with `auth.via` \"header\""),
         (r#"{"auth":{"send":"{token}"}}"#, "malformed `auth.send` needs `auth.via` beside it"),
         (r#"{"auth":{"via":"message"}}"#, "malformed `auth.via` \"message\" needs `auth.send` beside it"),
+        (r#"{"auth":{"via":"message","send":1,"name":"a"}}"#, "malformed `auth.name` means nothing with"),
         (r#"{"auth":{"via":"query","name":"a b"}}"#, "malformed `auth.name` must be 1 to 64 letters, digits"),
         (r#"{"auth":{"via":"header","send":"hush"}}"#, "malformed `auth.send` must be a string with {token} in it"),
         (

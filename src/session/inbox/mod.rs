@@ -233,10 +233,12 @@ impl Inbox {
 
     /// Whether reading the server must stop until something is acknowledged, or safe on the disk.
     pub(super) fn wants_pause(&self) -> bool {
-        let full = self.kept().0 >= self.settings.max_messages
-            || self.bytes >= self.settings.max_bytes
-            || self.outgrows_memory();
-        (full && self.settings.overflow == Overflow::Pause) || self.outruns_disk()
+        (self.is_full() && self.settings.overflow == Overflow::Pause) || self.outruns_disk()
+    }
+
+    /// Whether there is no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes || self.outgrows_memory()
     }
 
     /// Appends a message.

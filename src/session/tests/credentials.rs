@@ -17,7 +17,19 @@ fn rig(auth: serde_json::Value) -> Rig {
 }
 
 fn by_message() -> Rig {
-    rig(json!({"via": "message", "send": {"is": "{token}"}, "accepted": {"ok": true}, "refused": {"ok": false}}))
+    rig(json!({
+        "via": "message",
+        "send": {"is": "{token}"},
+        "accepted": {"ok": true},
+        "refused": {"ok": false},
+        "renew": "message",
+    }))
+}
+
+/// The settings, with this.
+fn settings_with(auth: &serde_json::Value) -> Box<Settings> {
+    let layer = Layer::from_json(&json!({ "auth": auth }).to_string(), &Limits::default()).unwrap();
+    Box::new(Settings::effective([&layer], &Limits::default(), Place { memory: false, loopback: true }))
 }
 
 fn token(rig: &mut Rig, text: &str) -> Vec<String> {
@@ -180,9 +192,82 @@ fn once_the_server_has_let_us_in_a_later_refusal_is_a_first_one_again() {
         token(&mut rig, text);
         rig.connect();
         rig.frame(RIGHT);
+        without_pings(rig.wait(rig.session.settings.reconnect.stable));
         let lines = rig.lose(Reason { close_code: Some(4401), ..Reason::new("closed", "out".into()) });
         assert_eq!(said_to(1, &lines)[0], "token-needed refused");
     }
+}
+
+#[test]
+fn a_server_that_lets_us_in_and_throws_us_out_at_once_is_left_in_peace_too() {
+    let mut rig = rig(json!({"via": "header"}));
+    let out = || Reason { close_code: Some(4401), ..Reason::new("closed", "out".into()) };
+    token(&mut rig, "a");
+    rig.connect();
+    assert_eq!(said_to(1, &rig.lose(out()))[0], "token-needed refused");
+    token(&mut rig, "b");
+    rig.connect();
+    assert_eq!(rig.lose(out()), ["1: error (closed)"]);
+    let lines = rig.open(2, "main");
+    assert!(!lines.iter().any(|line| line.contains("token-needed")), "nor is a newcomer asked: {lines:?}");
+}
+
+#[test]
+fn a_server_that_forbids_us_before_it_has_let_us_in_means_the_credential() {
+    let mut rig = by_message();
+    token(&mut rig, "a");
+    rig.connect();
+    let lines = rig.lose(Reason { close_code: Some(4403), ..Reason::new("closed", "no".into()) });
+    assert_eq!(said_to(1, &lines), ["token-needed refused", "error (auth-refused)"]);
+    token(&mut rig, "b");
+    rig.connect();
+    rig.frame(RIGHT);
+    let lines = rig.lose(Reason { close_code: Some(4403), ..Reason::new("closed", "no".into()) });
+    assert_eq!(said_to(1, &lines), ["error (closed)"], "later it means something else");
+}
+
+#[test]
+fn a_connection_that_was_made_without_what_the_settings_want_by_then_is_not_used() {
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    let auth = json!({"via": "message", "send": {"is": "{token}"}, "accepted": {"ok": true}});
+    rig.input(Input::Configure { settings: settings_with(&auth) });
+    rig.send("queued");
+    assert_eq!(rig.connect(), ["#1 disconnect 1000", "1: error (token-needed)", "1: token-needed missing"]);
+    token(&mut rig, "t");
+    assert_eq!(rig.connect(), [r#"#2 send {"is":"t"}"#]);
+}
+
+#[test]
+fn a_credential_that_ends_while_the_connection_is_made_is_asked_for_anew() {
+    let mut rig = by_message();
+    expiring_token(&mut rig, "t", Some(BEGIN + 5000));
+    rig.set_time(rig.now.elapsed + seconds(6));
+    let lines = rig.connect();
+    assert_eq!(lines, ["#1 disconnect 1000", "1: error (token-needed)", "1: token-needed expired"]);
+}
+
+#[test]
+fn a_file_that_wants_no_credential_any_more_ends_the_waiting_for_one() {
+    let layer = Layer::from_json(r#"{"auth":{"via":"header"}}"#, &Limits::default()).unwrap();
+    let place = Place { memory: false, loopback: true };
+    let mut rig = Rig::with(|birth| birth.settings = Settings::effective([&layer], &Limits::default(), place));
+    rig.open(1, "main");
+    let settings = Box::new(Settings::effective([], &Limits::default(), place));
+    assert_eq!(rig.input(Input::Configure { settings })[1], "#1 connect /ws");
+}
+
+#[test]
+fn a_server_that_says_too_much_before_it_lets_us_in_is_left() {
+    let mut rig = by_message();
+    rig.session.settings.inbox.max_messages = 3;
+    rig.session.inbox.configure(rig.session.settings.inbox.clone());
+    token(&mut rig, "t");
+    rig.connect();
+    rig.frame("1");
+    rig.frame("2");
+    let lines = rig.frame("3");
+    assert!(lines.contains(&"1: reconnecting (auth-timeout)".to_owned()), "{lines:?}");
 }
 
 #[test]
@@ -235,6 +320,28 @@ fn a_server_that_is_shown_it_in_a_message_takes_a_fresh_one_on_the_same_connecti
     rig.connect();
     rig.frame(RIGHT);
     assert_eq!(token(&mut rig, "b"), [r#"#1 send {"is":"b"}"#]);
+    let lines = rig.frame(WRONG);
+    assert_eq!(said_to(1, &lines)[0], "token-needed refused", "{lines:?}");
+}
+
+#[test]
+fn a_credential_that_came_before_the_server_let_us_in_is_shown_then() {
+    let mut rig = by_message();
+    token(&mut rig, "a");
+    rig.connect();
+    assert_eq!(token(&mut rig, "b"), [""; 0]);
+    assert_eq!(sent(&rig.frame(RIGHT)), [r#"#1 send {"is":"b"}"#]);
+}
+
+#[test]
+fn a_server_that_takes_one_message_only_is_shown_a_fresh_one_on_the_next_connection() {
+    let mut rig = rig(json!({"via": "message", "send": ["{token}"], "accepted": {"ok": true}}));
+    token(&mut rig, "a");
+    rig.connect();
+    rig.frame(RIGHT);
+    assert_eq!(token(&mut rig, "b"), [""; 0]);
+    rig.break_and_redial();
+    assert_eq!(rig.connect(), [r#"#2 send ["b"]"#]);
 }
 
 #[test]

@@ -128,6 +128,80 @@ fn a_connection_that_is_lost_before_the_answer_makes_the_outage_longer() {
 }
 
 #[test]
+fn what_comes_before_the_server_is_asked_is_no_place_to_go_on_from() {
+    let mut rig = speaking(json!({
+        "auth": {"via": "message", "send": {"hello": true}, "accepted": {"in": true}},
+        "dialect": {"resume": {"cursor": "/cursor", "send": {"resume": "{cursor}"}, "accepted": {"resumed": true}}},
+    }));
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame(r#"{"in":true}"#);
+    rig.frame(r#"{"cursor":8}"#);
+    rig.break_and_redial();
+    rig.connect();
+    rig.frame(r#"{"cursor":20}"#);
+    assert_eq!(sent(&rig.frame(r#"{"in":true,"cursor":21}"#)), [r#"#2 send {"resume":8}"#]);
+}
+
+#[test]
+fn a_cursor_that_is_null_is_none() {
+    let mut rig = after_an_outage();
+    rig.connect();
+    rig.frame(r#"{"resumed":true,"cursor":null}"#);
+    rig.break_and_redial();
+    assert_eq!(sent(&rig.connect())[0], r#"#3 send {"resume":8}"#);
+}
+
+#[test]
+fn a_replay_may_take_longer_than_an_answer_but_not_for_ever() {
+    let mut rig = after_an_outage();
+    rig.connect();
+    let timeout = rig.session.settings.heartbeat.timeout;
+    for cursor in 9..13 {
+        rig.wait(timeout - seconds(1));
+        assert_eq!(deliveries(&rig.frame(&format!(r#"{{"cursor":{cursor}}}"#))), [""; 0]);
+    }
+    let lines = rig.frame(r#"{"resumed":true}"#);
+    assert!(deliveries(&lines).iter().all(|line| line.contains("message")), "no gap: {lines:?}");
+    rig.break_and_redial();
+    rig.connect();
+    let mut told = false;
+    for cursor in 13..30 {
+        rig.wait(timeout - seconds(1));
+        told |= !deliveries(&rig.frame(&format!(r#"{{"cursor":{cursor}}}"#))).is_empty();
+    }
+    assert!(told, "who goes on and on without an answer has not confirmed it");
+}
+
+#[test]
+fn no_more_is_withheld_than_the_inbox_holds() {
+    let mut rig = after_an_outage();
+    rig.session.settings.inbox.max_messages = 4;
+    rig.session.settings.inbox.overflow = Overflow::Pause;
+    rig.session.inbox.configure(rig.session.settings.inbox.clone());
+    rig.connect();
+    assert_eq!(deliveries(&rig.frame("1")), [""; 0]);
+    assert_eq!(deliveries(&rig.frame("2")), [""; 0]);
+    let lines = rig.frame("3");
+    assert!(deliveries(&lines)[0].starts_with("1: gap 3..=3 disconnected"), "{lines:?}");
+}
+
+#[test]
+fn another_path_of_the_server_may_be_another_stream() {
+    let mut rig = after_an_outage();
+    rig.open_url(1, "ws://localhost:8080/other");
+    assert_eq!(sent(&rig.connect()), [""; 0], "its cursors are others");
+}
+
+#[test]
+fn a_subscription_speaks_the_dialect_that_it_came_with_also_before_that_holds() {
+    let mut rig = Rig::connected();
+    let settings = speaking(json!({"dialect": {"preset": "task"}})).session.settings.clone();
+    rig.input(Input::Configure { settings: Box::new(settings) });
+    assert_eq!(sent(&subscribe(&mut rig, "t", None)), [r#"#1 send {"taskId":"t","type":"subscribe"}"#]);
+}
+
+#[test]
 fn a_resume_that_nobody_confirms_bridges_nothing() {
     let mut rig = speaking(json!({"dialect": {"resume": {"cursor": "/n", "send": ["{cursor}"]}}}));
     rig.open(1, "main");
