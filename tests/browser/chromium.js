@@ -94,6 +94,8 @@ export class Chromium {
   #page;
   /** The browser's own id for the registration of the extension's worker. */
   #registration;
+  /** Whether that worker ended before it was installed: the browser then drops it, and starts it at no event. */
+  #isDropped = false;
 
   /**
    * Starts the browser with its own profile, and loads the extension from its directory. `id` is the one that its key
@@ -131,9 +133,13 @@ export class Chromium {
     await this.wakeIfAsleep();
   }
 
-  /** The same, unless one runs, or seems to: then nothing. */
+  /**
+   * The same, unless one runs, or seems to: then nothing. No event wakes a worker that the browser has dropped: there
+   * the extension is reloaded, as by a user who sees it do nothing.
+   */
   async wakeIfAsleep() {
     if (await this.isAwake()) return;
+    if (this.#isDropped) return this.#load();
     const registrationId = await until("the worker's registration", () => this.#registration);
     await this.#onPage("ServiceWorker.deliverPushMessage", { origin: this.#origin, registrationId, data: "" });
   }
@@ -198,12 +204,19 @@ export class Chromium {
     if (id !== undefined) this.#process.answer(id, error, result);
     if (method === "ServiceWorker.workerRegistrationUpdated") {
       const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(this.#origin));
-      if (ours) this.#registration = ours.isDeleted ? undefined : ours.registrationId;
+      if (ours) [this.#registration, this.#isDropped] = [ours.isDeleted ? undefined : ours.registrationId, false];
+    }
+    // A reload deletes the registration first; of one whose worker could not be installed, no end is told but this.
+    if (method === "ServiceWorker.workerVersionUpdated") {
+      const isOurs = ({ registrationId }) => registrationId === this.#registration;
+      const isEnd = (version) => isOurs(version) && version.status === "redundant";
+      if (params.versions.some(isEnd)) [this.#registration, this.#isDropped] = [undefined, true];
     }
   }
 
   /** Loads the extension, or reloads it. */
   async #load() {
+    this.#isDropped = false;
     const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
     this.#id ??= id;
     if (id !== this.#id) throw new Error(`the extension got the id ${id}`);
