@@ -70,7 +70,12 @@ export class Chromium {
     return ["--user-data-dir", profile, "--extension", id];
   }
 
-  /** What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken. */
+  /**
+   * What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken.
+   *
+   * One whose first word was heard may be gone again by then: nothing is left to end, and the next one comes as after
+   * any end.
+   */
   static endings = [
     {
       how: "is stopped by the browser",
@@ -228,20 +233,21 @@ export class Chromium {
   }
 
   async #closeWorker() {
-    const { targetId } = await this.#worker();
-    await this.#call("Target.closeTarget", { targetId });
+    const worker = await this.#worker();
+    if (worker) await this.#call("Target.closeTarget", { targetId: worker.targetId });
   }
 
   /** By the button on the page that lists all service workers. */
   async #stopAsUser() {
+    const former = await this.#worker();
+    if (!former) return;
     const page = await this.#open(WORKERS);
     const press = `document.querySelectorAll(".serviceworker-registration").forEach((worker) => {
       if (worker.textContent.includes("${this.#origin}/")) worker.querySelector('[data-command="stop"]')?.click();
     })`;
-    const former = await this.#worker();
     await until("the worker's end", async () => {
       await page.evaluate(press);
-      return (await this.#worker())?.targetId !== former?.targetId;
+      return (await this.#worker())?.targetId !== former.targetId;
     });
     await page.close();
   }
@@ -264,7 +270,8 @@ export class Chromium {
   }
 
   async #killWorkersProcess() {
-    end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
+    const found = processesWith(this.#profile).find(({ command }) => command.includes("--extension-process"));
+    if (found) end(found.pid);
   }
 }
 
