@@ -70,7 +70,12 @@ export class Chromium {
     return ["--user-data-dir", profile, "--extension", id];
   }
 
-  /** What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken. */
+  /**
+   * What can end a worker while the browser stays. After a reload it starts again by itself, else it is woken.
+   *
+   * One whose first word was heard may be gone again by then: nothing is left to end, and the next one comes as after
+   * any end.
+   */
   static endings = [
     {
       how: "is stopped by the browser",
@@ -94,6 +99,8 @@ export class Chromium {
   #page;
   /** The browser's own id for the registration of the extension's worker. */
   #registration;
+  /** Whether that worker ended before it was installed: the browser then drops it, and starts it at no event. */
+  #isDropped = false;
 
   /**
    * Starts the browser with its own profile, and loads the extension from its directory. `id` is the one that its key
@@ -131,9 +138,13 @@ export class Chromium {
     await this.wakeIfAsleep();
   }
 
-  /** The same, unless one runs, or seems to: then nothing. */
+  /**
+   * The same, unless one runs, or seems to: then nothing. No event wakes a worker that the browser has dropped: there
+   * the extension is reloaded, as by a user who sees it do nothing.
+   */
   async wakeIfAsleep() {
     if (await this.isAwake()) return;
+    if (this.#isDropped) return this.#load();
     const registrationId = await until("the worker's registration", () => this.#registration);
     await this.#onPage("ServiceWorker.deliverPushMessage", { origin: this.#origin, registrationId, data: "" });
   }
@@ -198,12 +209,19 @@ export class Chromium {
     if (id !== undefined) this.#process.answer(id, error, result);
     if (method === "ServiceWorker.workerRegistrationUpdated") {
       const ours = params.registrations.find(({ scopeURL }) => scopeURL.startsWith(this.#origin));
-      if (ours) this.#registration = ours.isDeleted ? undefined : ours.registrationId;
+      if (ours) [this.#registration, this.#isDropped] = [ours.isDeleted ? undefined : ours.registrationId, false];
+    }
+    // A reload deletes the registration first; of one whose worker could not be installed, no end is told but this.
+    if (method === "ServiceWorker.workerVersionUpdated") {
+      const isOurs = ({ registrationId }) => registrationId === this.#registration;
+      const isEnd = (version) => isOurs(version) && version.status === "redundant";
+      if (params.versions.some(isEnd)) [this.#registration, this.#isDropped] = [undefined, true];
     }
   }
 
   /** Loads the extension, or reloads it. */
   async #load() {
+    this.#isDropped = false;
     const { id } = await this.#call("Extensions.loadUnpacked", { path: this.#directory });
     this.#id ??= id;
     if (id !== this.#id) throw new Error(`the extension got the id ${id}`);
@@ -215,20 +233,21 @@ export class Chromium {
   }
 
   async #closeWorker() {
-    const { targetId } = await this.#worker();
-    await this.#call("Target.closeTarget", { targetId });
+    const worker = await this.#worker();
+    if (worker) await this.#call("Target.closeTarget", { targetId: worker.targetId });
   }
 
   /** By the button on the page that lists all service workers. */
   async #stopAsUser() {
+    const former = await this.#worker();
+    if (!former) return;
     const page = await this.#open(WORKERS);
     const press = `document.querySelectorAll(".serviceworker-registration").forEach((worker) => {
       if (worker.textContent.includes("${this.#origin}/")) worker.querySelector('[data-command="stop"]')?.click();
     })`;
-    const former = await this.#worker();
     await until("the worker's end", async () => {
       await page.evaluate(press);
-      return (await this.#worker())?.targetId !== former?.targetId;
+      return (await this.#worker())?.targetId !== former.targetId;
     });
     await page.close();
   }
@@ -251,7 +270,8 @@ export class Chromium {
   }
 
   async #killWorkersProcess() {
-    end(processesWith(this.#profile).find(({ command }) => command.includes("--extension-process")).pid);
+    const found = processesWith(this.#profile).find(({ command }) => command.includes("--extension-process"));
+    if (found) end(found.pid);
   }
 }
 

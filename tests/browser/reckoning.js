@@ -26,13 +26,17 @@
 //     { event: "promised", life, up }                      the library has promised the worker's message number `up`
 //     { event: "arrived", connection, life, up }           it is at the server
 //     { event: "arrived", connection, answer }             so is the answer to a number, which its handler waited for
-//     { event: "error", life, … }                          the library complained; one that is being stopped may
+//     { event: "error", life, … }                          the library complained; one that is being stopped may,
+//                                                          or whose daemon is killed while it starts
 
 /** How long after its end a handler may still be called again: the browser writes down that it ended. */
 const WRITING_MS = 500;
 
 /** How long it may take until a lost connection is noticed: what is said meanwhile goes nowhere. */
 const NOTICING_MS = 1000;
+
+/** How long after the end of a daemon the next may still be about to start: the library may pause before it asks. */
+const STARTING_MS = 5000;
 
 /** How long before the end of its connection something may have arrived that is sent again. */
 const CONFIRMING_MS = 1000;
@@ -134,7 +138,8 @@ class Reckoning {
       }
     }
     for (const error of this.#errors) {
-      if (!(this.#lives.get(error.life).stoppedAt <= error.at))
+      const isBeingStopped = this.#lives.get(error.life).stoppedAt <= error.at;
+      if (!isBeingStopped && !this.#tellsOfStart(error))
         this.#find("wrong otherwise", `an error: ${JSON.stringify(error)}`);
     }
     const { figures } = this;
@@ -262,6 +267,14 @@ class Reckoning {
         );
       }
     }
+  }
+
+  /** Whether it is about a daemon that was killed as it started, in place of another that had just been killed. */
+  #tellsOfStart({ code, at }) {
+    const kills = this.#faults.filter(({ kind }) => kind === "daemon killed");
+    const isAbout = (kill, index) =>
+      index > 0 && kill.at <= at && at - kill.at <= NOTICING_MS && kill.at - kills[index - 1].at <= STARTING_MS;
+    return code === "daemon-unavailable" && kills.some(isAbout);
   }
 
   /** Whether it has a cause. */

@@ -230,6 +230,17 @@ describe("The reckoning of what came to the extension", () => {
     assertWrong(history(woke("a"), error, workerStopped, woke("b")), /an error: .*timeout/);
     assertWell(history(woke("a"), workerStopped, error, woke("b"))); // a browser that quits takes nothing any more
   });
+
+  test("lets the library complain of a daemon that was killed as it started, and of no other", () => {
+    const error = { event: "error", life: "a", code: "daemon-unavailable" };
+    assertWell(history(woke("a"), daemonKilled, daemonKilled, error));
+    assertWrong(history(woke("a"), daemonKilled, error), /an error: .*daemon-unavailable/);
+    assertWrong(history(woke("a"), daemonKilled, daemonKilled, { ...error, code: "timeout" }), /an error: .*timeout/);
+    assertWrong(history(woke("a"), daemonKilled, daemonKilled, said(1), error), /lost/, /an error/);
+    const apart = [1, 2, 3, 4, 5].map(said);
+    const late = history(woke("a"), daemonKilled, ...apart, daemonKilled, error);
+    assertWrong(late, ...apart.map(() => /is lost/), /an error: .*daemon-unavailable/);
+  });
 });
 
 describe("The reckoning of what came to the server", () => {
