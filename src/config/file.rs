@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use toml_edit::{Document, Item, TableLike, Value};
 use url::Url;
 
+use super::proxy::ProxyRule;
 use super::servers::{Pattern, server_url};
 use crate::settings::{Bound, Layer, Limits, Named, Setting};
 use crate::wire;
@@ -16,6 +17,7 @@ use crate::wire;
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) defaults: Layer,
+    pub(super) proxy: Option<ProxyRule>,
     pub(super) origins: BTreeMap<String, Origin>,
 }
 
@@ -31,6 +33,7 @@ pub(super) struct Origin {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Session {
     pub(super) url: Option<Url>,
+    pub(super) proxy: Option<ProxyRule>,
     pub(super) settings: Layer,
 }
 
@@ -67,7 +70,9 @@ impl File {
         }
         let mut file = Self::default();
         if let Some(item) = document.get("defaults") {
-            file.defaults = reader.settings(reader.table(item, "defaults")?, &[], limits)?;
+            let table = reader.table(item, "defaults")?;
+            file.defaults = reader.settings(table, &["proxy"], limits)?;
+            file.proxy = reader.proxy(table)?;
         }
         if let Some(item) = document.get("origins") {
             let origins = reader.table(item, "origins")?;
@@ -190,7 +195,15 @@ impl Reader<'_> {
             }
             None => None,
         };
-        Ok(Session { url, settings: self.settings(table, &["url"], limits)? })
+        let settings = self.settings(table, &["url", "proxy"], limits)?;
+        Ok(Session { url, proxy: self.proxy(table)?, settings })
+    }
+
+    fn proxy(&self, table: &dyn TableLike) -> Result<Option<ProxyRule>, Fault> {
+        let Some(item) = table.get("proxy") else { return Ok(None) };
+        let message = || format!("`proxy` must be a string like \"http://host:port\", not {}", kind(item));
+        let text = item.as_str().ok_or_else(|| self.at(item, message()))?;
+        ProxyRule::parse(text).map(Some).map_err(|what| self.at(item, format!("`proxy` {what}")))
     }
 
     fn table<'i>(&self, item: &'i Item, name: &str) -> Result<&'i dyn TableLike, Fault> {

@@ -87,6 +87,19 @@ fn the_user_s_file_counts_more_than_the_machine_s_and_a_session_s_section_more_t
 }
 
 #[test]
+fn the_proxy_of_a_session_is_its_own_or_that_of_all() {
+    let way = |system: &str, user: &str, session: &str| load(system, user).way(ORIGIN, session).proxy;
+    let proxy = |text: &str| ProxyRule::parse(text).unwrap();
+    let own = format!("[origins.\"{ORIGIN}\".sessions.s]\nproxy = \"http://own\"\n");
+    let (one, two) = ("[defaults]\nproxy = \"http://one\"\n", "[defaults]\nproxy = \"none\"\n");
+    assert_eq!(way("", "", "s"), ProxyRule::System);
+    assert_eq!(way(one, "", "s"), proxy("http://one"));
+    assert_eq!(way(one, two, "s"), ProxyRule::None);
+    assert_eq!(way(&own, two, "s"), proxy("http://own"));
+    assert_eq!(way(&own, two, "t"), ProxyRule::None);
+}
+
+#[test]
 fn a_message_to_the_server_has_the_members_in_the_order_of_the_file() {
     let config =
         load("", "[defaults.heartbeat]\nsend = { type = \"ping\", id = 1, at = [1.0, true, { x = \"\\n\" }] }");
@@ -164,6 +177,15 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "[defaults]\n\nheartbeat.intervall = 1".to_owned(),
             "line 3: there is no setting `heartbeat.intervall`; known here: interval_ms,",
         ),
+        (
+            "[defaults]\n\nproxy = 7".to_owned(),
+            "line 3: `proxy` must be a string like \"http://host:port\", not a number",
+        ),
+        (
+            "[defaults]\nproxy = \"ftp://hush\"".to_owned(),
+            "line 2: `proxy` must begin with http:// or socks5://; or it is",
+        ),
+        ("[limits]\nproxy = { max = 1 }".to_owned(), "line 2: only a configuration file may say `proxy`"),
         ("[defaults]\nheartbeat = \"hush\"".to_owned(), "line 2: `heartbeat` must be a table, not a string"),
         ("[defaults]\n\"queue.ttl_ms\" = 1".to_owned(), "line 2: there is no setting `queue.ttl_ms`"),
         ("[defaults.queue]\n\nttl_ms = \"hush\"".to_owned(), "line 3: `queue.ttl_ms` must be a whole number from 1 to"),

@@ -19,7 +19,7 @@ use url::Url;
 
 use super::launch;
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
+use crate::config::{Config, ConfigError, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
@@ -112,6 +112,8 @@ struct Slot {
 pub(super) struct Core {
     this: Weak<RefCell<Self>>,
     pub(super) paths: Paths,
+    /// What the environment of the daemon says about proxies.
+    proxy_variables: Arc<ProxyVariables>,
     config: Config,
     /// The sessions are to be told.
     config_changed: bool,
@@ -142,11 +144,17 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(paths: Paths, spool: Spool, kept: Vec<Kept>) -> Rc<RefCell<Self>> {
+    pub(super) fn new(
+        paths: Paths,
+        proxy_variables: ProxyVariables,
+        spool: Spool,
+        kept: Vec<Kept>,
+    ) -> Rc<RefCell<Self>> {
         let core = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 this: this.clone(),
                 paths,
+                proxy_variables: Arc::new(proxy_variables),
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
@@ -243,7 +251,7 @@ impl Core {
     ) -> Result<(), Problem> {
         self.check_name(port, &open)?;
         let (id, url) = self.session_for(port, origin, &open)?;
-        let given = open.settings.as_ref().map(|text| self.given_settings(text, open.mode)).transpose();
+        let given = open.settings.as_ref().map(|text| self.given_settings(text, origin, &open)).transpose();
         let given = match given {
             Ok(given) => given,
             Err(problem) => {
@@ -374,13 +382,17 @@ impl Core {
         forgotten.is_some()
     }
 
-    fn given_settings(&self, text: &str, mode: Mode) -> Result<Layer, Problem> {
+    fn given_settings(&self, text: &str, origin: &str, open: &Open) -> Result<Layer, Problem> {
         let given = Layer::from_json(text, self.config.limits()).map_err(|error| match error {
             SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
             SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
+            SettingError::FileOnly(message) => {
+                let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
+                Problem::new(Code::FileOnly, format!("{message}: {file}, below {table}"))
+            }
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
         })?;
-        let meaningless = given.paths().find(|path| mode == Mode::Direct && !Direct::knows_setting(path));
+        let meaningless = given.paths().find(|path| open.mode == Mode::Direct && !Direct::knows_setting(path));
         if let Some(path) = meaningless {
             let message = format!("`{path}` means nothing to a plain WebSocket (direct mode); leave it out");
             return Err(Problem::new(Code::Unsupported, message));
@@ -491,7 +503,11 @@ impl Core {
                     Action::Connect { attempt, url, protocols, max_message } => {
                         let origin = Arc::clone(&slot.identity.origin);
                         let timeouts = server::Timeouts::default();
-                        dial = Some((attempt, server::Target { url, origin, protocols, max_message, timeouts }));
+                        let (way, proxy_variables) = (Way::default(), Arc::clone(&self.proxy_variables));
+                        dial = Some((
+                            attempt,
+                            server::Target { url, origin, protocols, max_message, way, proxy_variables, timeouts },
+                        ));
                     }
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");
@@ -559,7 +575,8 @@ impl Core {
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         // The session hears of them only when it has been served, but they count for this connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
-        let target = server::Target { max_message, ..target };
+        let way = self.config.way(&slot.identity.origin, &slot.identity.name);
+        let target = server::Target { max_message, way, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connection = Some((attempt, Rc::clone(&outgoing)));

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{Change, Process};
+use super::{Change, Process, ProxySettings};
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -260,6 +260,18 @@ pub fn open_administrators_file(path: &Path) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     Ok(file)
+}
+
+/// What the system's own settings say about proxies. Where they are a desktop's there is nothing to ask: it tells its
+/// programs by their environment, if at all.
+#[must_use]
+pub fn proxy_settings() -> Option<ProxySettings> {
+    if !cfg!(target_os = "macos") {
+        return None;
+    }
+    let mut scutil = Command::new("/usr/sbin/scutil");
+    let output = scutil.arg("--proxy").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    Some(ProxySettings::Scutil(String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Opens a file for a lock and a note in it, for the owner alone, and makes it if need be.

@@ -43,12 +43,12 @@ const MAX_LINES: usize = 256;
 /// A WebSocket, and the sub-protocol that the server chose.
 pub(super) type Upgraded = (Socket, Option<Arc<str>>);
 
-/// What a server answered.
-struct Answer {
+/// What a server answered, or a proxy.
+pub(super) struct Answer {
     /// 0 or 1, behind `HTTP/1.`.
     version: u8,
-    status: u16,
-    headers: HeaderMap,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
 }
 
 /// Makes a WebSocket of a connection.
@@ -131,7 +131,7 @@ impl Answer {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
         let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut answer = httparse::Response::new(&mut lines);
         let length = match answer.parse(bytes) {

@@ -20,7 +20,7 @@ pub enum Verdict {
     Soon,
     /// The server went away for everybody, or turns everybody down: at some moment of a wide window.
     Spread,
-    /// The server finds fault with what it is sent: as [`Verdict::Spread`], but not after the third time in a row.
+    /// The server, or a proxy, finds fault with what it is sent: as [`Verdict::Spread`], but not after the third time in a row.
     Thrice,
     /// Trying again cannot help until somebody changes something.
     Park,
@@ -93,6 +93,11 @@ pub const ENDINGS: &[Ending] = {
         ending(Code("refused"), Spread, "Nothing listens there."),
         ending(Code("timeout"), Soon, "No TCP connection in time."),
         ending(Code("network"), Soon, "Another error of the network."),
+        ending(Code("proxy-unusable"), Park, "The environment or the system names a proxy that cannot be used."),
+        ending(Code("proxy-unreachable"), Soon, "No connection to the proxy."),
+        ending(Code("proxy-auth"), Park, "The proxy wants credentials, or others."),
+        ending(Code("proxy-refused"), Thrice, "The proxy does not let this connection through."),
+        ending(Code("proxy-failed"), Spread, "The proxy did not reach the server, or is none."),
         ending(Code("tls"), Spread, "No encrypted connection: certificate, name or handshake."),
         ending(Code("upgrade-timeout"), Spread, "No answer to the upgrade in time."),
         ending(Code("upgrade"), Spread, "The upgrade was answered with something else."),

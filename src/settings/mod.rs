@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub use layer::{Bound, Layer, Limits, MAX_TEXT};
-pub use table::{Kind, Named, Setting, TABLE, found};
+pub use table::{FILE_ONLY, FileOnly, Kind, Named, Setting, TABLE, found};
 use table::{Said, the};
 
 /// The most that a memory session may keep for the extension, whatever is asked for, in bytes.
@@ -150,6 +150,9 @@ pub enum SettingError {
     /// The value is of the right kind, but too small or too large.
     #[error("{0}")]
     OutOfBounds(String),
+    /// Only a file may say it; a sentence that goes on with where.
+    #[error("{0}")]
+    FileOnly(String),
     /// This version does not offer the setting.
     #[error("{0}")]
     Unsupported(String),

@@ -259,6 +259,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         let said = match Layer::from_json(text, &Limits::default()).unwrap_err() {
             SettingError::Malformed(message) => format!("malformed {message}"),
             SettingError::OutOfBounds(message) => format!("out of bounds {message}"),
+            SettingError::FileOnly(message) => format!("file only {message}"),
             SettingError::Unsupported(message) => format!("unsupported {message}"),
         };
         assert!(said.starts_with(expected), "{text}: {said}");

@@ -37,6 +37,8 @@ mod inspect;
 mod port;
 /// Two products beside each other.
 mod products;
+/// Servers that are reached through a proxy, and proxies that do not let through.
+mod proxy;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
 /// Installing where browsers ask the registry.

@@ -10,7 +10,8 @@ use crate::support::sandbox::{ORIGIN, Sandbox};
 use crate::support::server::Server;
 use crate::support::until;
 
-fn write_config(machine: &Sandbox, text: &str) -> PathBuf {
+/// Writes the user's configuration.
+pub(crate) fn write_config(machine: &Sandbox, text: &str) -> PathBuf {
     std::fs::create_dir_all(machine.bridge_home()).unwrap();
     let file = machine.bridge_home().join("config.toml");
     std::fs::write(&file, text).unwrap();
