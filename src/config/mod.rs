@@ -31,7 +31,7 @@ pub use proxy::{Choice, ChosenProxy, Proxy, ProxyProtocol, ProxyRule, ProxyVaria
 pub use secret::Secret;
 use servers::Pattern;
 pub use servers::{MAX_URL, is_loopback, server_url};
-pub use way::Way;
+pub use way::{TlsFiles, Way};
 
 /// Names the directory that holds everything; for tests and for several installations beside each other.
 pub const HOME_VARIABLE: &str = "WEBSOCKET_BRIDGE_HOME";
@@ -331,10 +331,16 @@ impl Config {
         self.defaults.iter().chain(self.sections(origin, session).iter().map(|section| &section.settings))
     }
 
-    /// How the server of a session is reached, as far as the files say; of one that has no name, as all are.
+    /// How the server of `url` is reached for a session, as far as the files say; for one that has no name, as for all.
     #[must_use]
-    pub fn way(&self, origin: &str, session: &str) -> Way {
-        Way::effective(&self.proxies, self.sections(origin, session))
+    pub fn way(&self, origin: &str, session: &str, url: &Url) -> Way {
+        Way::effective(&self.proxies, self.sections(origin, session), url)
+    }
+
+    /// The server that a session has secrets for, and must have: nobody else may hear them, whatever an extension says.
+    #[must_use]
+    pub fn bound_url(&self, origin: &str, session: &str) -> Option<&Url> {
+        way::binding(self.sections(origin, session))?.url.as_ref()
     }
 
     /// The server that the files name for a session.

@@ -314,12 +314,20 @@ impl Core {
         };
         let known = self.identities.get(&identity).copied();
         let blank = known.is_none_or(|id| self.sessions.get(&id).is_none_or(|slot| slot.session.is_blank()));
-        let url = match open.url.as_deref() {
-            Some(text) => {
-                Some(server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?)
+        let bound = self.config.bound_url(origin, &open.session);
+        let url = match (open.url.as_deref(), bound) {
+            (Some(text), bound) => {
+                let url =
+                    server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
+                if bound.is_some_and(|bound| *bound != url) {
+                    return Err(self.bound_elsewhere(origin, &open.session));
+                }
+                Some(url)
             }
-            None if !blank => None,
-            None => self.config.session_url(origin, &open.session),
+            // What the session was opened with before counts no more.
+            (None, Some(bound)) => Some(bound.clone()),
+            (None, None) if !blank => None,
+            (None, None) => self.config.session_url(origin, &open.session),
         };
         if let Some(url) = &url {
             self.check_allowed(origin, url, unusable)?;
@@ -366,6 +374,16 @@ impl Core {
             self.input(id, Input::Room(false));
         }
         Ok((id, Some(url)))
+    }
+
+    /// Says that the files have secrets for another server than the one that was named.
+    fn bound_elsewhere(&self, origin: &str, session: &str) -> Problem {
+        let (file, table) = (self.paths.config_file().display(), session_table(origin, session));
+        let message = format!(
+            "the configuration has secrets for the server of session `{session}`, so only its `url` counts ({file}, below \
+             {table}); leave `url` out"
+        );
+        Problem::new(Code::FileOnly, message)
     }
 
     /// Whether `origin` may have one more session; one that was forgotten makes room.
@@ -571,11 +589,24 @@ impl Core {
     fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
-        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let Identity { origin, name, .. } = &slot.identity;
+        let url = match self.config.bound_url(origin, name) {
+            Some(bound) if bound.origin() != target.url.origin() => {
+                let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
+                return Err(format!(
+                    "the session was opened for another server than the one that the configuration has secrets for ({file}, \
+                     below {table}); end it with `close` and `forget: true`, and open it anew"
+                ));
+            }
+            Some(bound) => bound.clone(),
+            None => target.url,
+        };
+        let target = server::Target { url, ..target };
+        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
         // The session hears of them only when it has been served, but they count for this connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
-        let way = self.config.way(&slot.identity.origin, &slot.identity.name);
+        let way = self.config.way(&slot.identity.origin, &slot.identity.name, &target.url);
         let target = server::Target { max_message, way, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
@@ -729,6 +760,8 @@ impl Core {
             let open = slot.session.reopening(id)?;
             let configured = self.config.session_url(origin, name);
             let url = open.url.filter(|url| configured.is_none_or(|configured| configured.as_str() != url));
+            // The next daemon would refuse another one than that of the files.
+            let url = url.filter(|_| self.config.bound_url(origin, name).is_none());
             // What is on the disk needs no repeating, and must not take the place of what another port said since.
             let settings = Some(&slot.given_text).filter(|text| *mode == Mode::Memory && !text.is_empty()).cloned();
             Some(Open { profile: profile.clone(), url, settings, ..open })

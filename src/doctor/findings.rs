@@ -799,13 +799,24 @@ fn of_reason(
             let note = of_environment(&message);
             finding("server-proxy", Fail, message.clone() + note).next(of_proxy(reason.code))
         }
+        "tls-file" => finding("server-tls", Fail, message).next("correct that file, or `tls` in config.toml"),
+        // It is about the certificate of this side, not about the server's.
+        "tls" if message.contains("`tls.client_cert`") => {
+            let next =
+                "set `tls.client_cert` and `tls.client_key` of the session in config.toml to what the server takes";
+            finding("server-tls", Fail, message).next(next)
+        }
         "tls" => {
             let (cause, next) = of_refused_certificate(facts, certificates, &reason.message, host);
             finding("server-tls", Fail, format!("{cause}; {message}")).next(next)
         }
         "http-status" => {
             let status = reason.http_status.unwrap_or_default();
-            finding("server-upgrade", Fail, message).next(of_status(status, server))
+            let next = match message.contains("(captive portal)") {
+                true => "open any page in the browser, log in to the network, and look again".to_owned(),
+                false => of_status(status, server),
+            };
+            finding("server-upgrade", Fail, message).next(next)
         }
         "upgrade-timeout" => finding("server-upgrade", Fail, message)
             .next("see whether the server behind that port is stuck, or speaks another protocol"),
@@ -893,8 +904,12 @@ fn of_refused_certificate(facts: &Facts, certificates: &[Certificate], said: &st
     }
     if own.is_self_signed {
         let cause = format!("the certificate {own} is self-signed");
-        return (cause, "add it to the certificates that this system trusts, or get one from an authority".to_owned());
+        return (cause, "add it to the certificates that this system trusts (or name its file as `tls.ca_file` of the session in config.toml), or \
+             get one from an authority"
+                .to_owned());
     }
     let cause = format!("nobody whom this system trusts vouches for {own}");
-    (cause, "let the server send its whole chain, or add its authority to those that this system trusts".to_owned())
+    (cause, "let the server send its whole chain, or add its authority to those that this system trusts, or name its file as \
+         `tls.ca_file` of the session in config.toml"
+            .to_owned())
 }

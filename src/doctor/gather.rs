@@ -583,7 +583,9 @@ fn servers(
         proxy_variables: Arc::clone(&proxy_variables),
         timeouts: TIMEOUTS,
     };
-    let way = |origin: &str, session: &str| config.map(|config| config.way(origin, session)).unwrap_or_default();
+    let way = |origin: &str, session: &str, url: &Url| {
+        config.map(|config| config.way(origin, session, url)).unwrap_or_default()
+    };
     let server = |subject: String, url: Url, is_whole: bool, refusal: Option<String>| Server {
         subject,
         url,
@@ -600,7 +602,10 @@ fn servers(
         });
         let origin = known.unwrap_or_default();
         let server = server("--url".to_owned(), url.clone(), true, None);
-        return Wanted { servers: vec![(server, target(url, &origin, Vec::new(), way("", "")))], ..Wanted::default() };
+        return Wanted {
+            servers: vec![(server, target(url, &origin, Vec::new(), way("", "", url)))],
+            ..Wanted::default()
+        };
     }
     let mut wanted: Vec<(Server, Target)> = Vec::new();
     let configured = config.into_iter().flat_map(Config::sessions).map(|(origin, name, url)| Session {
@@ -621,7 +626,7 @@ fn servers(
             config.and_then(|config| config.permits(&session.origin, &url, question.paths.config_file()).err());
         wanted.push((
             server(subject, url.clone(), session.is_whole, refusal),
-            target(&url, &session.origin, session.protocols, way(&session.origin, &session.name)),
+            target(&url, &session.origin, session.protocols, way(&session.origin, &session.name, &url)),
         ));
     }
     let untried = wanted.len().saturating_sub(MAX_SERVERS);

@@ -262,6 +262,22 @@ pub fn open_administrators_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Checks that a file with a key is kept from others, as ssh does with its keys: one of this user's is for nobody else, and
+/// one of somebody else (an administrator, who may share it with a group) not for everybody.
+///
+/// # Errors
+/// If it is open to others, or cannot be looked at.
+pub fn check_key_file(file: &File, path: &Path) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let others = if metadata.uid() == user() { 0o077 } else { 0o007 };
+    if mode & others != 0 {
+        let message = format!("others may use this key (mode {mode:o}); run: chmod 600 '{}'", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(())
+}
+
 /// What the system's own settings say about proxies. Where they are a desktop's there is nothing to ask: it tells its
 /// programs by their environment, if at all.
 #[must_use]

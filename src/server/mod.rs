@@ -1,7 +1,7 @@
 //! One WebSocket connection to a server, from the first packet to the last.
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
-//! ended. How it is made is `dial`'s, `proxy`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
+//! ended. How it is made is `dial`'s, `proxy`'s, `tls`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
 //! by `hint`. Decides nothing: whether to try again is the session's. [`probe`] goes the same way for whoever wants to know
 //! where it ends.
 
@@ -12,6 +12,7 @@ mod proxy;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};

@@ -17,15 +17,17 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_request;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::http::header::{
-    AsHeaderName, CONNECTION, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT,
+    AsHeaderName, CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT,
 };
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
-use super::{Found, Target, hint};
+use super::{Found, Target, hint, tls};
+use crate::config::is_loopback;
 use crate::wire::Reason;
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
@@ -62,7 +64,12 @@ pub(super) async fn upgrade(
     let mut stream = Watched::new(transport);
     let asking = async {
         let broken = |error: io::Error| {
-            Reason::new(io_code(&error), format!("{server} broke off the WebSocket upgrade: {error}"))
+            let message = format!("{server} broke off the WebSocket upgrade: {error}");
+            // By the newest TLS a server looks at the certificate of this side only after the handshake.
+            match tls::refusal(&error, &target.way.tls) {
+                Some(cause) => Reason::new("tls", format!("{message}; {cause}")),
+                None => Reason::new(io_code(&error), message),
+            }
         };
         stream.write_all(&request).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
@@ -100,7 +107,7 @@ pub(super) async fn upgrade(
 }
 
 /// The request, and the key to which the server's answer must fit.
-fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
+fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let server = target.url.origin().ascii_serialization();
     let unaskable = |what: String| Reason { retryable: false, ..Reason::new("upgrade", what) };
     let mut request = target
@@ -110,7 +117,17 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("websocket-bridge/", env!("CARGO_PKG_VERSION"))));
-    if let Ok(origin) = HeaderValue::from_str(&web_origin(&target.origin)) {
+    for (name, value) in &target.way.headers {
+        // What comes from the configuration was checked there.
+        if let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose()))
+        {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    let origin = target.way.origin.clone().unwrap_or_else(|| web_origin(&target.origin));
+    if let Ok(origin) = HeaderValue::from_str(&origin) {
         headers.insert(ORIGIN, origin);
     }
     if !target.protocols.is_empty() {
@@ -119,7 +136,9 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
         })?;
         headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
     }
-    generate_request(request).map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))
+    let (request, key) = generate_request(request)
+        .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
+    Ok((Zeroizing::new(request), key))
 }
 
 fn no_upgrade(server: &str, what: impl std::fmt::Display) -> Reason {
@@ -172,8 +191,27 @@ impl Answer {
         if let Some(elsewhere) = self.points_to(&target.url).filter(|_| (300..400).contains(&status)) {
             message += &format!("; it points to {elsewhere}, which is not followed");
         }
+        if self.seems_a_login_page(&target.url) {
+            message += "; a login page of the network (captive portal) seems to answer instead of the server: open any page in \
+                        the browser, and log in";
+        }
         let hint = hint::of_header(&self.headers, SystemTime::now());
         Reason { http_status: Some(status), hint, ..Reason::new("http-status", message) }
+    }
+
+    /// Whether the answer looks like that of a network that wants somebody to log in first, and not like the server's.
+    fn seems_a_login_page(&self, url: &Url) -> bool {
+        let text = |name| self.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        !is_loopback(url)
+            && match self.status {
+                200 => text(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/html")),
+                300..=399 => {
+                    let to = text(LOCATION).and_then(|location| url.join(location).ok());
+                    to.is_some_and(|to| to.host() != url.host() && matches!(to.scheme(), "http" | "https"))
+                }
+                511 => true,
+                _ => false,
+            }
     }
 
     /// Where a redirect leads, without what may be secret.

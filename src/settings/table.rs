@@ -184,15 +184,37 @@ pub struct FileOnly {
 }
 
 /// All of those, in the order of `PROTOCOL.md`. `config` reads them.
-pub const FILE_ONLY: &[FileOnly] = &[FileOnly {
-    name: "proxy",
-    default: "`\"system\"`",
-    allowed: "\"none\", \"system\", `http://[USER:PASSWORD@]HOST[:PORT]` or `socks5://…`",
-    meaning: "Through which proxy servers are reached that are not on this machine. Also in `[defaults]`.",
-}];
+pub const FILE_ONLY: &[FileOnly] = &[
+    FileOnly {
+        name: "proxy",
+        default: "`\"system\"`",
+        allowed: "\"none\", \"system\", `http://[USER:PASSWORD@]HOST[:PORT]` or `socks5://…`",
+        meaning: "Through which proxy servers are reached that are not on this machine. Also in `[defaults]`.",
+    },
+    FileOnly {
+        name: "headers",
+        default: "none",
+        allowed: "a table of at most 32 strings, each of at most 8192 printable ASCII characters",
+        meaning: "What the request for the WebSocket has besides. Not those that the connection itself needs. Only with `url` \
+                  beside it.",
+    },
+    FileOnly {
+        name: "origin",
+        default: "that of the extension",
+        allowed: "a string like \"https://example.org\", or \"null\"",
+        meaning: "What that request has as `Origin`.",
+    },
+    FileOnly {
+        name: "tls",
+        default: "none",
+        allowed: "a table of paths: `ca_file`, `client_cert`, `client_key`",
+        meaning: "PEM files, read for each connection: authorities that are believed besides those of the system, and the \
+                  certificate with its key by which the server knows this side. Only with `url` beside it.",
+    },
+];
 
 /// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["auth", "dialect", "fallback", "headers", "origin", "tls"];
+const LATER: &[&str] = &["auth", "dialect", "fallback"];
 
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };

@@ -201,7 +201,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         (r#"{"queue":{"":1}}"#, "malformed there is no setting `queue.`"),
         (r#"{"allow":["wss://example.org/*"]}"#, "malformed there is no setting `allow`"),
         (r#"{"auth":{"token":"hush"}}"#, "unsupported `auth` is not offered by this version; leave it out"),
-        (r#"{"headers":{"Authorization":"hush"}}"#, "unsupported `headers` is not offered"),
+        (r#"{"headers":{"Authorization":"hush"}}"#, "file only only a configuration file may say `headers`"),
         (r#"{"linger_ms":1,"linger_ms":2}"#, "malformed `linger_ms` is there twice"),
         (r#"{"queue":{"ttl_ms":1},"queue":{}}"#, "malformed `queue` is there twice"),
         (r#"{"linger_ms":"hush"}"#, "malformed `linger_ms` must be a whole number from 0 to 2592000000, not a string"),

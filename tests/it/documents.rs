@@ -105,6 +105,7 @@ fn every_code_of_a_reason_has_its_row() {
         "server/mod.rs",
         "server/dial.rs",
         "server/proxy.rs",
+        "server/tls.rs",
         "server/upgrade.rs",
         "server/pump.rs",
         "session/connection.rs",

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::ProxyRule;
 
 /// Has the target behind the proxy of this URL, in which `PROXY` stands for where the test listens.
-fn behind(proxy: &str) -> impl FnOnce(&mut Target) {
+pub(super) fn behind(proxy: &str) -> impl FnOnce(&mut Target) {
     move |target: &mut Target| {
         let address = format!("{}:{}", target.url.host_str().unwrap(), target.url.port().unwrap());
         target.way.proxy = ProxyRule::parse(&proxy.replace("PROXY", &address)).unwrap();
