@@ -3,8 +3,10 @@
 //! Owns: when to dial, when to give a connection up, what is written in which order. What comes is `inbox`'s to keep, what
 //! waits is `outbox`'s, and how long to wait before the next attempt is `retry`'s to say.
 
+use serde_json::Value;
+
 use super::*;
-use crate::settings;
+use crate::settings::{self, Blank};
 use crate::wire::event::{State, StateReport};
 
 /// How long a connection has to prove that it outlived a sleep or a change of the network.
@@ -58,6 +60,19 @@ pub(super) struct Live {
     paused: bool,
     /// Its first message has come.
     greeted: bool,
+    /// The server was asked to go on where the last connection ended, and has not said whether it does.
+    resuming: Option<Resuming>,
+}
+
+/// A mark in the stream of which nobody knows yet whether it is to stay.
+#[derive(Debug)]
+struct Resuming {
+    /// Its number.
+    mark: u64,
+    /// When the outage began.
+    since: u64,
+    /// How long the server has to answer.
+    until: Duration,
 }
 
 /// A ping without an answer yet. There is one at a time: its pong proves all before it.
@@ -163,10 +178,11 @@ impl Session {
             beat,
             paused: false,
             greeted: false,
+            resuming: None,
         };
         self.set_connection(Connection::Open(Box::new(live)), now);
         if let Some(since) = self.outage_since.take() {
-            self.inbox.push_outage(since, now.unix_ms, now.elapsed);
+            self.end_outage(attempt, since, now);
             self.deliver(now);
         }
         for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
@@ -176,6 +192,28 @@ impl Session {
         self.outbox.expire(now);
         self.write_queue(now);
         self.send_receipts();
+    }
+
+    /// What the server said meanwhile is missing, unless it confirms that it goes on where the last connection ended. Until
+    /// that is known, nothing behind the mark is given out.
+    fn end_outage(&mut self, attempt: u64, since: u64, now: Now) {
+        let mark = self.inbox.push_outage(since, now.unix_ms, now.elapsed);
+        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, self.cursors.last()) else { return };
+        let question = resume.send.fill(Blank::Cursor, cursor);
+        let until = now.elapsed + self.settings.heartbeat.timeout;
+        let resuming = resume.accepted.is_some().then_some(Resuming { mark, since, until });
+        if let Some(live) = self.live(attempt) {
+            live.resuming = resuming;
+        }
+        self.write(attempt, Body::Json(question.into()));
+    }
+
+    /// The highest number that may be given out although nobody knows yet what the server makes of the last outage.
+    pub(super) fn decided(&self) -> u64 {
+        match &self.connection {
+            Connection::Open(live) => live.resuming.as_ref().map_or(u64::MAX, |resuming| resuming.mark - 1),
+            _ => u64::MAX,
+        }
     }
 
     pub(super) fn handle_lost(&mut self, attempt: u64, reason: Reason, now: Now) {
@@ -230,12 +268,25 @@ impl Session {
     fn connection_over(&mut self, now: Now) {
         if let Connection::Open(live) = &self.connection {
             self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
-            self.outage_since.get_or_insert(now.unix_ms);
+            self.begin_outage(now);
             self.outbox.connection_lost(now);
         }
         if let Some(settings) = self.next_settings.take() {
             self.apply(*settings, now);
         }
+    }
+
+    /// The connection is lost. If the server has not even said what it makes of the outage before, and nothing else, that one
+    /// goes on.
+    pub(super) fn begin_outage(&mut self, now: Now) {
+        if let Connection::Open(live) = &mut self.connection
+            && let Some(Resuming { mark, since, .. }) = live.resuming.take()
+            && self.inbox.head() == mark
+        {
+            self.inbox.withdraw_outage(mark);
+            self.outage_since = Some(since);
+        }
+        self.outage_since.get_or_insert(now.unix_ms);
     }
 
     /// The server said that a message was too large for it; one that is refused without an id has nobody else to tell it.
@@ -398,11 +449,48 @@ impl Session {
         }
         self.figures.messages_received += 1;
         self.figures.bytes_received += body.len() as u64;
-        if self.is_answer_to_beat(&body, now) {
+        if self.is_answer_to_beat(&body, now) || self.is_question(attempt, &body) {
             return;
         }
         self.note_acknowledgement(&body, now);
+        self.note_resumption(&body);
+        self.note_cursor(&body);
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
+    }
+
+    /// Whether the server wants an answer to this, which is for nobody else (`dialect.answer`). It gets it.
+    fn is_question(&mut self, attempt: u64, body: &Body) -> bool {
+        let (Some(answer), Body::Json(json)) = (&self.settings.dialect.answer, body) else { return false };
+        if !pattern::matches(&answer.when, json) {
+            return false;
+        }
+        let text = answer.send.as_bytes().to_vec();
+        self.write(attempt, Body::Json(text.into()));
+        true
+    }
+
+    /// The server may say whether it goes on where the last connection ended. That is a message like any other all the same.
+    fn note_resumption(&mut self, body: &Body) {
+        let Connection::Open(live) = &mut self.connection else { return };
+        let (Some(resuming), Some(resume), Body::Json(json)) = (&live.resuming, &self.settings.dialect.resume, body)
+        else {
+            return;
+        };
+        let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
+        if says(&resume.accepted) {
+            self.inbox.withdraw_outage(resuming.mark);
+            live.resuming = None;
+        } else if says(&resume.refused) {
+            live.resuming = None;
+        }
+    }
+
+    /// From where the server can go on if this message, the next of the stream, was the last.
+    fn note_cursor(&mut self, body: &Body) {
+        let (Some(resume), Body::Json(json)) = (&self.settings.dialect.resume, body) else { return };
+        if let Some(cursor) = pattern::at(&resume.cursor, json) {
+            self.cursors.push(self.inbox.head() + 1, cursor, self.journal.is_some());
+        }
     }
 
     /// A server that acknowledges messages itself names their ids. What it says is a message like any other all the same.
@@ -508,6 +596,10 @@ impl Session {
     /// Does what is due: a ping, or what follows from one that was not answered in time.
     fn heartbeat(&mut self, now: Now) {
         self.beat(now);
+        if let Connection::Open(live) = &mut self.connection {
+            // Who does not answer that has not confirmed it, and may be as well as ever.
+            live.resuming.take_if(|resuming| resuming.until <= now.elapsed);
+        }
         let heartbeat = &self.settings.heartbeat;
         let Connection::Open(live) = &mut self.connection else { return };
         if live.ping_due(heartbeat).is_none_or(|due| due > now.elapsed) {
@@ -597,7 +689,8 @@ impl Live {
             let answer = beat.unanswered.filter(|_| !self.paused).map(|sent| sent + heartbeat.timeout);
             [Some(beat.next), answer].into_iter().flatten()
         });
-        self.ping_due(heartbeat).into_iter().chain(beat).min()
+        let resuming = self.resuming.iter().map(|resuming| resuming.until);
+        self.ping_due(heartbeat).into_iter().chain(beat).chain(resuming).min()
     }
 
     /// When a ping is due, or the answer to one. Whoever does not listen must not wait for an answer.

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
+use crate::settings::{Blank, Template};
 use crate::wire::event::{Opened, Refusal};
 use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
 
@@ -164,7 +165,9 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let Some(body) = self.subscription_body(port, payload, &reference) else { return };
+        let template = self.settings.dialect.subscribe.as_ref();
+        let body = payload.or_else(|| template.map(|template| message_about(&key, template)));
+        let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.subscribe(key, body, self.is_connected());
         self.subscriptions_changed(taken, port, reference, now);
     }
@@ -177,7 +180,9 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let Some(body) = self.subscription_body(port, payload, &reference) else { return };
+        let template = self.settings.dialect.unsubscribe.as_ref();
+        let body = payload.or_else(|| template.map(|template| message_about(key, template)));
+        let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.unsubscribe(key, body, self.is_connected());
         self.subscriptions_changed(taken, port, reference, now);
     }
@@ -201,16 +206,17 @@ impl Session {
     }
 
     /// What a subscription of this port is to send; if there is nothing, the port is told.
-    fn subscription_body(&mut self, port: PortId, payload: Option<Body>, reference: &Option<String>) -> Option<Body> {
+    fn subscription_body(&mut self, port: PortId, body: Option<Body>, reference: &Option<String>) -> Option<Body> {
         if self.inbox.consumer_of(port).is_none() {
             self.tell_no_place(port, reference.clone());
             return None;
         }
-        if payload.is_none() {
-            let message = "there is no template for subscriptions; say in `payload` what to send";
+        if body.is_none() {
+            let message = "there is no template for this; say in `payload` what to send, or in the settings \
+                           `dialect.subscribe` and `dialect.unsubscribe`";
             self.tell(port, Problem::new(Code::NoTemplate, message), reference.clone());
         }
-        payload
+        body
     }
 
     pub(super) fn handle_ack(&mut self, port: PortId, seq: u64, epoch: Option<&str>, reference: Option<String>) {
@@ -264,7 +270,7 @@ impl Session {
 
     /// All that can go out now.
     pub(super) fn deliver(&mut self, now: Now) {
-        let limit = self.may_give_out();
+        let limit = self.may_give_out().min(self.decided());
         let Self { inbox, actions, name, number, .. } = self;
         let wanted = inbox.pump(limit, now.elapsed, |delivery| actions.push_back(delivery.action(name, *number)));
         if let Some(wanted) = wanted {
@@ -375,6 +381,12 @@ impl Session {
         };
         self.tell(port, problem, reference);
     }
+}
+
+/// What a template says of the subscription `key`.
+fn message_about(key: &str, template: &Template) -> Body {
+    let key = serde_json::Value::from(key).to_string();
+    Body::Json(template.fill(Blank::Key, &key).into())
 }
 
 impl Delivery {

@@ -261,6 +261,7 @@ impl Session {
             answers_pings: self.answers_pings,
             answers_beats: self.answers_beats,
             collapsed: self.inbox.collapsed(),
+            cursor: self.cursors.at(inbox.head).map(|cursor| cursor.to_string()),
         }
     }
 
@@ -270,6 +271,7 @@ impl Session {
         journal.reserved = write.reserved;
         let before = self.inbox.saved();
         self.inbox.snapshot_saved(&write.inbox);
+        self.cursors.saved(write.inbox.head);
         self.outbox.snapshot_saved(&write.outbox);
         self.send_receipts();
         // Whoever waited for that is not to wait for it to be read back.
@@ -331,7 +333,7 @@ impl Session {
             self.actions.push_back(self.goodbye(attempt));
         }
         if self.is_connected() {
-            self.outage_since.get_or_insert(now.unix_ms);
+            self.begin_outage(now);
             self.outbox.connection_lost(now);
         }
         let closed = self.is_closed();
@@ -396,6 +398,7 @@ impl Session {
             retry,
             // Nobody knows what the earlier daemon read from the server after it last wrote.
             outage_since: sheet.outage_since.or(Some(sheet.written_at)),
+            cursors: Cursors::restore(sheet.cursor),
             answers_pings: sheet.answers_pings,
             answers_beats: sheet.answers_beats,
             inbox,

@@ -11,7 +11,8 @@
 //!
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
 //! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
-//! became of it, `retry` when the next attempt comes, `pattern` looks into messages · `figures`, what others see · `journal`,
+//! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `pattern` looks into
+//! messages · `figures`, what others see · `journal`,
 //! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
 //! [`Action::Save`] and the promise is made when [`Input::Saved`] comes back.
 //!
@@ -28,6 +29,7 @@ mod journal;
 mod outbox;
 mod pattern;
 pub mod record;
+mod resume;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ use inbox::Inbox;
 use journal::Journal;
 use outbox::Outbox;
 use record::{Change, Losses};
+use resume::Cursors;
 use retry::Retry;
 
 /// How long a session is kept that nobody opens.
@@ -452,6 +455,8 @@ pub struct Session {
     retry: Retry,
     /// When the connection was lost that has not come back yet.
     outage_since: Option<u64>,
+    /// From where the server can go on, if it says so itself.
+    cursors: Cursors,
     /// Whether this server has answered a ping, on whatever connection: then silence is the connection's fault.
     answers_pings: bool,
     /// Whether it has answered a ping message of its own kind (`heartbeat.reply`).
@@ -503,6 +508,7 @@ impl Session {
             last_attempt: Duration::ZERO,
             retry: Retry::default(),
             outage_since: None,
+            cursors: Cursors::default(),
             answers_pings: false,
             answers_beats: false,
             ports: Vec::new(),
@@ -694,6 +700,7 @@ impl Session {
         self.protocols.clear();
         self.epoch = new_epoch(&mut self.rng);
         self.outage_since = None;
+        self.cursors = Cursors::default();
         self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;

@@ -68,6 +68,9 @@ pub struct Sheet {
     pub answers_beats: bool,
     /// How many messages gave way to newer ones.
     pub collapsed: u64,
+    /// From where the server can go on behind `head`, as JSON text, if it says so itself.
+    #[serde(default)]
+    pub cursor: Option<String>,
 }
 
 /// How much of what concerns the server was lost with a damaged file. (What came from it shows by itself, as gaps.)

@@ -1,10 +1,11 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `places`, `queue`, `connection` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `places`, `queue`, `connection`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod dialect;
 mod direct;
 mod endings;
 mod places;

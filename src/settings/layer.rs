@@ -3,6 +3,7 @@
 //! Owns: a tree of settings as far as one file or one `open` gives it, and limits that only get tighter. Does not know
 //! which of several layers counts.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::table::{Kind, Named, Said, Setting, found, number, the};
-use super::{FIRST, MAX, SettingError};
+use super::{FIRST, MAX, SettingError, preset};
 
 /// The longest `settings` of an `open`, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -65,6 +66,14 @@ impl Layer {
         Ok(())
     }
 
+    /// The same with what the preset says that it names, as far as it does not say otherwise itself.
+    pub(super) fn with_preset(&self) -> Cow<'_, Self> {
+        let Some(Said::Word(name)) = self.get("dialect.preset") else { return Cow::Borrowed(self) };
+        let mut whole = preset::settings(name).cloned().unwrap_or_default();
+        whole.0.extend(self.0.iter().map(|(path, said)| (*path, said.clone())));
+        Cow::Owned(whole)
+    }
+
     /// What is said about a setting.
     pub(super) fn get(&self, path: &str) -> Option<&Said> {
         self.0.get(path)
@@ -80,12 +89,19 @@ impl Layer {
     /// # Errors
     /// If not, with the path of one of those that exclude each other.
     pub fn check(&self) -> Result<(), (&'static str, SettingError)> {
+        let whole = self.with_preset();
         for (path, needed) in [
             ("heartbeat.reply", "heartbeat.send"),
             ("inbox.collapse.when", "inbox.collapse.key"),
             ("inbox.collapse.key", "inbox.collapse.when"),
+            ("dialect.resume.cursor", "dialect.resume.send"),
+            ("dialect.resume.send", "dialect.resume.cursor"),
+            ("dialect.resume.accepted", "dialect.resume.send"),
+            ("dialect.resume.refused", "dialect.resume.accepted"),
+            ("dialect.answer.when", "dialect.answer.send"),
+            ("dialect.answer.send", "dialect.answer.when"),
         ] {
-            if self.0.contains_key(path) && !self.0.contains_key(needed) {
+            if self.0.contains_key(path) && !whole.0.contains_key(needed) {
                 let message = format!("`{path}` needs `{needed}` beside it; say both or neither");
                 return Err((path, SettingError::Malformed(message)));
             }

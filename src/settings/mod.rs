@@ -9,7 +9,9 @@
 //! repeats a string that was found, because it may stand where a secret was meant to be.
 
 mod layer;
+mod preset;
 mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +21,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub use layer::{Bound, Layer, Limits, MAX_TEXT};
+pub use preset::{PRESETS, Preset};
 pub use table::{FILE_ONLY, FileOnly, Kind, Named, Setting, TABLE, found};
 use table::{Said, the};
+pub use template::{Blank, Template};
 
 /// The most that a memory session may keep for the extension, whatever is asked for, in bytes.
 pub const MAX_MEMORY_INBOX: usize = 16 * 1024 * 1024;
@@ -109,8 +113,38 @@ pub struct Inbox {
 /// What the server's own messages mean.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dialect {
+    /// What is sent for a subscription.
+    pub subscribe: Option<Template>,
+    /// What is sent when one ends.
+    pub unsubscribe: Option<Template>,
+    /// How the server is asked to go on where the last connection ended.
+    pub resume: Option<Resume>,
+    /// What the server wants an answer to.
+    pub answer: Option<Answer>,
     /// Where in one stands the id of a message that it acknowledges, as a JSON Pointer.
     pub ack: Option<String>,
+}
+
+/// How a server is asked to go on where the last connection ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resume {
+    /// Where in its messages stands from where it can go on, as a JSON Pointer.
+    pub cursor: String,
+    /// What it is asked with.
+    pub send: Template,
+    /// The pattern of its yes; without it, nobody knows.
+    pub accepted: Option<Value>,
+    /// The pattern of its no; only together with `accepted`.
+    pub refused: Option<Value>,
+}
+
+/// What a server wants an answer to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The pattern of its question.
+    pub when: Value,
+    /// The answer, as JSON text.
+    pub send: Arc<str>,
 }
 
 /// What happens when there is no more room for what comes from the server.
@@ -166,11 +200,13 @@ const REFILL: &str = "reconnect.refill_ms";
 impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
     ///
-    /// What belongs together comes from one layer: `heartbeat.send` and `reply`, and the two of `inbox.collapse`. If one
+    /// What belongs together comes from one layer: `heartbeat.send` and `reply`, the two of `inbox.collapse`, those of
+    /// `dialect.resume` and of `dialect.answer`. What a preset says counts as said by the layer that names it. If one
     /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
     #[must_use]
     pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
-        let said = Stack { layers: layers.into_iter().collect(), limits, place };
+        let layers: Vec<_> = layers.into_iter().map(Layer::with_preset).collect();
+        let said = Stack { layers: layers.iter().map(|layer| &**layer).collect(), limits, place };
         let (first, max) = said.delays();
         Self {
             reconnect: Reconnect {
@@ -186,8 +222,8 @@ impl Settings {
             heartbeat: Heartbeat {
                 interval: said.duration("heartbeat.interval_ms"),
                 timeout: said.duration("heartbeat.timeout_ms"),
-                send: said.send(),
-                reply: said.reply(),
+                send: said.json("heartbeat.send"),
+                reply: said.pattern_beside("heartbeat.send", "heartbeat.reply"),
             },
             queue: Queue {
                 max_messages: said.number("queue.max_messages") as usize,
@@ -203,7 +239,13 @@ impl Settings {
                 max_message_bytes: said.number("inbox.max_message_bytes") as usize,
                 collapse: said.collapse(),
             },
-            dialect: Dialect { ack: said.pointer("dialect.ack.id") },
+            dialect: Dialect {
+                subscribe: said.template("dialect.subscribe"),
+                unsubscribe: said.template("dialect.unsubscribe"),
+                resume: said.resume(),
+                answer: said.answer(),
+                ack: said.pointer("dialect.ack.id"),
+            },
             linger: said.duration("linger_ms"),
         }
     }
@@ -250,8 +292,26 @@ impl Settings {
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
         }
-        if let Some(id) = &dialect.ack {
-            json["dialect"] = json!({ "ack": { "id": id } });
+        let Dialect { subscribe, unsubscribe, resume, answer, ack } = dialect;
+        for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
+            if let Some(template) = template {
+                json["dialect"][name] = template.as_json().clone();
+            }
+        }
+        if let Some(Resume { cursor, send, accepted, refused }) = resume {
+            json["dialect"]["resume"] = json!({ "cursor": cursor, "send": send.as_json() });
+            for (name, pattern) in [("accepted", accepted), ("refused", refused)] {
+                if let Some(pattern) = pattern {
+                    json["dialect"]["resume"][name] = pattern.clone();
+                }
+            }
+        }
+        if let Some(Answer { when, send }) = answer {
+            let send: Value = serde_json::from_str(send).unwrap_or_default();
+            json["dialect"]["answer"] = json!({ "when": when, "send": send });
+        }
+        if let Some(id) = ack {
+            json["dialect"]["ack"] = json!({ "id": id });
         }
         json
     }
@@ -305,18 +365,41 @@ impl<'a> Stack<'a> {
         (Duration::from_millis(first as u64), Duration::from_millis(max as u64))
     }
 
-    fn send(&self) -> Option<Arc<str>> {
-        match self.get("heartbeat.send")? {
+    fn json(&self, path: &str) -> Option<Arc<str>> {
+        match self.get(path)? {
             Said::Json(text) => Some(Arc::clone(text)),
             _ => None,
         }
     }
 
-    fn reply(&self) -> Option<Value> {
-        match self.beside("heartbeat.send", "heartbeat.reply")? {
+    fn template(&self, path: &str) -> Option<Template> {
+        match self.get(path)? {
+            Said::Template(template) => Some(template.clone()),
+            _ => None,
+        }
+    }
+
+    /// The pattern that stands in the layer that counts for `deciding`.
+    fn pattern_beside(&self, deciding: &str, path: &str) -> Option<Value> {
+        match self.beside(deciding, path)? {
             Said::Pattern(pattern) => Some(pattern.clone()),
             _ => None,
         }
+    }
+
+    fn resume(&self) -> Option<Resume> {
+        let deciding = "dialect.resume.send";
+        let send = self.template(deciding)?;
+        let Said::Pointer(cursor) = self.beside(deciding, "dialect.resume.cursor")? else { return None };
+        let accepted = self.pattern_beside(deciding, "dialect.resume.accepted");
+        let refused = self.pattern_beside(deciding, "dialect.resume.refused");
+        Some(Resume { cursor: cursor.clone(), send, accepted, refused })
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        let deciding = "dialect.answer.when";
+        let Said::Json(send) = self.beside(deciding, "dialect.answer.send")? else { return None };
+        Some(Answer { when: self.pattern_beside(deciding, deciding)?, send: Arc::clone(send) })
     }
 
     fn inbox_bytes(&self) -> usize {

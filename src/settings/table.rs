@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Limits;
-use super::SettingError;
+use super::template::{Blank, Template};
+use super::{Limits, SettingError};
 
 /// One setting.
 #[derive(Debug, PartialEq)]
@@ -38,12 +38,16 @@ pub enum Kind {
     },
     /// One of these words; the first is the default.
     Word(&'static [&'static str]),
+    /// One of these words, or nothing.
+    Choice(&'static [&'static str]),
     /// Any JSON value, with at most so many bytes of text.
     Json(usize),
     /// A JSON object that is not empty, with at most so many bytes of text.
     Pattern(usize),
     /// A JSON Pointer (RFC 6901) of at most so many bytes.
     Pointer(usize),
+    /// A JSON value with this blank in a string of it, with at most so many bytes of text.
+    Template(Blank, usize),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -162,6 +166,53 @@ pub const TABLE: &[Setting] = &[
                   JSON.",
     },
     Setting {
+        path: "dialect.preset",
+        kind: Kind::Choice(&["channel", "task", "room", "jira"]),
+        meaning: "The dialect that the server speaks: settings that need not be written out; see below.",
+    },
+    Setting {
+        path: "dialect.subscribe",
+        kind: Kind::Template(Blank::Key, MAX_JSON),
+        meaning: "What is sent for a `subscribe` without a `payload`.",
+    },
+    Setting {
+        path: "dialect.unsubscribe",
+        kind: Kind::Template(Blank::Key, MAX_JSON),
+        meaning: "What is sent for an `unsubscribe` without a `payload`.",
+    },
+    Setting {
+        path: "dialect.resume.cursor",
+        kind: Kind::Pointer(MAX_POINTER),
+        meaning: "Where in a message of the server stands from where it can go on: any JSON of at most 256 bytes.",
+    },
+    Setting {
+        path: "dialect.resume.send",
+        kind: Kind::Template(Blank::Cursor, MAX_JSON),
+        meaning: "What is sent first on a new connection, with the last cursor that came; only together with `cursor`.",
+    },
+    Setting {
+        path: "dialect.resume.accepted",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of the answer by which the server confirms that nothing is missing: then the outage is no \
+                  `gap`. Until it comes, or `heartbeat.timeout_ms` is over, nothing behind the outage is delivered.",
+    },
+    Setting {
+        path: "dialect.resume.refused",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of the answer by which the server says that it cannot; only together with `accepted`.",
+    },
+    Setting {
+        path: "dialect.answer.when",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of messages of the server that want an answer at once, and that the extension does not get; \
+                  only together with `send`.",
+    },
+    Setting {
+        path: "dialect.answer.send",
+        kind: Kind::Json(MAX_JSON),
+        meaning: "The answer: a text frame with exactly this JSON.",
+    },
+    Setting {
         path: "dialect.ack.id",
         kind: Kind::Pointer(MAX_POINTER),
         meaning: "Where in a message of the server the `id` stands that it acknowledges by that: text, or a number. A message \
@@ -214,7 +265,7 @@ pub const FILE_ONLY: &[FileOnly] = &[
 ];
 
 /// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["auth", "dialect", "fallback"];
+const LATER: &[&str] = &["auth", "fallback"];
 
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
@@ -234,6 +285,7 @@ pub(super) enum Said {
     Json(Arc<str>),
     Pattern(Value),
     Pointer(String),
+    Template(Template),
 }
 
 impl Setting {
@@ -253,10 +305,15 @@ impl Setting {
                 let or_none = if range.or_none { ", or 0" } else { "" };
                 format!("{number} from {} to {}{or_none}", range.min, range.max)
             }
-            Kind::Word(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Kind::Word(words) | Kind::Choice(words) => {
+                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+            }
             Kind::Json(max) => format!("JSON of at most {max} bytes"),
             Kind::Pattern(max) => format!("a JSON object that is not empty, of at most {max} bytes"),
             Kind::Pointer(max) => format!("a JSON Pointer (RFC 6901) of at most {max} bytes, such as \"/data/id\""),
+            Kind::Template(blank, max) => {
+                format!("JSON with {} in one of its strings, of at most {max} bytes", blank.as_str())
+            }
         }
     }
 
@@ -266,7 +323,7 @@ impl Setting {
         match &self.kind {
             Kind::Number { default, .. } => Some(default.to_string()),
             Kind::Word(words) => words.first().map(|word| format!("\"{word}\"")),
-            Kind::Json(_) | Kind::Pattern(_) | Kind::Pointer(_) => None,
+            Kind::Choice(_) | Kind::Json(_) | Kind::Pattern(_) | Kind::Pointer(_) | Kind::Template(..) => None,
         }
     }
 
@@ -293,7 +350,7 @@ impl Setting {
                 }
                 Err(SettingError::OutOfBounds(self.not(&found(json), limits)))
             }
-            Kind::Word(words) => {
+            Kind::Word(words) | Kind::Choice(words) => {
                 let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
                 match words.iter().find(|word| **word == said) {
                     Some(word) => Ok(Said::Word(word)),
@@ -323,6 +380,12 @@ impl Setting {
                     return Ok(Said::Pointer(said));
                 }
                 Err(SettingError::Malformed(self.not("another string", limits)))
+            }
+            Kind::Template(blank, max) => {
+                shorter_than(*max)?;
+                let value = serde_json::from_str(json).map_err(unreadable)?;
+                let template = Template::new(value, *blank);
+                template.map(Said::Template).map_err(|what| SettingError::Malformed(self.not(what, limits)))
             }
         }
     }

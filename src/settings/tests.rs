@@ -34,7 +34,9 @@ const EVERYTHING: &str = r#"{
     "queue": {"max_messages": 5, "max_bytes": 4096, "ttl_ms": 9},
     "inbox": {"max_messages": 6, "max_bytes": 2048, "retention_ms": 5000, "persist_after_ms": 0,
         "overflow": "pause", "max_message_bytes": 99, "collapse": {"when": {"type": "progress"}, "key": "/data/id"}},
-    "dialect": {"ack": {"id": "/id"}},
+    "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
+        "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
+        "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
     "linger_ms": 0
 }"#;
 
@@ -79,6 +81,8 @@ fn the_table_has_every_setting_once_with_a_default_that_is_allowed() {
     let mut found = Vec::new();
     paths("", &effective(&[EVERYTHING]).to_json(), &mut found);
     let mut table: Vec<_> = TABLE.iter().map(|setting| setting.path.to_owned()).collect();
+    // What counts is what it stands for.
+    found.push("dialect.preset".to_owned());
     table.sort();
     found.sort();
     assert_eq!(table, found);
@@ -87,6 +91,20 @@ fn the_table_has_every_setting_once_with_a_default_that_is_allowed() {
             assert!(setting.read(&default, &Limits::default()).is_ok(), "{}", setting.path);
         }
     }
+}
+
+#[test]
+fn a_preset_counts_as_if_the_layer_that_names_it_said_it_all() {
+    let below = r#"{"dialect":{"subscribe":["{key}"],"resume":{"cursor":"/n","send":["{cursor}"]}},
+        "heartbeat":{"interval_ms":5000,"send":1,"reply":{"a":1}}}"#;
+    let settings = effective(&[below, r#"{"dialect":{"preset":"room","subscribe":{"enter":"{key}"}}}"#]).to_json();
+    assert_eq!(settings["dialect"]["subscribe"], json!({"enter": "{key}"}), "what is said beside it counts more");
+    assert_eq!(settings["dialect"]["unsubscribe"], json!({"type": "leave_room", "room": "{key}"}));
+    assert_eq!(settings["dialect"]["resume"]["cursor"], "/cursor");
+    assert_eq!(settings["heartbeat"]["reply"], json!({"type": "pong"}));
+    assert_eq!(settings["heartbeat"]["interval_ms"], 5000, "what no preset says stays as it is");
+    let settings = effective(&[r#"{"dialect":{"preset":"task"}}"#, r#"{"dialect":{"preset":"channel"}}"#]).to_json();
+    assert_eq!(settings["dialect"]["subscribe"], json!({"type": "subscribe", "channel": "{key}"}));
 }
 
 #[test]
@@ -252,6 +270,26 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             r#"{"inbox":{"collapse":{"when":{"a":1},"key":"/a~2"}}}"#,
             "malformed `inbox.collapse.key` must be a JSON Pointer",
         ),
+        (r#"{"dialect":{"preset":"hush"}}"#, "malformed `dialect.preset` must be \"channel\" or \"task\" or"),
+        (
+            r#"{"dialect":{"subscribe":{"hush":1}}}"#,
+            "malformed `dialect.subscribe` must be JSON with {key} in one of its strings, of at most 4096 bytes, not one \
+             without it",
+        ),
+        (
+            r#"{"dialect":{"resume":{"cursor":"/n","send":"{cursor}{key}"}}}"#,
+            "malformed `dialect.resume.send` must be JSON with {cursor} in one of its strings, of at most 4096 bytes, not \
+             one with a blank for something else",
+        ),
+        (
+            r#"{"dialect":{"resume":{"accepted":{"a":1}}}}"#,
+            "malformed `dialect.resume.accepted` needs `dialect.resume.send` beside it",
+        ),
+        (
+            r#"{"dialect":{"resume":{"cursor":"/n","send":["{cursor}"],"refused":{"a":1}}}}"#,
+            "malformed `dialect.resume.refused` needs `dialect.resume.accepted` beside it",
+        ),
+        (r#"{"dialect":{"answer":{"when":{"a":1}}}}"#, "malformed `dialect.answer.when` needs `dialect.answer.send`"),
         (r#"{"heartbeat":{"reply":{"a":1}}}"#, "malformed `heartbeat.reply` needs `heartbeat.send` beside it"),
         (r#"{"heartbeat":{"send":1,"reply":"pong"}}"#, "malformed `heartbeat.reply` must be a JSON object"),
         (&hush, "out of bounds `heartbeat.send` must be JSON of at most 4096 bytes, not 4098 bytes"),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use websocket_bridge::config::{self, Config, HOME_VARIABLE, Paths};
 use websocket_bridge::session::{ENDINGS, Ending, Sign, Verdict};
-use websocket_bridge::settings::{self, FileOnly, Limits, Setting};
+use websocket_bridge::settings::{self, FileOnly, Limits, Preset, Setting};
 use websocket_bridge::wire::{self, Code, frame};
 
 use crate::support::sandbox::Sandbox;
@@ -69,6 +70,19 @@ fn the_protocol_lists_every_setting_that_only_a_file_may_say() {
         format!("| `{name}` | {default} | {allowed} | {meaning} |")
     };
     let expected: Vec<String> = settings::FILE_ONLY.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_protocol_lists_every_preset_with_what_it_says() {
+    let document = document("PROTOCOL.md");
+    let (_, table) = document.split_once("| preset | for | settings |\n|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let row = |preset: &Preset| {
+        let settings: Value = serde_json::from_str(preset.settings).unwrap();
+        format!("| `{}` | {} | `{settings}` |", preset.name, preset.meaning)
+    };
+    let expected: Vec<String> = settings::PRESETS.iter().map(row).collect();
     assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
 }
 

@@ -15,6 +15,7 @@ mod daemon;
 /// The demo, as a person runs it.
 #[cfg(feature = "demo")]
 mod demo;
+mod dialect;
 /// Direct mode: a browser's own WebSocket, as far as an extension can tell.
 mod direct;
 /// A disk without room, and files that are not what they were, under the real daemon.

@@ -7,7 +7,7 @@
 //
 // Without a name: all of the list.
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,8 +18,11 @@ import ofTorture from "./torture.mjs";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 const scratch = join(target, "mutants");
+const programs = join(scratch, "programs");
 const histories = 1000;
 const faults = 80;
+/** What is decided at which moment does not come from the seed, so a mutant has more than one chance to be seen. */
+const tortureSeeds = [1, 2, 3, 4];
 
 function copySource() {
   rmSync(scratch, { recursive: true, force: true });
@@ -47,83 +50,108 @@ function nameApart() {
 }
 
 /** Runs a command to its end; its output is text. */
-function run(program, parameters, options) {
-  const { status, stdout, stderr } = spawnSync(program, parameters, {
-    encoding: "utf8",
-    timeout: 300_000,
-    maxBuffer: 256 * 1024 * 1024,
-    ...options,
-    env: { ...process.env, ...options.env },
+function run(program, parameters, { cwd, env }) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, parameters, {
+      cwd,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout: 300_000,
+    });
+    const output = { stdout: "", stderr: "" };
+    for (const stream of Object.keys(output)) {
+      child[stream].setEncoding("utf8").on("data", (text) => (output[stream] += text));
+    }
+    child.on("error", reject);
+    child.on("close", (status) => resolve({ status, ...output }));
   });
-  return { status, stdout, stderr };
 }
 
-/** Runs the histories of the copy; says whether they pass, and if not, the first thing that was wrong. */
-function runHistories() {
-  const command = ["test", "--locked", "--all-features", "--lib", "whatever_happens"];
-  const { status, stdout, stderr } = run("cargo", command, {
+/** Builds a program with Cargo, and gives its path. */
+async function build(cwd, name, parameters) {
+  const command = [...parameters, "--locked", "--all-features", "--message-format", "json"];
+  // Dependencies are those of the other tests. Nobody looks at what is built here with a debugger.
+  const env = { CARGO_TARGET_DIR: target, CARGO_PROFILE_DEV_DEBUG: "false" };
+  const { status, stdout, stderr } = await run("cargo", command, { cwd, env });
+  if (status !== 0) throw new Error(`${cwd} cannot be built:\n${stderr}`);
+  const artifacts = stdout
+    .split("\n")
+    .filter((line) => line.includes('"executable":"'))
+    .map((line) => JSON.parse(line));
+  return artifacts.find((artifact) => artifact.target.name === name).executable;
+}
+
+/** Runs the histories of a copy; says whether they pass, and if not, the first thing that was wrong. */
+async function runHistories(program) {
+  const { status, stdout, stderr } = await run(program, ["whatever_happens"], {
     cwd: scratch,
-    // Dependencies are those of the other tests. The first failure is enough, and need not be made shorter.
-    env: {
-      CARGO_TARGET_DIR: target,
-      PROPTEST_CASES: histories,
-      PROPTEST_RNG_SEED: 1,
-      PROPTEST_MAX_SHRINK_ITERS: 0,
-      RUST_BACKTRACE: 0,
-    },
+    // The first failure is enough, and need not be made shorter.
+    env: { PROPTEST_CASES: histories, PROPTEST_RNG_SEED: 1, PROPTEST_MAX_SHRINK_ITERS: 0, RUST_BACKTRACE: 0 },
   });
   if (status === 0 && /^test result: ok\. [1-9]/m.test(stdout)) return { passed: true };
   if (!/^test result: FAILED/m.test(stdout)) throw new Error(`the copy cannot be tested:\n${stdout}${stderr}`);
   return { passed: false, why: stdout.match(/ panicked at .*\n(.*)/)?.[1] ?? "" };
 }
 
-/** Builds a program with Cargo, and gives its path. */
-function build(cwd, name, parameters) {
-  const command = [...parameters, name, "--locked", "--all-features", "--message-format", "json"];
-  const { status, stdout, stderr } = run("cargo", command, { cwd, env: { CARGO_TARGET_DIR: target } });
-  if (status !== 0) throw new Error(`${cwd} cannot be built:\n${stderr}`);
-  const artifacts = stdout.split("\n").filter((line) => line.includes('"executable":"')).map((line) => JSON.parse(line));
-  return artifacts.find((artifact) => artifact.target.name === name).executable;
-}
-
 let tortureProgram;
 
-/** Tortures the program that the copy gives; says the same. */
-function runTorture({ only } = {}) {
+/** Tortures a program; says the same. */
+async function runTorture(bridge, { only, seeds = [1] }) {
   // The test itself has no slips.
-  tortureProgram ??= build(root, "torture", ["test", "--no-run", "--test"]);
-  const bridge = join(scratch, "bridge-under-test");
-  cpSync(build(scratch, "websocket-bridge", ["build", "--bin"]), bridge);
-  const chosen = only === undefined ? [] : ["--only", only.join(",")];
-  const parameters = ["--faults", faults, "--seed", 1, ...chosen];
-  const { status, stdout, stderr } = run(tortureProgram, parameters, {
-    cwd: root,
-    env: { WEBSOCKET_BRIDGE_BIN: bridge },
-  });
-  if (status === 0) return { passed: true };
-  const wrong = stdout.match(/^WRONG in [^:]*: (.*)/m);
-  if (!wrong) throw new Error(`the copy cannot be tested:\n${stdout}${stderr}`);
-  const kept = stdout.match(/ are kept in (.*)$/m)?.[1];
-  if (kept) rmSync(kept, { recursive: true, force: true });
-  return { passed: false, why: wrong[1] };
+  const test = await (tortureProgram ??= build(root, "torture", ["test", "--no-run", "--test", "torture"]));
+  for (const seed of seeds) {
+    const chosen = only === undefined ? [] : ["--only", only.join(",")];
+    const parameters = ["--faults", faults, "--seed", seed, ...chosen];
+    const { status, stdout, stderr } = await run(test, parameters, {
+      cwd: root,
+      env: { WEBSOCKET_BRIDGE_BIN: bridge },
+    });
+    if (status === 0) continue;
+    const wrong = stdout.match(/^WRONG in [^:]*: (.*)/m);
+    if (!wrong) throw new Error(`the copy cannot be tested:\n${stdout}${stderr}`);
+    const kept = stdout.match(/ are kept in (.*)$/m)?.[1];
+    if (kept) rmSync(kept, { recursive: true, force: true });
+    return { passed: false, why: wrong[1] };
+  }
+  return { passed: true };
 }
 
 const tests = {
-  histories: { mutants: ofHistories, test: runHistories },
-  torture: { mutants: ofTorture, test: runTorture },
+  histories: {
+    mutants: ofHistories,
+    build: () => build(scratch, "websocket_bridge", ["test", "--no-run", "--lib"]),
+    run: runHistories,
+    atOnce: 2,
+  },
+  // It mostly waits.
+  torture: {
+    mutants: ofTorture.map((mutant) => ({ ...mutant, seeds: tortureSeeds })),
+    build: () => build(scratch, "websocket-bridge", ["build", "--bin", "websocket-bridge"]),
+    run: runTorture,
+    atOnce: 4,
+  },
 };
 
-function runMutated(test, mutant) {
-  const { file, original, replacement } = mutant;
+let builds = 0;
+
+/** Builds the program that the copy gives with this mutant, which is kept from the next build. */
+async function buildMutated(test, { file, original, replacement }) {
   const source = readFileSync(join(root, file), "utf8");
   const parts = source.split(original);
   if (parts.length !== 2) throw new Error(`its original stands ${parts.length - 1} times in ${file}, and must once`);
   writeFileSync(join(scratch, file), parts.join(replacement));
   try {
-    return test(mutant);
+    return keep(await test.build());
   } finally {
     writeFileSync(join(scratch, file), source);
   }
+}
+
+function keep(program) {
+  mkdirSync(programs, { recursive: true });
+  const kept = join(programs, String((builds += 1)));
+  cpSync(program, kept);
+  return kept;
 }
 
 function seconds(since) {
@@ -132,24 +160,42 @@ function seconds(since) {
 
 const [kind, ...names] = process.argv.slice(2);
 if (!(kind in tests)) throw new Error(`say which test: ${Object.keys(tests).join(" or ")}`);
-const { mutants, test } = tests[kind];
-const chosen = mutants.filter(({ name }) => names.length === 0 || names.includes(name));
+const test = tests[kind];
+const chosen = test.mutants.filter(({ name }) => names.length === 0 || names.includes(name));
 const failures = [];
+const running = new Set();
+
+/** Runs a program while the next one is built, as soon as few enough others run. */
+async function begin(program, mutant, judge) {
+  while (running.size >= test.atOnce) await Promise.race(running);
+  const began = Date.now();
+  const ended = test
+    .run(program, mutant)
+    .then((verdict) => judge(verdict, seconds(began)))
+    .catch((error) => failures.push(`${mutant.name}: ${error.message}`))
+    .finally(() => {
+      rmSync(program);
+      running.delete(ended);
+    });
+  running.add(ended);
+}
+
 copySource();
-let began = Date.now();
-const unmutated = test();
-if (!unmutated.passed) throw new Error(`the source fails without any mutant: ${unmutated.why}`);
-console.log(`${seconds(began)}  passed    the source as it is`);
+await begin(keep(await test.build()), { name: "the source as it is" }, ({ passed, why }, time) => {
+  if (!passed) failures.push(`the source fails without any mutant: ${why}`);
+  console.log(`${time}  ${passed ? "passed  " : "FAILED  "}  the source as it is`);
+});
 for (const mutant of chosen) {
-  began = Date.now();
   try {
-    const { passed, why } = runMutated(test, mutant);
-    if (passed) failures.push(`survived: ${mutant.name}: ${mutant.breaks}`);
-    console.log(`${seconds(began)}  ${passed ? "SURVIVED" : "caught  "}  ${mutant.name}${passed ? "" : `: ${why}`}`);
+    await begin(await buildMutated(test, mutant), mutant, ({ passed, why }, time) => {
+      if (passed) failures.push(`survived: ${mutant.name}: ${mutant.breaks}`);
+      console.log(`${time}  ${passed ? "SURVIVED" : "caught  "}  ${mutant.name}${passed ? "" : `: ${why}`}`);
+    });
   } catch (error) {
     failures.push(`${mutant.name}: ${error.message}`);
   }
 }
+await Promise.all(running);
 for (const failure of failures) console.error(failure);
 console.log(`mutants: ${chosen.length - failures.length} of ${chosen.length} caught by ${kind}`);
 process.exitCode = failures.length === 0 && chosen.length > 0 ? 0 : 1;

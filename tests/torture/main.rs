@@ -72,8 +72,8 @@ struct Options {
     /// Where all decisions come from (default: `TORTURE_SEED`, or another one each time)
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many worlds to have at once
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    /// How many worlds to have at once; each waits most of its time
+    #[arg(long, value_name = "N", default_value_t = 8)]
     worlds: u64,
     /// Run this world alone, of those that there would be
     #[arg(long, value_name = "NUMBER")]

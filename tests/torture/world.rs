@@ -72,8 +72,9 @@ pub(crate) fn run(plan: &Plan, workshop: Workshop, interrupted: &AtomicBool) -> 
     let log = Arc::new(Log::new());
     let machine = Arc::new(Machine::new(workshop, plan.directory.clone())?);
     let marks = Arc::<Marks>::default();
-    // An address that no client has, so that nobody else takes its port while the server is down.
-    let ip = [127, 0, 0, 2 + (plan.number % 250) as u8];
+    // An address that no client has, nor another torture beside this one, so that nobody else takes its port while the
+    // server is down.
+    let ip = [127, 0, (std::process::id() % 256) as u8, 2 + (plan.number % 250) as u8];
     let server = Server::start(ip, terms.resuming, rng.u64(..), Arc::clone(&log), Arc::clone(&marks));
     let server = server.context("the server cannot listen")?;
     let ambush = Arc::<Ambush>::default();

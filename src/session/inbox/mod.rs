@@ -47,7 +47,8 @@ enum Kept {
     /// A message of so many bytes that only the disk has.
     OnDisk(usize),
     Gap(Box<Gap>),
-    /// A newer message took its place (`inbox.collapse`): nobody gets it.
+    /// A newer message took its place (`inbox.collapse`), or it was the mark of an outage in which nothing was missed: nobody
+    /// gets it.
     Collapsed,
 }
 
@@ -244,12 +245,41 @@ impl Inbox {
         self.push(at, now, |_| Kept::Message(body));
     }
 
-    /// Appends the mark of an outage.
-    pub(super) fn push_outage(&mut self, since: u64, until: u64, now: Duration) {
+    /// Appends the mark of an outage; its number.
+    pub(super) fn push_outage(&mut self, since: u64, until: u64, now: Duration) -> u64 {
         self.push(until, now, |seq| {
             let (since, until) = (Some(since.min(until)), Some(until));
             Kept::gap(Gap { since, until, ..Gap::of(seq, GapReason::Disconnected, None) })
         });
+        self.head
+    }
+
+    /// Takes the mark of an outage back that nobody was given: nothing is missing. If older losses were put into one mark
+    /// with it, that stays.
+    pub(super) fn withdraw_outage(&mut self, seq: u64) {
+        let index = self.index_behind(seq - 1);
+        let is_it = |entry: &&mut Entry| match &entry.kept {
+            Kept::Gap(gap) => entry.seq == seq && gap.reason == GapReason::Disconnected,
+            _ => false,
+        };
+        if let Some(entry) = self.entries.get_mut(index).filter(is_it) {
+            let hole = Entry { seq, at: 0, came: entry.came, kept: Kept::Collapsed };
+            let mark = std::mem::replace(entry, hole);
+            self.vacate(&mark);
+        }
+    }
+
+    /// What stood there is gone without a trace.
+    fn vacate(&mut self, gone: &Entry) {
+        self.leave(gone);
+        self.disk.outdate(gone.seq);
+        self.changed = true;
+        self.holes += 1;
+        self.drop_leading_holes();
+        if self.holes > 1024 && self.holes > self.entries.len() / 2 {
+            self.entries.retain(|entry| !matches!(entry.kept, Kept::Collapsed));
+            self.holes = 0;
+        }
     }
 
     /// Appends the mark of a message that was over the limit.
@@ -301,15 +331,8 @@ impl Inbox {
         }
         let came = entry.came;
         let gone = std::mem::replace(entry, Entry { seq: older, at: 0, came, kept: Kept::Collapsed });
-        self.leave(&gone);
-        self.disk.outdate(older);
-        self.holes += 1;
         self.collapsed += 1;
-        self.drop_leading_holes();
-        if self.holes > 1024 && self.holes > self.entries.len() / 2 {
-            self.entries.retain(|entry| !matches!(entry.kept, Kept::Collapsed));
-            self.holes = 0;
-        }
+        self.vacate(&gone);
     }
 
     fn drop_overflow(&mut self) {

@@ -1,0 +1,103 @@
+//! The dialects that have a name: settings that would otherwise be written out, as data.
+//!
+//! Owns: what each preset says. That it counts as if it stood in the layer that names it is `layer`'s to see to.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::layer::{Layer, Limits};
+
+/// A named set of settings.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// What `dialect.preset` calls it.
+    pub name: &'static str,
+    /// Whom it is for, as a sentence.
+    pub meaning: &'static str,
+    /// The settings, as `open.settings` would have them.
+    pub settings: &'static str,
+}
+
+/// All of them, in the order of `PROTOCOL.md`.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "channel",
+        meaning: "Servers whose subscriptions are channels, and that answer `ping` with `pong`.",
+        settings: r#"{
+            "dialect": {
+                "subscribe": {"type": "subscribe", "channel": "{key}"},
+                "unsubscribe": {"type": "unsubscribe", "channel": "{key}"},
+                "resume": {
+                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
+                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
+                }
+            },
+            "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
+        }"#,
+    },
+    Preset {
+        name: "task",
+        meaning: "Servers that tell of tasks, each by its `taskId`.",
+        settings: r#"{
+            "dialect": {
+                "subscribe": {"type": "subscribe", "taskId": "{key}"},
+                "unsubscribe": {"type": "unsubscribe", "taskId": "{key}"},
+                "resume": {
+                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
+                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
+                }
+            }
+        }"#,
+    },
+    Preset {
+        name: "room",
+        meaning: "Servers with rooms that are joined and left, and that answer `ping` with `pong`.",
+        settings: r#"{
+            "dialect": {
+                "subscribe": {"type": "join_room", "room": "{key}"},
+                "unsubscribe": {"type": "leave_room", "room": "{key}"},
+                "resume": {
+                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
+                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
+                }
+            },
+            "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
+        }"#,
+    },
+    Preset {
+        name: "jira",
+        meaning: "Servers that pass on what a webhook brings, to everybody.",
+        settings: r#"{
+            "dialect": {
+                "resume": {
+                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
+                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
+                }
+            }
+        }"#,
+    },
+];
+
+/// The settings of the preset of that name.
+pub(super) fn settings(name: &str) -> Option<&'static Layer> {
+    static LAYERS: LazyLock<BTreeMap<&str, Layer>> = LazyLock::new(|| {
+        let layer = |preset: &Preset| Layer::from_json(preset.settings, &Limits::default());
+        PRESETS.iter().map(|preset| (preset.name, layer(preset).expect("a test reads every preset"))).collect()
+    });
+    LAYERS.get(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::table::{Kind, Setting};
+
+    #[test]
+    fn every_preset_is_one_that_can_be_asked_for_and_says_what_is_possible() {
+        let Some(Kind::Choice(words)) = Setting::named("dialect.preset").map(|setting| &setting.kind) else { panic!() };
+        assert_eq!(PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>(), *words);
+        for preset in PRESETS {
+            assert!(settings(preset.name).is_some_and(|layer| layer.paths().count() > 0), "{}", preset.name);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The server's own language, spoken by the real program: with the demo's server in each of its dialects, and with one that
+//! says what it is told to.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::browser::Browser;
+use crate::support::sandbox::{Sandbox, kill};
+use crate::support::server::Server;
+use crate::support::until;
+
+/// The demo's server, as a person starts it.
+struct DemoServer {
+    child: Child,
+    address: String,
+    token: String,
+}
+
+impl DemoServer {
+    fn start(machine: &Sandbox) -> Self {
+        let mut command = machine.command();
+        command.args(["demo-server", "--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut value = |name: &str| {
+            let line = lines.find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..].trim().to_owned()
+        };
+        let url = value("WebSocket");
+        let address = url.trim_start_matches("ws://").trim_end_matches("/ws").to_owned();
+        Self { child, address, token: value("control token") }
+    }
+
+    fn url(&self) -> String {
+        // With a name, so that a resume finds what it was subscribed to.
+        format!("ws://{}/ws?client=it", self.address)
+    }
+
+    fn post(&self, path: &str, body: &Value) {
+        let (address, token, body) = (&self.address, &self.token, body.to_string());
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nx-demo-token: {token}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 20"), "{path}: {answer}");
+    }
+
+    fn publish(&self, topic: &str, number: u32) {
+        let message = json!({"type": "counted", "number": number});
+        self.post("/control/publish", &json!({"topic": topic, "message": message}));
+    }
+}
+
+impl Drop for DemoServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The numbers that come until `last`; nothing may be missing among them.
+fn numbers_until(port: &mut Browser, last: u32) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&u64::from(last)) {
+        let message = port.next();
+        assert_ne!(message["type"], "gap", "{message}");
+        if message["payload"]["type"] == "counted" {
+            numbers.push(message["payload"]["number"].as_u64().unwrap());
+        }
+    }
+    numbers
+}
+
+#[test]
+fn in_every_dialect_of_the_demo_an_outage_costs_nothing_and_a_subscription_is_a_name() {
+    let machine = Sandbox::new();
+    let server = DemoServer::start(&machine);
+    for (preset, topic, heard) in [
+        ("channel", "channel:updates", "subscribed"),
+        ("task", "task:updates", "subscribed"),
+        ("room", "room:updates", "room_joined"),
+        ("jira", "*", "connection"),
+    ] {
+        let mut port = machine.port();
+        let settings = json!({"dialect": {"preset": preset}, "reconnect": {"first_ms": 100}});
+        port.open(json!({"session": preset, "url": server.url(), "settings": settings}));
+        if preset != "jira" {
+            port.post(json!({"type": "subscribe", "session": preset, "key": "updates"}));
+        }
+        port.wait_for("the server's answer", |message| message["payload"]["type"] == heard);
+        server.publish(topic, 1);
+        assert_eq!(numbers_until(&mut port, 1), [1], "{preset}");
+        server.post("/control/drop", &json!({}));
+        (2..=20).for_each(|number| server.publish(topic, number));
+        assert_eq!(numbers_until(&mut port, 20), Vec::from_iter(2..=20), "{preset}");
+        let status = machine.json(&["status", "--json"]);
+        let sessions = status["sessions"].as_array().unwrap();
+        let session = sessions.iter().find(|session| session["session"] == preset).unwrap();
+        assert_eq!(session["reconnections"], 1, "{preset}");
+        port.post(json!({"type": "close", "session": preset}));
+    }
+}
+
+#[test]
+fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let settings = json!({"dialect": {"resume": {
+        "cursor": "/at",
+        "send": {"from": "{cursor}"},
+        "accepted": {"going": "on"},
+    }}});
+    let request = json!({"url": server.url(), "settings": settings});
+    let mut port = machine.port();
+    let mut connection = None;
+    port.open_with(request.clone(), || connection = Some(server.accept()));
+    connection.as_mut().unwrap().send(r#"{"at":"x7"}"#);
+    port.wait_for_type("message");
+    port.post(json!({"type": "ack", "seq": 1}));
+    until("the session is on the disk", || {
+        let status = machine.json(&["status", "--json"]);
+        (status["sessions"][0]["saved"] == true && status["sessions"][0]["consumers"][0]["acked"] == 1).then_some(())
+    });
+    kill(machine.daemon().unwrap());
+    drop(connection);
+
+    let mut port = machine.port();
+    port.post(json!({"type": "open"}));
+    let mut connection = server.accept();
+    assert_eq!(connection.next(), Message::text(r#"{"from":"x7"}"#));
+    connection.send(r#"{"going":"on"}"#);
+    let message =
+        port.wait_for("what comes next", |message| ["message", "gap"].contains(&message["type"].as_str().unwrap()));
+    assert_eq!(message["payload"], json!({"going": "on"}), "no gap is before it");
+}
