@@ -131,5 +131,5 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     // The daemon is in no directory that a person would think of.
-    if path.is_absolute() { Ok(path.to_owned()) } else { Err("must be a path from the root on".to_owned()) }
+    if path.has_root() { Ok(path.to_owned()) } else { Err("must be a path from the root on".to_owned()) }
 }

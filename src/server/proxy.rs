@@ -121,7 +121,8 @@ fn refusal(answer: &Answer, chosen: &ChosenProxy, port: u16) -> Refusal {
     // Not in the proxy's own words, which may be any.
     let shown = StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string());
     match status {
-        407 => {
+        // Some say so with the status of a server.
+        401 | 407 => {
             let wanted: Vec<String> = answer.headers.get_all(PROXY_AUTHENTICATE).iter().filter_map(scheme).collect();
             let basic = wanted.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
             Refusal::Auth(if !wanted.is_empty() && !basic {

@@ -44,6 +44,7 @@ fn answer(proxy: &Server, answer: &str) -> (TcpStream, String) {
 }
 
 /// The same for a SOCKS proxy that wants a user name and a password: gives what it was told.
+#[cfg(unix)]
 fn let_through_socks(proxy: &Server) -> (TcpStream, String) {
     let mut stream = proxy.accept_tcp();
     let mut part = |length: usize, answer: &[u8]| {
@@ -93,7 +94,8 @@ pub(crate) fn keeps_secret(machine: &Sandbox, printed: &[Output], secrets: &[&st
 fn a_server_is_spoken_to_through_a_proxy_with_encryption_from_end_to_end_and_the_password_is_left_nowhere() {
     let (pem, tls) = crate::tls::certificate(&["server.test"]);
     for scheme in ["http", "socks5"] {
-        let (machine, proxy) = (crate::tls::machine_that_trusts(&pem), Server::start());
+        let machine = crate::tls::machine_that_trusts(&pem).with("WEBSOCKET_BRIDGE_LOG", "trace");
+        let proxy = Server::start();
         let url = format!("{scheme}://root:{SECRET}@{}", proxy.address());
         write_config(&machine, &config(&format!("[defaults]\nproxy = \"{url}\"\n")));
         let mut port = machine.port();

@@ -331,7 +331,8 @@ fn a_server_that_acknowledges_in_its_own_words_is_believed_and_nothing_less() {
 #[test]
 fn headers_of_the_file_reach_the_server_beside_which_they_stand_and_nobody_else() {
     const SECRET: &str = "planted-bearer";
-    let (machine, server, other) = (Sandbox::new(), Server::start(), Server::start());
+    let machine = Sandbox::new().with("WEBSOCKET_BRIDGE_LOG", "trace");
+    let (server, other) = (Server::start(), Server::start());
     let section = format!(
         "[origins.\"{ORIGIN}\".sessions.bound]\nurl = \"{}own\"\nheaders = {{ Authorization = \"Bearer {SECRET}\" }}\n\
          origin = \"https://page.example\"\n",

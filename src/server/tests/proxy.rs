@@ -89,6 +89,7 @@ async fn a_connect_proxy_that_says_no_is_told_in_its_own_terms() {
             "proxy-auth",
             "by Negotiate, NTLM, but only Basic is offered",
         ),
+        (credentials, "401 No", "proxy-auth", "does not take the user name and password (401"),
         (no_credentials, "403 \u{202e}evil", "proxy-refused", "403 Forbidden (many proxies let only port 443 through)"),
         (no_credentials, "405 No", "proxy-refused", "405 Method Not Allowed"),
         (no_credentials, "502 No", "proxy-failed", "502 Bad Gateway: it does not reach the server"),
