@@ -1,16 +1,25 @@
-// Owns: what comes from the server, on its way to the handlers: strictly in order, each one until its handlers are done
-// with it, and no one twice. The place up to where all is handled (the mark) outlives the worker: it is written to the
-// storage, and at the same time the bridge is told. The next worker needs one of the two, whichever is faster. Does not
-// own the port: `session.js` passes on what comes and posts the acknowledgements.
+// Owns: what comes from the server, on its way to the handlers: strictly in order, one batch after the other, each
+// until its handlers are done with it, and nothing twice. The place up to where all is handled (the mark) outlives the
+// worker: it is written to the storage, and the bridge is told. The next worker needs one of the two. Does not own the
+// port: `session.js` passes on what comes and posts the acknowledgements.
 //
-// A worker can die while a handler runs, or before either is done. Then, and only then, that handler is called again
-// for the same message.
+// A batch is one delivery that somebody wants to handle by itself, or many that nobody does. The next one waits until
+// the mark of the one before is written: when a worker dies, at most that one batch whose handlers were running is
+// handled again, or whose handlers had ended at that moment, for no browser writes down at once that they have.
 
 import { BridgeError } from "./errors.js";
-import { isThenable } from "./listeners.js";
 
 /** How long a handler that failed is left in peace before each further attempt. */
 const RETRY_AFTER_MS = [250, 1000, 4000];
+
+/**
+ * Further acknowledgements are put together for this long. Each costs as much as a write to the storage; the bridge
+ * does not write to its disk what is acknowledged within 50 ms.
+ */
+const TELL_AGAIN_MS = 10;
+
+/** More do not come again, whatever happens; the bridge has about as many on their way at once. */
+const MOST_IN_BATCH = 1000;
 
 /**
  * Where in the stream something stands.
@@ -47,26 +56,24 @@ const RETRY_AFTER_MS = [250, 1000, 4000];
 
 /** @typedef {{ epoch: string, seq: number }} Mark */
 
+/** @typedef {(() => unknown)[]} Calls of handlers */
+
 export class Deliveries {
   #surroundings;
   #store;
   #key;
-  #listeners;
+  #callsForOne;
+  #callsForAll;
   #handlerMs;
-  #careful;
   #acknowledge;
   #tellError;
 
   /** @type {Delivery[]} */
   #waiting = [];
-  /** Whether handlers run that are not done yet. */
+  /** Whether something is being handled, or its mark written. */
   #busy = false;
   /** All up to here is handled. @type {Mark | undefined} */
   #mark;
-  /** All up to here is known to be handled by the workers to come as well. @type {Mark | undefined} */
-  #kept;
-  /** The end of the writing that is under way. @type {Promise<void> | undefined} */
-  #keeping;
   #keepingFails = false;
   /** Whether the bridge was told within this moment, and is not to be told again before it is over. */
   #isTelling = false;
@@ -78,19 +85,19 @@ export class Deliveries {
    * @param {import("./surroundings.js").Surroundings} needs.surroundings
    * @param {import("./storage.js").Store} needs.store
    * @param {string} needs.key where the mark is kept
-   * @param {(delivery: Delivery) => (() => unknown)[]} needs.listeners the calls that a delivery leads to
+   * @param {(delivery: Delivery) => Calls} needs.callsForOne of handlers that want one delivery by itself
+   * @param {(deliveries: Delivery[]) => Calls} needs.callsForAll of handlers that take many at once
    * @param {number} needs.handlerMs how long a handler may take
-   * @param {boolean} needs.careful whether the next handler waits until it is written down that the last one is done
    * @param {(mark: Mark) => void} needs.acknowledge
    * @param {(error: BridgeError) => void} needs.tellError
    */
-  constructor({ surroundings, store, key, listeners, handlerMs, careful, acknowledge, tellError }) {
+  constructor({ surroundings, store, key, callsForOne, callsForAll, handlerMs, acknowledge, tellError }) {
     this.#surroundings = surroundings;
     this.#store = store;
     this.#key = key;
-    this.#listeners = listeners;
+    this.#callsForOne = callsForOne;
+    this.#callsForAll = callsForAll;
     this.#handlerMs = handlerMs;
-    this.#careful = careful;
     this.#acknowledge = acknowledge;
     this.#tellError = tellError;
   }
@@ -104,7 +111,6 @@ export class Deliveries {
   load(mark) {
     if (typeof mark?.epoch !== "string" || !Number.isSafeInteger(mark.seq)) return;
     this.#mark ??= { epoch: mark.epoch, seq: mark.seq };
-    this.#kept = this.#mark;
   }
 
   /** Up to where all is handled. */
@@ -114,7 +120,7 @@ export class Deliveries {
 
   /** Whether nothing waits, runs, or is to be written or told. */
   get isIdle() {
-    return this.#waiting.length === 0 && !this.#busy && !this.#keeping && !this.#isTelling;
+    return this.#waiting.length === 0 && !this.#busy && !this.#isTelling;
   }
 
   /**
@@ -125,7 +131,7 @@ export class Deliveries {
   opened(acked) {
     const mark = this.#mark;
     // In another epoch the mark stays, so that the gap between the two is told however often the worker dies before.
-    if (!mark || (mark.epoch === acked.epoch && mark.seq < acked.seq)) this.#mark = this.#kept = acked;
+    if (!mark || (mark.epoch === acked.epoch && mark.seq < acked.seq)) this.#mark = acked;
     else if (mark.epoch === acked.epoch && mark.seq > acked.seq) this.#tellMark();
   }
 
@@ -138,101 +144,81 @@ export class Deliveries {
   async forget() {
     this.detached();
     this.#forgotten += 1;
-    this.#mark = this.#kept = undefined;
+    this.#mark = undefined;
     await this.#store.write({ [this.#key]: undefined });
   }
 
   /** @param {Delivery} delivery */
   take(delivery) {
     this.#waiting.push(delivery);
-    if (!this.#busy) this.#handleWaiting();
+    if (this.#busy) return;
+    this.#busy = true;
+    // What comes in the same turn goes together.
+    void Promise.resolve().then(() => this.#handleWaiting());
   }
 
-  #handleWaiting() {
-    this.#busy = true;
-    for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
-      const delivery = next;
-      if (this.#isKnown(delivery)) {
-        this.#tellMark(); // the bridge seems not to know
-        continue;
-      }
+  async #handleWaiting() {
+    for (let next = this.#next(); next; next = this.#next()) {
+      const { batch, calls } = next;
       const forgotten = this.#forgotten;
-      const handled = this.#handle(delivery);
-      if (handled || this.#careful) {
-        void this.#finishHandling(delivery, forgotten, handled);
-        return;
-      }
-      this.#handled(delivery, forgotten);
+      await Promise.all(calls.map((call) => this.#finish(batch, call)));
+      if (forgotten === this.#forgotten) await this.#handled(/** @type {Delivery} */ (batch.at(-1)));
     }
     this.#busy = false;
   }
 
   /**
-   * @param {Delivery} delivery
-   * @param {number} forgotten
-   * @param {Promise<unknown> | undefined} handled
-   */
-  async #finishHandling(delivery, forgotten, handled) {
-    await handled;
-    this.#handled(delivery, forgotten);
-    if (this.#careful) await this.#keeping;
-    this.#handleWaiting();
-  }
-
-  /** @param {Delivery} delivery */
-  #isKnown({ epoch, seq }) {
-    return this.#mark?.epoch === epoch && seq <= this.#mark.seq;
-  }
-
-  /**
-   * Calls the handlers; a promise if that is not done when it returns. The promise never fails.
+   * Takes the next batch from what waits: one delivery that is wanted by itself, or all before the next such one.
    *
-   * @param {Delivery} delivery
-   * @returns {Promise<unknown> | undefined}
+   * @returns {{ batch: Delivery[], calls: Calls } | undefined}
    */
-  #handle(delivery) {
-    /** @type {Promise<void>[]} */
-    const pending = [];
-    for (const call of this.#listeners(delivery)) {
-      try {
-        const result = call();
-        if (isThenable(result)) pending.push(this.#finish(delivery, call, result));
-      } catch (error) {
-        pending.push(this.#finish(delivery, call, Promise.reject(error)));
-      }
+  #next() {
+    /** @type {Delivery[]} */
+    const batch = [];
+    /** @type {Calls} */
+    let calls = [];
+    let taken = 0;
+    for (const next of this.#waiting) {
+      const isDouble = isUpTo(next, batch.at(-1) ?? this.#mark);
+      const alone = isDouble ? [] : this.#callsForOne(next);
+      if (batch.length === MOST_IN_BATCH || (alone.length > 0 && batch.length > 0)) break;
+      taken += 1;
+      if (isDouble) this.#tellMark(); // the bridge seems not to know
+      else batch.push(next);
+      if (alone.length === 0) continue;
+      calls = alone;
+      break;
     }
-    return pending.length > 0 ? Promise.all(pending) : undefined;
+    this.#waiting.splice(0, taken);
+    return batch.length > 0 ? { batch, calls: [...calls, ...this.#callsForAll(batch)] } : undefined;
   }
 
   /**
-   * Waits for a handler, and calls it again if it fails. One that fails for good, or hangs, is passed over.
+   * Calls a handler and waits for it, and again if it fails. One that fails for good, or hangs, is passed over. The
+   * promise never fails.
    *
-   * @param {Delivery} delivery
+   * @param {Delivery[]} batch
    * @param {() => unknown} call
-   * @param {PromiseLike<unknown>} first
    */
-  async #finish(delivery, call, first) {
-    const { seq } = delivery;
-    const what = `the handler of ${delivery.type} ${seq}`;
-    for (let attempt = 0, result = /** @type {unknown} */ (first); ; attempt += 1) {
+  async #finish(batch, call) {
+    const { what, ...place } = nameOf(batch);
+    for (let attempt = 0; ; attempt += 1) {
       try {
-        if (await this.#isDone(result)) return;
+        if (await this.#isDone(call())) return;
         const message =
-          `${what} was not done after ${this.#handlerMs} ms, and is passed over. Let it end, or set ` +
+          `the handler of ${what} was not done after ${this.#handlerMs} ms, and is passed over. Let it end, or set ` +
           `\`handlerTimeout\`.`;
-        return this.#tellError(new BridgeError("handler-timeout", message, { seq }));
+        return this.#tellError(new BridgeError("handler-timeout", message, place));
       } catch (cause) {
         const pause = RETRY_AFTER_MS[attempt];
         if (pause === undefined) {
           const message =
-            `${what} failed ${attempt + 1} times, and is passed over: ${cause}. Let it deal with ` +
+            `the handler of ${what} failed ${attempt + 1} times, and is passed over: ${cause}. Let it deal with ` +
             `what it cannot handle.`;
-          return this.#tellError(new BridgeError("handler-failed", message, { seq, cause }));
+          return this.#tellError(new BridgeError("handler-failed", message, { ...place, cause }));
         }
         await new Promise((resolve) => this.#surroundings.setTimer(() => resolve(undefined), pause));
       }
-      // The next attempt is made inside of the promise, so that what it throws is caught above.
-      result = new Promise((resolve) => resolve(call()));
     }
   }
 
@@ -251,42 +237,32 @@ export class Deliveries {
   }
 
   /**
-   * @param {Delivery} delivery
-   * @param {number} forgotten
+   * All up to here is handled; waits until that is written down.
+   *
+   * @param {Mark} last
    */
-  #handled({ epoch, seq }, forgotten) {
-    if (forgotten !== this.#forgotten) return;
+  async #handled({ epoch, seq }) {
     this.#mark = { epoch, seq };
     this.#tellMark();
-    this.#keepMark();
+    const kept = this.#keep(this.#mark);
+    // A storage that fails may take long to do so: it keeps nobody waiting more than once.
+    if (!this.#keepingFails) await kept;
   }
 
-  /** Acknowledges all that is handled in this turn; what follows within a moment goes together. */
+  /** Acknowledges what is handled; what follows within a moment goes together. */
   #tellMark() {
     if (this.#isTelling) return;
     this.#isTelling = true;
-    void Promise.resolve().then(() => {
-      const mark = this.#mark;
-      if (mark) this.#acknowledge(mark);
-      this.#surroundings.setTimer(() => {
-        this.#isTelling = false;
-        if (mark !== this.#mark) this.#tellMark();
-      }, 0);
-    });
-  }
-
-  /** Writes the mark. While that goes on, one mark more is the newest of many. */
-  #keepMark() {
-    // All that is handled in this turn goes into one write.
-    this.#keeping ??= Promise.resolve().then(async () => {
-      while (this.#mark && this.#mark !== this.#kept) await this.#keep(this.#mark);
-      this.#keeping = undefined;
-    });
+    const mark = this.#mark;
+    if (mark) this.#acknowledge(mark);
+    this.#surroundings.setTimer(() => {
+      this.#isTelling = false;
+      if (mark !== this.#mark) this.#tellMark();
+    }, TELL_AGAIN_MS);
   }
 
   /** @param {Mark} mark */
   async #keep(mark) {
-    const forgotten = this.#forgotten;
     try {
       await this.#store.write({ [this.#key]: mark });
       this.#keepingFails = false;
@@ -295,6 +271,20 @@ export class Deliveries {
       if (!this.#keepingFails) this.#tellError(/** @type {BridgeError} */ (error));
       this.#keepingFails = true;
     }
-    if (forgotten === this.#forgotten) this.#kept = mark;
   }
+}
+
+/**
+ * @param {Mark} place
+ * @param {Mark | undefined} other
+ */
+function isUpTo({ epoch, seq }, other) {
+  return epoch === other?.epoch && seq <= other.seq;
+}
+
+/** What an error says of a batch. @param {Delivery[]} batch */
+function nameOf(batch) {
+  const [first, last] = /** @type {[Delivery, Delivery]} */ ([batch[0], batch.at(-1)]);
+  const [from, seq] = [first.seq, last.seq];
+  return { from, seq, what: first === last ? `${first.type} ${seq}` : `messages ${from} to ${seq}` };
 }

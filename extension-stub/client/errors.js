@@ -10,17 +10,18 @@ export class BridgeError extends Error {
   /**
    * @param {string} code
    * @param {string} message
-   * @param {{ retryable?: boolean, cause?: unknown, id?: string, seq?: number }} [details]
+   * @param {{ retryable?: boolean, cause?: unknown, id?: string, from?: number, seq?: number }} [details]
    */
-  constructor(code, message, { retryable = false, cause, id, seq } = {}) {
+  constructor(code, message, { retryable = false, cause, id, from, seq } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = "BridgeError";
     this.code = code;
     this.retryable = retryable;
     /** The message to the server that this is about. */
     this.id = id;
-    /** The message from the server that this is about. */
+    /** The message from the server that this is about, or the last of those from `from` on. */
     this.seq = seq;
+    this.from = from;
   }
 
   /** @param {{ code: string, message: string, retryable?: boolean }} told as the bridge tells it */

@@ -9,6 +9,7 @@ export { BridgeError } from "./errors.js";
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./session.js").SessionOptions} SessionOptions */
 /** @typedef {import("./session.js").State} State */
+/** @typedef {import("./deliveries.js").Delivery} Delivery */
 /** @typedef {import("./deliveries.js").Message} Message */
 /** @typedef {import("./deliveries.js").Gap} Gap */
 /** @typedef {import("./outbox.js").SendOptions} SendOptions */

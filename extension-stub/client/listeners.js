@@ -59,6 +59,6 @@ export class Listeners {
  * @param {any} value
  * @returns {value is PromiseLike<unknown>}
  */
-export function isThenable(value) {
+function isThenable(value) {
   return typeof value?.then === "function";
 }

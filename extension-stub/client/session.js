@@ -10,7 +10,7 @@ import { Outbox } from "./outbox.js";
 import { Store } from "./storage.js";
 
 /** The events of the library's own. A payload whose `type` is one of them is told as `type:…`. */
-const EVENTS = ["message", "gap", "state", "receipt", "error"];
+const EVENTS = ["message", "messages", "gap", "state", "receipt", "error"];
 
 /** An `open` that may work later is repeated after this long, at most. */
 const OPEN_AGAIN_MS = 1000;
@@ -37,7 +37,6 @@ const MAX_SUBSCRIPTIONS = 1000;
  * @property {string[]} [protocols] sub-protocols to offer
  * @property {object} [settings] PROTOCOL.md lists them
  * @property {boolean} [connect] false: a session that was closed stays so
- * @property {boolean} [careful] each handler waits until it is written down that the one before is done
  * @property {number} [handlerTimeout] milliseconds after which a handler is passed over (300000)
  */
 
@@ -56,6 +55,7 @@ const MAX_SUBSCRIPTIONS = 1000;
 /**
  * @typedef {object} SessionEvents
  * @property {(message: Message) => unknown} message
+ * @property {(deliveries: Delivery[]) => unknown} messages
  * @property {(gap: Gap) => unknown} gap
  * @property {(state: State) => unknown} state
  * @property {(receipt: { stage: string, ids: string[], reason?: string }) => unknown} receipt
@@ -131,7 +131,7 @@ export class Session {
    * @param {SessionOptions} options
    */
   constructor(home, name, options) {
-    const { mode = "durable", consumer = "main", careful = false, handlerTimeout = HANDLER_MS } = options;
+    const { mode = "durable", consumer = "main", handlerTimeout = HANDLER_MS } = options;
     this.#home = home;
     this.#name = name;
     this.#options = { ...options, mode, consumer };
@@ -145,9 +145,9 @@ export class Session {
       surroundings,
       store,
       key: `mark/${key}`,
-      listeners: (delivery) => this.#calls(delivery),
+      callsForOne: (delivery) => this.#callsForOne(delivery),
+      callsForAll: (deliveries) => this.#callsForAll(deliveries),
       handlerMs: handlerTimeout,
-      careful,
       acknowledge: (mark) => this.#acknowledge(mark),
       tellError: (error) => this.#listeners.tell("error", error),
     });
@@ -176,7 +176,9 @@ export class Session {
   /**
    * Handlers of `message` (`(message) => …`), `gap` (`(gap) => …`), and of payloads by their `type` (`(payload,
    * message) => …`; `type:NAME` also for those types that have the name of an event) are awaited one message after the
-   * other; then it is acknowledged. Those of `state`, `receipt` and `error` are just told.
+   * other: the next one waits until it is written down that this one is done. Those of `messages` (`(deliveries) => …`)
+   * get all messages and gaps that wait, in order, and are awaited once for all of them; but what also has a handler of
+   * the former kind comes by itself. Those of `state`, `receipt` and `error` are just told.
    *
    * @template {string} Name
    * @param {Name} event
@@ -460,9 +462,9 @@ export class Session {
 
   /**
    * @param {Delivery} delivery
-   * @returns {(() => unknown)[]}
+   * @returns {import("./deliveries.js").Calls}
    */
-  #calls(delivery) {
+  #callsForOne(delivery) {
     const listeners = this.#listeners;
     const calls = listeners.of(delivery.type).map((handler) => () => handler(delivery));
     const payload = delivery.type === "message" ? delivery.payload : undefined;
@@ -470,6 +472,15 @@ export class Session {
       calls.push(...listeners.of(`type:${payload.type}`).map((handler) => () => handler(payload, delivery)));
     }
     return calls;
+  }
+
+  /**
+   * @param {Delivery[]} deliveries
+   * @returns {import("./deliveries.js").Calls}
+   */
+  #callsForAll(deliveries) {
+    // A handler may take its list apart, and is called with all of it again if it fails.
+    return this.#listeners.of("messages").map((handler) => () => handler([...deliveries]));
   }
 
   /** @param {import("./deliveries.js").Mark} mark */

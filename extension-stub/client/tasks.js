@@ -120,10 +120,7 @@ export class Tasks {
     if (observes) {
       store.watch((values) => this.#see(values));
     } else {
-      for (const [type, news] of Object.entries(NEWS)) {
-        session.on(`type:${type}`, (payload, message) => this.#take(news, payload, message));
-      }
-      session.on("gap", (gap) => this.#miss(gap));
+      session.on("messages", (deliveries) => this.#take(deliveries));
     }
     void this.#load().catch((error) => session.tell("error", error));
   }
@@ -165,7 +162,7 @@ export class Tasks {
       );
     }
     await this.#load();
-    await this.#remove([...this.#tasks.keys()]);
+    await this.#keep(this.#drop([...this.#tasks.keys()]), true);
   }
 
   #load() {
@@ -182,46 +179,53 @@ export class Tasks {
       // What changed while this was read is newer.
       if (!this.#tasks.has(task.id)) this.#tasks.set(task.id, task);
     }
-    if (!this.#observes) await this.#removeOld();
+    if (!this.#observes) await this.#keep(this.#dropOld(), true);
   }
 
   /**
-   * Is done when it is in the storage: the message is acknowledged then, and never comes again.
+   * Is done when all of it is in the storage, by one write: it is acknowledged then, and never comes again.
    *
-   * @param {(task: Task, data: any) => Task} news
-   * @param {any} payload
-   * @param {import("./deliveries.js").Message} message
+   * @param {import("./deliveries.js").Delivery[]} deliveries
    */
-  async #take(news, payload, { epoch, seq, at }) {
-    const id = payload.taskId ?? payload.data?.taskId;
-    if (typeof id !== "string" || id === "" || id.length > ID_CHARACTERS) return;
+  async #take(deliveries) {
     await this.#load();
+    const known = this.#tasks.size;
+    /** @type {Set<string>} */
+    const changed = new Set();
+    for (const delivery of deliveries) {
+      for (const task of delivery.type === "gap" ? this.#miss(delivery) : this.#hear(delivery)) {
+        this.#tasks.set(task.id, task);
+        changed.add(task.id);
+        this.#listeners.tell("change", task);
+      }
+    }
+    const isNew = this.#tasks.size > known;
+    const mayBeOld = this.#tasks.size > TASKS || this.#now() - this.#lookedForOld > LOOK_FOR_OLD_MS;
+    const old = mayBeOld ? this.#dropOld() : [];
+    await this.#keep([...changed, ...old], isNew || old.length > 0);
+  }
+
+  /** @param {import("./deliveries.js").Message} message @returns {Task[]} what it changes */
+  #hear({ epoch, seq, at, payload }) {
+    const type = payload?.type;
+    const news = typeof type === "string" && Object.hasOwn(NEWS, type) ? NEWS[type] : undefined;
+    const id = payload?.taskId ?? payload?.data?.taskId;
+    if (!news || typeof id !== "string" || id === "" || id.length > ID_CHARACTERS) return [];
     const known = this.#tasks.get(id);
     // Its worker died between this write and the mark.
-    if (known?.place.epoch === epoch && known.place.seq >= seq) return;
-    const task = news({ ...(known ?? unheardOf(id, at)), at, place: { epoch, seq } }, payload.data ?? {});
-    await this.#keep(task);
-    if (at - this.#lookedForOld > LOOK_FOR_OLD_MS || this.#tasks.size > TASKS) await this.#removeOld();
+    if (known?.place.epoch === epoch && known.place.seq >= seq) return [];
+    return [news({ ...(known ?? unheardOf(id, at)), at, place: { epoch, seq } }, payload.data ?? {})];
   }
 
-  /** @param {import("./deliveries.js").Gap} gap */
-  async #miss({ epoch, seq }) {
-    await this.#load();
+  /** @param {import("./deliveries.js").Gap} gap @returns {Task[]} those of which it may miss something */
+  #miss({ epoch, seq }) {
     const isNew = (/** @type {Task} */ { place }) => place.epoch !== epoch || place.seq < seq;
     const hit = [...this.#tasks.values()].filter((task) => !isOver(task) && isNew(task));
-    await Promise.all(hit.map((task) => this.#keep({ ...task, gaps: task.gaps + 1, place: { epoch, seq } })));
+    return hit.map((task) => ({ ...task, gaps: task.gaps + 1, place: { epoch, seq } }));
   }
 
-  /** @param {Task} task */
-  async #keep(task) {
-    const isNew = !this.#tasks.has(task.id);
-    this.#tasks.set(task.id, task);
-    const index = isNew ? { [this.#indexKey]: [...this.#tasks.keys()] } : {};
-    this.#listeners.tell("change", task);
-    await this.#write({ [this.#taskKey(task.id)]: task, ...index });
-  }
-
-  async #removeOld() {
+  /** @returns {string[]} whose */
+  #dropOld() {
     const now = this.#now();
     this.#lookedForOld = now;
     const isOld = (/** @type {Task} */ { at }) => now - at > KEEP_MS;
@@ -230,22 +234,29 @@ export class Tasks {
       (one, other) => Number(isOver(other)) - Number(isOver(one)) || one.at - other.at,
     );
     const tooMany = Math.max(0, order.length - TASKS);
-    const gone = order.filter((task, place) => place < tooMany || isOld(task));
-    await this.#remove(gone.map(({ id }) => id));
+    return this.#drop(order.filter((task, place) => place < tooMany || isOld(task)).map(({ id }) => id));
   }
 
   /** @param {string[]} ids */
-  async #remove(ids) {
-    if (ids.length === 0) return;
-    for (const id of ids) this.#tasks.delete(id);
-    const removed = Object.fromEntries(ids.map((id) => [this.#taskKey(id), undefined]));
-    for (const id of ids) this.#listeners.tell("removed", id);
-    await this.#write({ ...removed, [this.#indexKey]: [...this.#tasks.keys()] });
+  #drop(ids) {
+    for (const id of ids) {
+      this.#tasks.delete(id);
+      this.#listeners.tell("removed", id);
+    }
+    return ids;
   }
 
-  /** A storage that fails is told, and stops nothing. @param {Record<string, unknown>} values */
-  async #write(values) {
-    await this.#store.write(values).catch((error) => this.#session.tell("error", error));
+  /**
+   * Writes these tasks, and removes those of them that are no more. A storage that fails is told, and stops nothing.
+   *
+   * @param {string[]} ids
+   * @param {boolean} isListNew whether there are others than before
+   */
+  async #keep(ids, isListNew) {
+    if (ids.length === 0) return;
+    const tasks = Object.fromEntries(ids.map((id) => [this.#taskKey(id), this.#tasks.get(id)]));
+    const list = isListNew ? { [this.#indexKey]: [...this.#tasks.keys()] } : {};
+    await this.#store.write({ ...tasks, ...list }).catch((error) => this.#session.tell("error", error));
   }
 
   /** Sees what the reader wrote. @param {Record<string, any>} values */

@@ -9,11 +9,11 @@ use toml_edit::{Document, Item, TableLike, Value};
 use url::Url;
 
 use super::proxy::ProxyRule;
-use super::secret::Secret;
 use super::servers::{Pattern, server_url};
 use super::way::{self, TlsFiles};
 use crate::settings::{Bound, Layer, Limits, Named, Setting};
 use crate::wire;
+use crate::wire::Secret;
 
 /// What one file says.
 #[derive(Debug, Default)]

@@ -10,7 +10,6 @@
 mod file;
 mod product;
 mod proxy;
-mod secret;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -28,7 +27,6 @@ use crate::settings::{Layer, Limits};
 use file::{File, Session};
 pub use product::{HOST_NAME, HostName, NotAHostName, UnknownProduct};
 pub use proxy::{Choice, ChosenProxy, Proxy, ProxyProtocol, ProxyRule, ProxyVariables, of_system};
-pub use secret::Secret;
 use servers::Pattern;
 pub use servers::{MAX_URL, is_loopback, server_url};
 pub use way::{TlsFiles, Way};

@@ -11,9 +11,9 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::Env;
-use super::secret::Secret;
 use super::servers::{is_loopback, is_name};
 use crate::os::ProxySettings;
+use crate::wire::Secret;
 
 /// What the configuration says about the proxy of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -119,13 +119,13 @@ impl ProxyVariables {
     #[must_use]
     pub fn of(env: &Env) -> Self {
         let first = |names: [&'static str; 2]| {
-            names.into_iter().find_map(|name| Some((name, Secret::new(env.get(name)?.to_string_lossy().into_owned()))))
+            names.into_iter().find_map(|name| Some((name, Secret::from(env.get(name)?.to_string_lossy().into_owned()))))
         };
         Self {
             http: first(["http_proxy", "HTTP_PROXY"]),
             https: first(["https_proxy", "HTTPS_PROXY"]),
             all: first(["all_proxy", "ALL_PROXY"]),
-            except: first(["no_proxy", "NO_PROXY"]).map(|(_, list)| list.expose().to_owned()),
+            except: first(["no_proxy", "NO_PROXY"]).map(|(_, list)| list.reveal().to_owned()),
         }
     }
 
@@ -136,7 +136,7 @@ impl ProxyVariables {
         }
         let own = if url.scheme() == "wss" { &self.https } else { &self.http };
         let Some((name, value)) = own.as_ref().or(self.all.as_ref()) else { return Ok(Choice::AskSystem) };
-        let proxy = Proxy::parse(value.expose()).map_err(|what| {
+        let proxy = Proxy::parse(value.reveal()).map_err(|what| {
             format!(
                 "the environment variable {name} {what}; correct it, or set `proxy` in config.toml, which counts more"
             )
@@ -192,7 +192,7 @@ impl Proxy {
             if text.len() > MAX_CREDENTIAL || text.contains(char::is_control) {
                 return Err("has a user name or password that is too long (over 255 bytes) or has control characters");
             }
-            Ok(Secret::new(text.into_owned()))
+            Ok(Secret::from(text.into_owned()))
         };
         let credentials = match (url.username(), url.password()) {
             ("", None) => None,
@@ -488,9 +488,9 @@ mod tests {
             assert_eq!(Proxy::parse(text).unwrap().to_string(), expected, "{text}");
         }
         let (user, password) = Proxy::parse("http://a%40b:p%3Aw@d@proxy").unwrap().credentials.unwrap();
-        assert_eq!((user.expose(), password.expose()), ("a@b", "p:w@d"));
+        assert_eq!((user.reveal(), password.reveal()), ("a@b", "p:w@d"));
         let (user, password) = Proxy::parse("socks5://only@proxy").unwrap().credentials.unwrap();
-        assert_eq!((user.expose(), password.expose()), ("only", ""));
+        assert_eq!((user.reveal(), password.reveal()), ("only", ""));
     }
 
     #[test]

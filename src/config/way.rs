@@ -9,7 +9,7 @@ use url::Url;
 
 use super::file::Session;
 use super::proxy::ProxyRule;
-use super::secret::Secret;
+use crate::wire::Secret;
 
 /// How a session's server is reached, as far as the files say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -101,7 +101,7 @@ pub(super) fn add_header(headers: &mut Vec<(String, Secret)>, name: &str, value:
              printable ASCII characters"
         ));
     }
-    headers.push((lower, Secret::new(value.to_owned())));
+    headers.push((lower, Secret::from(value.to_owned())));
     Ok(())
 }
 

@@ -328,8 +328,8 @@ async fn write_events(core: &Rc<RefCell<Core>>, mut writer: WriteHalf<Stream>, q
             // A long message is gone; its room goes too.
             out = BytesMut::new();
         }
-        for token in encoder.take_written() {
-            core.borrow_mut().input(SessionId(token.session), Input::Written { token });
+        for tag in encoder.take_written() {
+            core.borrow_mut().input(SessionId(tag.session), Input::Written { tag });
         }
     }
 }

@@ -85,7 +85,7 @@ async fn connect(chosen: &ChosenProxy, url: &Url, stream: &mut Tunnel) -> Result
     let mut request = Zeroizing::new(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"));
     request.push_str(concat!("User-Agent: websocket-bridge/", env!("CARGO_PKG_VERSION"), "\r\n"));
     if let Some((user, password)) = &chosen.proxy.credentials {
-        let both = Zeroizing::new(format!("{}:{}", user.expose(), password.expose()));
+        let both = Zeroizing::new(format!("{}:{}", user.reveal(), password.reveal()));
         let encoded = Zeroizing::new(BASE64_STANDARD.encode(both.as_bytes()));
         for part in ["Proxy-Authorization: Basic ", &encoded, "\r\n"] {
             request.push_str(part);
@@ -180,7 +180,7 @@ async fn socks(chosen: &ChosenProxy, url: &Url, stream: &mut Tunnel) -> Result<(
     match (stream.read_u8().await?, credentials) {
         (NO_AUTH, _) => {}
         (PASSWORD, Some((user, password))) => {
-            let (user, password) = (user.expose().as_bytes(), password.expose().as_bytes());
+            let (user, password) = (user.reveal().as_bytes(), password.reveal().as_bytes());
             let lengths = [user.len() as u8, password.len() as u8];
             say(stream, &[&[PASSWORD_VERSION], &lengths[..1], user, &lengths[1..], password]).await?;
             let _version = stream.read_u8().await?;

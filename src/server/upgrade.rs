@@ -120,7 +120,7 @@ fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     for (name, value) in &target.way.headers {
         // What comes from the configuration was checked there.
         if let (Ok(name), Ok(mut value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose()))
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.reveal()))
         {
             value.set_sensitive(true);
             headers.insert(name, value);

@@ -194,9 +194,9 @@ impl Direct {
     fn handle_frame(&mut self, body: Body, now: Now) {
         self.to_extension.messages += 1;
         self.to_extension.bytes += body.len() as u64;
-        let token = self.give(body.len());
+        let tag = self.give(body.len());
         let (session, at, body) = (Arc::clone(&self.name), now.unix_ms, body.into_text());
-        self.tell(Event::Frame { session, at, body, token });
+        self.tell(Event::Frame { session, at, body, tag });
         self.pause_or_resume();
     }
 
@@ -244,17 +244,17 @@ impl Direct {
         if self.to_extension.told == bytes || self.to_extension.telling.is_some() {
             return;
         }
-        let token = self.give(0);
+        let tag = self.give(0);
         self.to_extension.told = bytes;
-        self.to_extension.telling = Some(token.seq);
+        self.to_extension.telling = Some(tag.seq);
         let session = Arc::clone(&self.name);
-        self.tell(Event::Sent { session, bytes, token });
+        self.tell(Event::Sent { session, bytes, tag });
     }
 
-    /// What comes next takes so many bytes; its token tells when they are written.
-    fn give(&mut self, length: usize) -> Token {
+    /// What comes next takes so many bytes; its tag tells when they are written.
+    fn give(&mut self, length: usize) -> Tag {
         self.to_extension.given += length as u64 + ENVELOPE;
-        Token { session: self.number, attachment: 0, seq: self.to_extension.given }
+        Tag { session: self.number, attachment: 0, seq: self.to_extension.given }
     }
 
     /// Reads nothing from the server while a window is full of what it sent.
@@ -304,7 +304,7 @@ impl Conversation for Direct {
     fn handle(&mut self, input: Input, now: Now) {
         match input {
             Input::Frame { body, .. } => self.handle_frame(body, now),
-            Input::Written { token } => self.handle_written(token.seq),
+            Input::Written { tag } => self.handle_written(tag.seq),
             Input::Send { send, reference, .. } => self.handle_send(send, reference, now),
             Input::Flushed { bytes, .. } => self.handle_flushed(bytes),
             Input::Open { open, settings, reference, .. } => self.handle_open(*open, settings, reference, now),

@@ -9,7 +9,7 @@ use super::outbox::{NoRoom, Queued};
 use super::*;
 use crate::settings::{Blank, Template};
 use crate::wire::event::{Opened, Refusal};
-use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Token, WINDOW};
+use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Tag, WINDOW};
 
 /// The least time between two attempts that an extension asks for.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -392,11 +392,11 @@ fn message_about(key: &str, template: &Template) -> Body {
 impl Delivery {
     fn action(self, session: &Arc<str>, number: u64) -> Action {
         let Self { port, seq, at, content, replay, attachment } = self;
-        let token = attachment.map(|attachment| Token { session: number, attachment, seq });
+        let tag = attachment.map(|attachment| Tag { session: number, attachment, seq });
         let session = Arc::clone(session);
         let event = match content {
-            Content::Message(body) => Event::Message { session, seq, at, body, replay, token },
-            Content::Gap(gap) => Event::Gap { session, seq, gap, replay, token },
+            Content::Message(body) => Event::Message { session, seq, at, body, replay, tag },
+            Content::Gap(gap) => Event::Gap { session, seq, gap, replay, tag },
         };
         Action::ToExtension { port, event }
     }

@@ -46,7 +46,7 @@ use url::Url;
 
 use crate::settings::Settings;
 use crate::wire::event::{Closed, Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Token};
+use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Tag};
 use connection::{Connection, Suspicion};
 use figures::Figures;
 use inbox::Inbox;
@@ -179,10 +179,10 @@ pub enum Input {
         /// The `ref` of the request.
         reference: Option<String>,
     },
-    /// What carried the token is written to the browser.
+    /// What carried the tag is written to the browser.
     Written {
-        /// The token.
-        token: Token,
+        /// The tag.
+        tag: Tag,
     },
     /// Somebody wants a connection now.
     Reconnect {
@@ -593,7 +593,7 @@ impl Conversation for Session {
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
             Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference),
-            Input::Written { token } => self.inbox.written(token.attachment, token.seq),
+            Input::Written { tag } => self.inbox.written(tag.attachment, tag.seq),
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),
             Input::Pong { attempt, payload } => self.handle_pong(attempt, payload, now),
             Input::Flushed { attempt, all: true, .. } => self.handle_flushed(attempt, now),

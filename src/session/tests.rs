@@ -39,7 +39,7 @@ struct Rig {
     /// What is to go there and has not yet.
     unsaved: Option<(u64, Vec<Change>)>,
     /// What was delivered to a port and counts when it is written.
-    unwritten: Vec<(u64, Token)>,
+    unwritten: Vec<(u64, Tag)>,
     /// Whether that goes there at once.
     disk: bool,
     /// Whether the system takes what is sent at once.
@@ -101,8 +101,8 @@ impl Rig {
                         loaded = Some(Input::Loaded { ticket: *ticket, bodies, to });
                     }
                     Action::Forgotten => self.shelf = Shelf::default(),
-                    Action::ToExtension { port, event: Event::Message { token: Some(token), .. } } => {
-                        self.unwritten.push((port.0, *token));
+                    Action::ToExtension { port, event: Event::Message { tag: Some(tag), .. } } => {
+                        self.unwritten.push((port.0, *tag));
                     }
                     _ => {}
                 }
@@ -181,9 +181,9 @@ impl Rig {
 
     /// What was delivered first to `port` under `seq` is written.
     fn written(&mut self, port: u64, seq: u64) -> Vec<String> {
-        let index = self.unwritten.iter().position(|(to, token)| (*to, token.seq) == (port, seq));
-        let (_, token) = self.unwritten.remove(index.expect("it counts when it is written"));
-        self.input(Input::Written { token })
+        let index = self.unwritten.iter().position(|(to, tag)| (*to, tag.seq) == (port, seq));
+        let (_, tag) = self.unwritten.remove(index.expect("it counts when it is written"));
+        self.input(Input::Written { tag })
     }
 
     fn send_as(&mut self, port: u64, send: Send) -> Vec<String> {

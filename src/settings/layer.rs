@@ -11,6 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::table::{Kind, Named, Said, Setting, found, number, the};
+use super::template::Blank;
 use super::{FIRST, MAX, SettingError, preset};
 
 /// The longest `settings` of an `open`, in bytes.
@@ -31,9 +32,15 @@ impl Layer {
             let message = format!("`settings` must have at most {MAX_TEXT} bytes, not {}", text.len());
             return Err(SettingError::OutOfBounds(message));
         }
+        let layer = Self::part_from_json(text, limits)?;
+        layer.check().map_err(|(_, error)| error)?;
+        Ok(layer)
+    }
+
+    /// Reads what may not yet be true together without what is said elsewhere.
+    pub(super) fn part_from_json(text: &str, limits: &Limits) -> Result<Self, SettingError> {
         let mut layer = Self::default();
         layer.read_group("", text, limits)?;
-        layer.check().map_err(|(_, error)| error)?;
         Ok(layer)
     }
 
@@ -70,6 +77,10 @@ impl Layer {
     pub(super) fn with_preset(&self) -> Cow<'_, Self> {
         let Some(Said::Word(name)) = self.get("dialect.preset") else { return Cow::Borrowed(self) };
         let mut whole = preset::settings(name).cloned().unwrap_or_default();
+        if self.get("auth.via").is_some_and(|via| *via != Said::Word("message")) {
+            // What a preset says of it is about a message.
+            whole.0.retain(|path, _| !path.starts_with("auth."));
+        }
         whole.0.extend(self.0.iter().map(|(path, said)| (*path, said.clone())));
         Cow::Owned(whole)
     }
@@ -94,6 +105,10 @@ impl Layer {
             ("heartbeat.reply", "heartbeat.send"),
             ("inbox.collapse.when", "inbox.collapse.key"),
             ("inbox.collapse.key", "inbox.collapse.when"),
+            ("auth.name", "auth.via"),
+            ("auth.send", "auth.via"),
+            ("auth.accepted", "auth.via"),
+            ("auth.refused", "auth.accepted"),
             ("dialect.resume.cursor", "dialect.resume.send"),
             ("dialect.resume.send", "dialect.resume.cursor"),
             ("dialect.resume.accepted", "dialect.resume.send"),
@@ -104,6 +119,19 @@ impl Layer {
             if self.0.contains_key(path) && !whole.0.contains_key(needed) {
                 let message = format!("`{path}` needs `{needed}` beside it; say both or neither");
                 return Err((path, SettingError::Malformed(message)));
+            }
+        }
+        if let Some(Said::Word(via)) = self.get("auth.via") {
+            let refusal = match (*via, whole.get("auth.send")) {
+                ("message", None) => Some("`auth.via` \"message\" needs `auth.send` beside it: the message"),
+                ("message", Some(_)) => None,
+                (_, Some(Said::Template(text))) if !(text.as_json().is_string() && text.has(Blank::Token)) => {
+                    Some("`auth.send` must be a string with {token} in it, unless `auth.via` is \"message\"")
+                }
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                return Err(("auth.via", SettingError::Malformed(refusal.to_owned())));
             }
         }
         let number = |path| match self.get(path) {

@@ -40,6 +40,8 @@ pub struct Settings {
     pub queue: Queue,
     /// What waits for the extension.
     pub inbox: Inbox,
+    /// How the server is shown a credential.
+    pub auth: Option<Auth>,
     /// What the server's own messages mean.
     pub dialect: Dialect,
     /// How long the connection is kept with no port attached.
@@ -108,6 +110,32 @@ pub struct Inbox {
     pub max_message_bytes: usize,
     /// Which waiting messages give way to newer ones.
     pub collapse: Option<Collapse>,
+}
+
+/// How the server is shown a credential.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Auth {
+    /// On which way.
+    pub via: Via,
+    /// What is shown: a message, or else a string with a blank for the credential.
+    pub send: Template,
+    /// The pattern of the answer to the message by which the server lets us in.
+    pub accepted: Option<Value>,
+    /// The pattern of the answer by which it does not; only together with `accepted`.
+    pub refused: Option<Value>,
+}
+
+/// The way on which a server is shown a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// In the header `Authorization` of the upgrade.
+    Header,
+    /// In the query of its URL, under this name.
+    Query(String),
+    /// As one more sub-protocol that is offered.
+    Protocol,
+    /// In the first message.
+    Message,
 }
 
 /// What the server's own messages mean.
@@ -201,7 +229,7 @@ impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
     ///
     /// What belongs together comes from one layer: `heartbeat.send` and `reply`, the two of `inbox.collapse`, those of
-    /// `dialect.resume` and of `dialect.answer`. What a preset says counts as said by the layer that names it. If one
+    /// `auth`, of `dialect.resume` and of `dialect.answer`. What a preset says counts as said by the layer that names it. If one
     /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
     #[must_use]
     pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
@@ -239,6 +267,7 @@ impl Settings {
                 max_message_bytes: said.number("inbox.max_message_bytes") as usize,
                 collapse: said.collapse(),
             },
+            auth: said.auth(),
             dialect: Dialect {
                 subscribe: said.template("dialect.subscribe"),
                 unsubscribe: said.template("dialect.unsubscribe"),
@@ -254,7 +283,7 @@ impl Settings {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let Self { reconnect, heartbeat, queue, inbox, dialect, linger } = self;
+        let Self { reconnect, heartbeat, queue, inbox, auth, dialect, linger } = self;
         let mut json = json!({
             "reconnect": {
                 "first_ms": ms(reconnect.first),
@@ -291,6 +320,17 @@ impl Settings {
         }
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
+        }
+        if let Some(Auth { via, send, accepted, refused }) = auth {
+            json["auth"] = json!({ "via": via.as_str(), "send": send.as_json() });
+            if let Via::Query(name) = via {
+                json["auth"]["name"] = name.as_str().into();
+            }
+            for (name, pattern) in [("accepted", accepted), ("refused", refused)] {
+                if let Some(pattern) = pattern {
+                    json["auth"][name] = pattern.clone();
+                }
+            }
         }
         let Dialect { subscribe, unsubscribe, resume, answer, ack } = dialect;
         for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
@@ -387,6 +427,30 @@ impl<'a> Stack<'a> {
         }
     }
 
+    fn auth(&self) -> Option<Auth> {
+        let deciding = "auth.via";
+        let Said::Word(via) = self.get(deciding)? else { return None };
+        let (via, usual) = match *via {
+            "header" => (Via::Header, "Bearer {token}"),
+            "query" => {
+                let name = match self.beside(deciding, "auth.name") {
+                    Some(Said::Name(name)) => name.clone(),
+                    _ => "token".to_owned(),
+                };
+                (Via::Query(name), "{token}")
+            }
+            "protocol" => (Via::Protocol, "{token}"),
+            _ => (Via::Message, "{token}"),
+        };
+        let send = match self.beside(deciding, "auth.send") {
+            Some(Said::Template(send)) => send.clone(),
+            _ => Template::new(usual.into(), Blank::Token).ok()?,
+        };
+        let accepted = self.pattern_beside(deciding, "auth.accepted");
+        let refused = self.pattern_beside(deciding, "auth.refused");
+        Some(Auth { via, send, accepted, refused })
+    }
+
     fn resume(&self) -> Option<Resume> {
         let deciding = "dialect.resume.send";
         let send = self.template(deciding)?;
@@ -434,6 +498,19 @@ impl Default for Settings {
     /// What counts if nobody says anything, for a durable session with a server elsewhere.
     fn default() -> Self {
         Self::effective([], &Limits::default(), Place::default())
+    }
+}
+
+impl Via {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Query(_) => "query",
+            Self::Protocol => "protocol",
+            Self::Message => "message",
+        }
     }
 }
 

@@ -22,8 +22,13 @@ pub struct Preset {
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "channel",
-        meaning: "Servers whose subscriptions are channels, and that answer `ping` with `pong`.",
+        meaning: "Servers whose subscriptions are channels, and that answer `ping` with `pong`. Say `auth.via` \"message\" \
+                  beside it if they want a token.",
         settings: r#"{
+            "auth": {
+                "send": {"type": "auth", "token": "{token}"},
+                "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
+            },
             "dialect": {
                 "subscribe": {"type": "subscribe", "channel": "{key}"},
                 "unsubscribe": {"type": "unsubscribe", "channel": "{key}"},
@@ -51,8 +56,13 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "room",
-        meaning: "Servers with rooms that are joined and left, and that answer `ping` with `pong`.",
+        meaning: "Servers with rooms that are joined and left, and that answer `ping` with `pong`. Say `auth.via` \"message\" \
+                  beside it if they want a token.",
         settings: r#"{
+            "auth": {
+                "send": {"type": "auth", "token": "{token}"},
+                "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
+            },
             "dialect": {
                 "subscribe": {"type": "join_room", "room": "{key}"},
                 "unsubscribe": {"type": "leave_room", "room": "{key}"},
@@ -76,12 +86,28 @@ pub const PRESETS: &[Preset] = &[
             }
         }"#,
     },
+    Preset {
+        name: "graphql-transport-ws",
+        meaning: "GraphQL over WebSocket, as the library graphql-ws speaks it: offer the sub-protocol of this name in `open`, \
+                  and subscribe with the operation's id as `key` and its message as `payload`. Say `auth.send` beside it to \
+                  put a token into `connection_init`.",
+        settings: r#"{
+            "auth": {
+                "via": "message", "send": {"type": "connection_init"}, "accepted": {"type": "connection_ack"}
+            },
+            "dialect": {
+                "unsubscribe": {"id": "{key}", "type": "complete"},
+                "answer": {"when": {"type": "ping"}, "send": {"type": "pong"}}
+            },
+            "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
+        }"#,
+    },
 ];
 
 /// The settings of the preset of that name.
 pub(super) fn settings(name: &str) -> Option<&'static Layer> {
     static LAYERS: LazyLock<BTreeMap<&str, Layer>> = LazyLock::new(|| {
-        let layer = |preset: &Preset| Layer::from_json(preset.settings, &Limits::default());
+        let layer = |preset: &Preset| Layer::part_from_json(preset.settings, &Limits::default());
         PRESETS.iter().map(|preset| (preset.name, layer(preset).expect("a test reads every preset"))).collect()
     });
     LAYERS.get(name)

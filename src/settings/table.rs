@@ -48,6 +48,10 @@ pub enum Kind {
     Pointer(usize),
     /// A JSON value with this blank in a string of it, with at most so many bytes of text.
     Template(Blank, usize),
+    /// The same, but it may be without it.
+    Greeting(Blank, usize),
+    /// Letters, digits, `-`, `_` and `.`, at most so many.
+    Name(usize),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -58,6 +62,8 @@ const MONTH: u64 = 30 * DAY;
 
 /// The longest JSON text of a setting, in bytes.
 const MAX_JSON: usize = 4096;
+/// The longest name, in bytes.
+const MAX_NAME: usize = 64;
 /// The longest JSON Pointer, in bytes.
 const MAX_POINTER: usize = 256;
 
@@ -166,8 +172,36 @@ pub const TABLE: &[Setting] = &[
                   JSON.",
     },
     Setting {
+        path: "auth.via",
+        kind: Kind::Choice(&["header", "query", "protocol", "message"]),
+        meaning: "How the server is shown the credential: in the header `Authorization`, in the query of the URL, as a \
+                  sub-protocol, or in the first message.",
+    },
+    Setting {
+        path: "auth.name",
+        kind: Kind::Name(MAX_NAME),
+        meaning: "What the query calls it: `token` if nothing is said.",
+    },
+    Setting {
+        path: "auth.send",
+        kind: Kind::Greeting(Blank::Token, MAX_JSON),
+        meaning: "What is shown: for `message` the message; else a string, which is `Bearer {token}` in a header and \
+                  `{token}` elsewhere if nothing is said. A message without {token} is sent without any credential.",
+    },
+    Setting {
+        path: "auth.accepted",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of the answer to the message by which the server lets us in: before it comes nothing else is \
+                  sent. Without it, all is sent at once.",
+    },
+    Setting {
+        path: "auth.refused",
+        kind: Kind::Pattern(MAX_JSON),
+        meaning: "The pattern of the answer by which it does not; only together with `accepted`.",
+    },
+    Setting {
         path: "dialect.preset",
-        kind: Kind::Choice(&["channel", "task", "room", "jira"]),
+        kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws"]),
         meaning: "The dialect that the server speaks: settings that need not be written out; see below.",
     },
     Setting {
@@ -265,7 +299,7 @@ pub const FILE_ONLY: &[FileOnly] = &[
 ];
 
 /// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["auth", "fallback"];
+const LATER: &[&str] = &["fallback"];
 
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
@@ -286,6 +320,7 @@ pub(super) enum Said {
     Pattern(Value),
     Pointer(String),
     Template(Template),
+    Name(String),
 }
 
 impl Setting {
@@ -314,6 +349,10 @@ impl Setting {
             Kind::Template(blank, max) => {
                 format!("JSON with {} in one of its strings, of at most {max} bytes", blank.as_str())
             }
+            Kind::Greeting(blank, max) => {
+                format!("JSON, with {} where that is to stand in a string, of at most {max} bytes", blank.as_str())
+            }
+            Kind::Name(max) => format!("1 to {max} letters, digits, `-`, `_` and `.`"),
         }
     }
 
@@ -323,7 +362,13 @@ impl Setting {
         match &self.kind {
             Kind::Number { default, .. } => Some(default.to_string()),
             Kind::Word(words) => words.first().map(|word| format!("\"{word}\"")),
-            Kind::Choice(_) | Kind::Json(_) | Kind::Pattern(_) | Kind::Pointer(_) | Kind::Template(..) => None,
+            Kind::Choice(_)
+            | Kind::Json(_)
+            | Kind::Pattern(_)
+            | Kind::Pointer(_)
+            | Kind::Template(..)
+            | Kind::Greeting(..)
+            | Kind::Name(_) => None,
         }
     }
 
@@ -386,6 +431,20 @@ impl Setting {
                 let value = serde_json::from_str(json).map_err(unreadable)?;
                 let template = Template::new(value, *blank);
                 template.map(Said::Template).map_err(|what| SettingError::Malformed(self.not(what, limits)))
+            }
+            Kind::Greeting(blank, max) => {
+                shorter_than(*max)?;
+                let value = serde_json::from_str(json).map_err(unreadable)?;
+                let greeting = Template::with_or_without(value, *blank);
+                greeting.map(Said::Template).map_err(|what| SettingError::Malformed(self.not(what, limits)))
+            }
+            Kind::Name(max) => {
+                let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
+                let in_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+                if (1..=*max).contains(&said.len()) && said.bytes().all(in_a_name) {
+                    return Ok(Said::Name(said));
+                }
+                Err(SettingError::Malformed(self.not("another string", limits)))
             }
         }
     }

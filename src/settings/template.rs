@@ -16,10 +16,12 @@ pub enum Blank {
     Key,
     /// Where the server is to go on.
     Cursor,
+    /// The credential.
+    Token,
 }
 
 impl Blank {
-    const ALL: [Self; 2] = [Self::Key, Self::Cursor];
+    const ALL: [Self; 3] = [Self::Key, Self::Cursor, Self::Token];
 
     /// How it is written.
     #[must_use]
@@ -27,6 +29,7 @@ impl Blank {
         match self {
             Self::Key => "{key}",
             Self::Cursor => "{cursor}",
+            Self::Token => "{token}",
         }
     }
 }
@@ -37,16 +40,26 @@ impl Template {
     /// # Errors
     /// What it is instead, to follow "must be …, not".
     pub(super) fn new(value: Value, blank: Blank) -> Result<Self, &'static str> {
-        let (mut found, mut others) = (false, false);
-        each_string(&value, &mut |text| {
-            found |= text.contains(blank.as_str());
-            others |= Blank::ALL.iter().any(|other| *other != blank && text.contains(other.as_str()));
-        });
-        match (found, others) {
-            (true, false) => Ok(Self(value)),
-            (false, _) => Err("one without it"),
-            (true, true) => Err("one with a blank for something else"),
-        }
+        let template = Self::with_or_without(value, blank)?;
+        if template.has(blank) { Ok(template) } else { Err("one without it") }
+    }
+
+    /// The same, but it may be without the blank.
+    ///
+    /// # Errors
+    /// What it is instead, to follow "must be …, not".
+    pub(super) fn with_or_without(value: Value, blank: Blank) -> Result<Self, &'static str> {
+        let template = Self(value);
+        let others = Blank::ALL.into_iter().any(|other| other != blank && template.has(other));
+        if others { Err("one with a blank for something else") } else { Ok(template) }
+    }
+
+    /// Whether there is something to fill in.
+    #[must_use]
+    pub fn has(&self, blank: Blank) -> bool {
+        let mut found = false;
+        each_string(&self.0, &mut |text| found |= text.contains(blank.as_str()));
+        found
     }
 
     /// The value as it was written down.
@@ -133,6 +146,7 @@ mod tests {
     #[test]
     fn a_template_has_its_blank_and_no_other() {
         assert_eq!(Template::new(json!({"{key}": "x"}), Blank::Key), Err("one without it"));
+        assert!(Template::with_or_without(json!({"type": "init"}), Blank::Token).is_ok());
         assert_eq!(Template::new(json!(["{key}{cursor}"]), Blank::Key), Err("one with a blank for something else"));
         assert!(Template::new(json!("{key}"), Blank::Key).is_ok());
     }

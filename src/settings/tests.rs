@@ -34,6 +34,7 @@ const EVERYTHING: &str = r#"{
     "queue": {"max_messages": 5, "max_bytes": 4096, "ttl_ms": 9},
     "inbox": {"max_messages": 6, "max_bytes": 2048, "retention_ms": 5000, "persist_after_ms": 0,
         "overflow": "pause", "max_message_bytes": 99, "collapse": {"when": {"type": "progress"}, "key": "/data/id"}},
+    "auth": {"via": "query", "name": "key", "send": "v1 {token}", "accepted": {"ok": 1}, "refused": {"ok": 0}},
     "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
         "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
@@ -103,6 +104,11 @@ fn a_preset_counts_as_if_the_layer_that_names_it_said_it_all() {
     assert_eq!(settings["dialect"]["resume"]["cursor"], "/cursor");
     assert_eq!(settings["heartbeat"]["reply"], json!({"type": "pong"}));
     assert_eq!(settings["heartbeat"]["interval_ms"], 5000, "what no preset says stays as it is");
+    assert_eq!(settings["auth"], Value::Null, "what is shown is of no use if nobody says that it is to be");
+    let message = r#"{"dialect":{"preset":"room"},"auth":{"via":"message"}}"#;
+    assert_eq!(effective(&[message]).to_json()["auth"]["send"], json!({"type": "auth", "token": "{token}"}));
+    let header = r#"{"dialect":{"preset":"room"},"auth":{"via":"header"}}"#;
+    assert_eq!(effective(&[header]).to_json()["auth"], json!({"via": "header", "send": "Bearer {token}"}));
     let settings = effective(&[r#"{"dialect":{"preset":"task"}}"#, r#"{"dialect":{"preset":"channel"}}"#]).to_json();
     assert_eq!(settings["dialect"]["subscribe"], json!({"type": "subscribe", "channel": "{key}"}));
 }
@@ -204,7 +210,8 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         ),
         (
             r#"{"linger":1}"#,
-            "malformed there is no setting `linger`; known here: reconnect, heartbeat, queue, inbox, dialect, linger_ms",
+            "malformed there is no setting `linger`; known here: reconnect, heartbeat, queue, inbox, auth, dialect, \
+             linger_ms",
         ),
         (
             r#"{"queue":{"max":1}}"#,
@@ -218,7 +225,20 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         (r#"{"":1}"#, "malformed there is no setting ``"),
         (r#"{"queue":{"":1}}"#, "malformed there is no setting `queue.`"),
         (r#"{"allow":["wss://example.org/*"]}"#, "malformed there is no setting `allow`"),
-        (r#"{"auth":{"token":"hush"}}"#, "unsupported `auth` is not offered by this version; leave it out"),
+        (
+            r#"{"auth":{"token":"hush"}}"#,
+            "malformed there is no setting `auth.token`; known here: via, name, send, accepted, refused",
+        ),
+        (r#"{"auth":{"send":"{token}"}}"#, "malformed `auth.send` needs `auth.via` beside it"),
+        (r#"{"auth":{"via":"message"}}"#, "malformed `auth.via` \"message\" needs `auth.send` beside it"),
+        (r#"{"auth":{"via":"query","name":"a b"}}"#, "malformed `auth.name` must be 1 to 64 letters, digits"),
+        (r#"{"auth":{"via":"header","send":"hush"}}"#, "malformed `auth.send` must be a string with {token} in it"),
+        (
+            r#"{"auth":{"via":"header","send":["{token}"]}}"#,
+            "malformed `auth.send` must be a string with {token} in it",
+        ),
+        (r#"{"auth":{"via":"message","send":"{key}"}}"#, "malformed `auth.send` must be JSON, with {token} where"),
+        (r#"{"fallback":{}}"#, "unsupported `fallback` is not offered by this version; leave it out"),
         (r#"{"headers":{"Authorization":"hush"}}"#, "file only only a configuration file may say `headers`"),
         (r#"{"linger_ms":1,"linger_ms":2}"#, "malformed `linger_ms` is there twice"),
         (r#"{"queue":{"ttl_ms":1},"queue":{}}"#, "malformed `queue` is there twice"),

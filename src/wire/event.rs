@@ -45,7 +45,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// Given back by [`Encoder::take_written`] when the message is in a frame; nothing is sent of it.
-        token: Option<Token>,
+        tag: Option<Tag>,
     },
     /// Direct mode: a message from the server, which has no number.
     Frame {
@@ -56,7 +56,7 @@ pub enum Event {
         /// What the server sent.
         body: Body,
         /// Given back by [`Encoder::take_written`] when the message is in frames; nothing is sent of it.
-        token: Token,
+        tag: Tag,
     },
     /// Something can no longer be delivered.
     Gap {
@@ -69,7 +69,7 @@ pub enum Event {
         /// Its number is not above what `opened` called the head.
         replay: bool,
         /// As in [`Event::Message`].
-        token: Option<Token>,
+        tag: Option<Tag>,
     },
     /// What became of messages to the server.
     Receipt {
@@ -96,7 +96,7 @@ pub enum Event {
         /// Bytes of the messages so far.
         bytes: u64,
         /// As in [`Event::Frame`].
-        token: Token,
+        tag: Tag,
     },
     /// Direct mode: the connection is over. Always the last.
     Closed {
@@ -118,7 +118,7 @@ pub enum Event {
 
 /// To whom it matters that something is in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token {
+pub struct Tag {
     /// The driver's number of the session.
     pub session: u64,
     /// How often a port was attached to the session by then: this one may have opened it anew since.
@@ -457,10 +457,10 @@ impl Event {
         matches!(self, Self::Message { .. } | Self::Frame { .. } | Self::Gap { .. })
     }
 
-    fn delivered(&self) -> Option<Token> {
+    fn delivered(&self) -> Option<Tag> {
         match self {
-            Self::Frame { token, .. } | Self::Sent { token, .. } => Some(*token),
-            Self::Message { token, .. } | Self::Gap { token, .. } => *token,
+            Self::Frame { tag, .. } | Self::Sent { tag, .. } => Some(*tag),
+            Self::Message { tag, .. } | Self::Gap { tag, .. } => *tag,
             _ => None,
         }
     }
@@ -621,7 +621,7 @@ pub struct Encoder {
     batch: bool,
     chunks: Option<Chunks>,
     chunked: u64,
-    written: Vec<Token>,
+    written: Vec<Tag>,
 }
 
 impl Encoder {
@@ -653,8 +653,8 @@ impl Encoder {
         self.chunks.is_some() || !queue.is_empty()
     }
 
-    /// The tokens of what is wholly in frames since the last call.
-    pub fn take_written(&mut self) -> Vec<Token> {
+    /// The tags of what is wholly in frames since the last call.
+    pub fn take_written(&mut self) -> Vec<Tag> {
         std::mem::take(&mut self.written)
     }
 
@@ -718,12 +718,12 @@ struct Chunks {
     /// Ends of the pieces in `text`.
     ends: Vec<usize>,
     next: usize,
-    /// The message's token, if it has one.
-    delivered: Option<Token>,
+    /// The message's tag, if it has one.
+    delivered: Option<Tag>,
 }
 
 impl Chunks {
-    fn new(of: u64, text: Bytes, delivered: Option<Token>) -> Self {
+    fn new(of: u64, text: Bytes, delivered: Option<Tag>) -> Self {
         let mut ends = Vec::new();
         let (mut escaped, mut boundary) = (0, 0);
         for (index, &byte) in text.iter().enumerate() {
@@ -763,12 +763,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    fn token(seq: u64) -> Token {
-        Token { session: 5, attachment: 1, seq }
+    fn tag(seq: u64) -> Tag {
+        Tag { session: 5, attachment: 1, seq }
     }
 
     fn message(seq: u64, body: Body) -> Event {
-        Event::Message { session: "s".into(), seq, at: 1_700_000_000_000, body, replay: false, token: None }
+        Event::Message { session: "s".into(), seq, at: 1_700_000_000_000, body, replay: false, tag: None }
     }
 
     fn text_of(event: &Event) -> String {
@@ -829,15 +829,15 @@ mod tests {
         for (event, kind) in [
             (Event::Welcome { reference: Some("r".into()), origin: "o".into() }, "welcome"),
             (Event::State { session: "s".into(), state: Box::new(state) }, "state"),
-            (Event::Gap { session: "s".into(), seq: 4, gap, replay: true, token: None }, "gap"),
+            (Event::Gap { session: "s".into(), seq: 4, gap, replay: true, tag: None }, "gap"),
             (
                 Event::Receipt { session: "s".into(), stage: Stage::Stored, ids: vec!["i".into()], reason: None },
                 "receipt",
             ),
             (Event::Status { reference: None, sessions: vec![] }, "status"),
             (Event::Opening { reference: Some("r".into()), session: "s".into() }, "opened"),
-            (Event::Frame { session: "s".into(), at: 1, body: Body::Text("t".into()), token: token(1) }, "message"),
-            (Event::Sent { session: "s".into(), bytes: 3, token: token(1) }, "sent"),
+            (Event::Frame { session: "s".into(), at: 1, body: Body::Text("t".into()), tag: tag(1) }, "message"),
+            (Event::Sent { session: "s".into(), bytes: 3, tag: tag(1) }, "sent"),
             (Event::Closed { session: "s".into(), close }, "closed"),
             (Problem::new(Code::AckAhead, "m").about("s").into(), "error"),
             (message(1, Body::Binary(Bytes::from_static(&[0, 255]))), "message"),
@@ -853,7 +853,7 @@ mod tests {
             text in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..50), seq in any::<u64>(), at in any::<u64>(),
         ) {
             for body in [Body::Text(text.into()), Body::Binary(bytes.into()), Body::Json("[1]".into())] {
-                let event = Event::Message { session: "abc".into(), seq, at, body: body.clone(), replay: false, token: None };
+                let event = Event::Message { session: "abc".into(), seq, at, body: body.clone(), replay: false, tag: None };
                 prop_assert_eq!(text_of(&event).len(), message_len("abc", seq, at, &body));
             }
         }
@@ -921,7 +921,7 @@ mod tests {
     fn a_long_message_counts_as_written_when_its_last_chunk_is() {
         let mut encoder = Encoder::default();
         let (session, body) = ("s".into(), Body::Text("x".repeat(3 << 20).into()));
-        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, token: Some(token(3)) };
+        let long = Event::Message { session, seq: 3, at: 1, body, replay: false, tag: Some(tag(3)) };
         let (mut queue, mut out) = (VecDeque::from([long]), BytesMut::new());
         let mut calls = 0;
         while encoder.encode(&mut queue, &mut out, 64 * 1024) {
@@ -931,15 +931,15 @@ mod tests {
         }
         assert!(calls > 2, "{calls}");
         // With the bytes, not after them: nobody might ask again.
-        assert_eq!((encoder.take_written(), out.is_empty()), (vec![token(3)], false));
+        assert_eq!((encoder.take_written(), out.is_empty()), (vec![tag(3)], false));
     }
 
     #[test]
     fn messages_without_a_number_share_batches_too() {
         let mut encoder = Encoder::default();
         encoder.allow_batches();
-        let frame = |end| Event::Frame { session: "s".into(), at: 7, body: Body::Text("a".into()), token: token(end) };
-        let sent = |end| Event::Sent { session: "s".into(), bytes: 3, token: token(end) };
+        let frame = |end| Event::Frame { session: "s".into(), at: 7, body: Body::Text("a".into()), tag: tag(end) };
+        let sent = |end| Event::Sent { session: "s".into(), bytes: 3, tag: tag(end) };
         let text = r#"{"type":"message","session":"s","at":7,"text":"a"}"#;
         assert_eq!(
             frames(&mut encoder, vec![frame(1), frame(2), sent(3), frame(4)]),
@@ -949,7 +949,7 @@ mod tests {
                 format!(r#"{{"type":"batch","messages":[{text}]}}"#),
             ]
         );
-        assert_eq!(encoder.take_written(), [1, 2, 3, 4].map(token));
+        assert_eq!(encoder.take_written(), [1, 2, 3, 4].map(tag));
     }
 
     #[test]

@@ -10,9 +10,11 @@ pub mod event;
 pub mod frame;
 pub mod link;
 pub mod request;
+mod secret;
 
-pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Token, Window};
+pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Tag, Window};
 pub use request::{Acknowledge, After, Mode, Open, Request, Resumption, Send};
+pub use secret::Secret;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;

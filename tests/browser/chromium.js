@@ -128,6 +128,12 @@ export class Chromium {
    */
   async wake() {
     await until("the worker's end", async () => !(await this.isAwake()));
+    await this.wakeIfAsleep();
+  }
+
+  /** The same, unless one runs, or seems to: then nothing. */
+  async wakeIfAsleep() {
+    if (await this.isAwake()) return;
     const registrationId = await until("the worker's registration", () => this.#registration);
     await this.#onPage("ServiceWorker.deliverPushMessage", { origin: this.#origin, registrationId, data: "" });
   }

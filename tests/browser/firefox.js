@@ -95,6 +95,12 @@ export class Firefox {
   /** Wakes the event page as its events do. Firefox takes a moment to note that a page's process has crashed. */
   async wake() {
     await until("the event page's end", async () => !(await this.isAwake()));
+    await this.wakeIfAsleep();
+  }
+
+  /** The same, unless one runs, or seems to: then nothing. */
+  async wakeIfAsleep() {
+    if (await this.isAwake()) return;
     await this.#privileged("await extension.wakeupBackground();");
   }
 

@@ -73,7 +73,7 @@ for (const Browser of [Chromium, Firefox]) {
       const isNew = () => history.findLastIndex(({ event }) => event === "woke") > index;
       const isNext = async () => {
         // What has stopped one may have been in the midst of starting it: then another one follows by itself.
-        if (wakes && !isNew() && !(await browser.isAwake())) await browser.wake();
+        if (wakes && !isNew()) await browser.wakeIfAsleep();
         return isNew();
       };
       await act();
@@ -140,9 +140,8 @@ for (const Browser of [Chromium, Firefox]) {
     /** Up to which number the handlers have come; a gap stands for all that was said before it was told. */
     const handled = () => {
       const begun = history.findLastIndex(({ event }) => event === "begun");
-      const isGap = history[begun]?.number === undefined;
-      const past = history.slice(0, begun + 1);
-      return past.findLast(({ event, number }) => number && (isGap || event === "begun"))?.number ?? 0;
+      const saidBefore = () => history.slice(0, begun + 1).findLast(({ event }) => event === "said");
+      return history[begun]?.batch[0].number ?? saidBefore()?.number ?? 0;
     };
 
     /** Says the next number; with `isLast`, the worker sends nothing of its own any more. */
@@ -204,8 +203,9 @@ for (const Browser of [Chromium, Firefox]) {
           saidAt = performance.now();
         }
         const isAnswered = history.findLast(({ event, answer }) => event === "arrived" && answer === said);
-        const begun = history.findLast(({ event, number }) => event === "begun" && number === said);
-        return isAnswered && begun && history.findLast(({ event, seq }) => event === "ended" && seq === begun.seq);
+        const begun = history.findLast(({ event, batch }) => event === "begun" && batch.at(-1).number === said);
+        const isEnd = ({ event, seq }) => event === "ended" && seq === begun.batch.at(-1).seq;
+        return isAnswered && begun && history.findLast(isEnd);
       };
       await until("the last number to be handled and answered", isAtRest, { seen });
     }

@@ -4,12 +4,13 @@
 //
 // What it knows of the library and the bridge is what they promise:
 //
-// - To the extension: the numbers of the stream are handled one after the other, each until its handler has ended, and
-//   none is left out but under a gap. What the server said is handled in its order; what is missing is covered by a gap
-//   at that place and of that time, and a gap has a cause.
-// - A message is handled again only by another worker, and only if the stop of the one before interrupted its handler
-//   (which has not ended, or may not have heard that its report of that had come), or came so soon after that its end
-//   was not written down yet. When the next handler has begun, it was: the session is a careful one.
+// - To the extension: the numbers of the stream are handled one batch after the other, each until its handler has
+//   ended, and none is left out but under a gap. A batch is what a handler is called with: one, or many. What the server
+//   said is handled in its order; what is missing is covered by a gap at that place and of that time, and a gap has a
+//   cause.
+// - A message is handled again only by another worker, and only if the stop of the one before interrupted the handler
+//   of its batch (which has not ended, or may not have heard that its report of that had come), or came so soon after
+//   that its end was not written down yet. When the next handler has begun, it was.
 // - To the server: what was promised arrives, in the order of sending and without a hole; twice only if the connection
 //   was cut around the first time.
 //
@@ -18,9 +19,10 @@
 //     { event: "said", number }                            the server said it, to whoever was connected
 //     { event: "fault", kind, stops?, cuts? }              begins now: it stops the worker, it cuts the connection
 //     { event: "woke", life }                              a worker's first word; `life` is its name
-//     { event: "begun", life, epoch, seq, number }         a handler was called with what the server said
-//     { event: "begun", life, epoch, seq, gap }            or with a gap, as it was told
-//     { event: "ended", life, seq }                        it is done
+//     { event: "begun", life, batch }                      a handler was called with these entries, in order:
+//         { epoch, seq, number }                               what the server said
+//         { epoch, seq, gap }                                  or a gap, as it was told
+//     { event: "ended", life, seq }                        it is done with all of them; `seq` is the last one's
 //     { event: "promised", life, up }                      the library has promised the worker's message number `up`
 //     { event: "arrived", connection, life, up }           it is at the server
 //     { event: "arrived", connection, answer }             so is the answer to a number, which its handler waited for
@@ -52,6 +54,8 @@ class Reckoning {
     workers: 0,
     said: 0,
     handled: 0,
+    batches: 0,
+    "in the largest batch": 0,
     "covered by gaps": 0,
     interrupted: 0,
     "handled again as interrupted": 0,
@@ -72,7 +76,7 @@ class Reckoning {
   #said = new Map();
 
   #epoch;
-  /** The handlings of each number of the stream. */
+  /** The handlings of each number of the stream; one handling is of a batch. */
   #handlings = new Map();
   /** The numbers of the stream that were begun, and by nobody ended. */
   #unended = new Set();
@@ -123,8 +127,9 @@ class Reckoning {
     for (const { life, up } of this.#promises.filter(lost))
       this.#find("lost unreported", `${up} of ${life} was promised, and is lost`);
     for (const handlings of this.#handlings.values()) {
-      const number = handlings.find(({ endedAt }) => endedAt !== undefined)?.number;
-      if (number !== undefined && !this.#arrivals.has(`answer ${number}`)) {
+      const { number } = handlings[0];
+      const isEnded = handlings.some(({ handling }) => handling.endedAt !== undefined);
+      if (isEnded && number !== undefined && !this.#arrivals.has(`answer ${number}`)) {
         this.#find("lost unreported", `the answer to ${number} was promised, and is lost`);
       }
     }
@@ -137,7 +142,7 @@ class Reckoning {
     figures.said = this.#said.size;
     figures.promised = this.#promises.length;
     figures.arrived = this.#arrivals.size;
-    const never = (handling) => handling.endedAt === undefined;
+    const never = ({ handling }) => handling.endedAt === undefined;
     figures.interrupted = [...this.#handlings.values()].flat().filter(never).length;
   }
 
@@ -151,27 +156,41 @@ class Reckoning {
     this.#lives.set(life, { life, order: this.#lives.size, wokeAt: at, running: undefined, last: undefined });
   }
 
-  #begin({ at, life, epoch, seq, number, gap }) {
-    this.#epoch ??= epoch;
-    if (epoch !== this.#epoch) this.#find("wrong otherwise", `${seq} is of epoch ${epoch}, after ${this.#epoch}`);
+  #begin({ at, life, batch }) {
+    const { figures } = this;
+    figures.batches += 1;
+    figures["in the largest batch"] = Math.max(figures["in the largest batch"], batch.length);
     const worker = this.#lives.get(life);
+    const { seq } = batch.at(-1);
     if (worker.running) this.#find("out of order", `${life} handles ${seq} while it handles ${worker.running.seq}`);
-    for (const other of [...this.#unended].filter((other) => other < seq)) {
-      this.#unended.delete(other); // told once
-      // A daemon that was killed had not kept it, and the gap says so.
-      if (other >= gap?.from) continue;
-      this.#find("lost unreported", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
-    }
-    const handling = { life, seq, number, endedAt: undefined, isLast: true };
+    const handling = { life, seq, endedAt: undefined, isLast: true };
     if (worker.last) worker.last.isLast = false;
     worker.last = worker.running = handling;
+    this.#judgeUnended(handling, batch);
+    for (const entry of batch) this.#handle(at, handling, entry);
+  }
+
+  #judgeUnended({ life, seq }, batch) {
+    const isIn = (other) => batch.some((entry) => entry.seq === other);
+    // A daemon that was killed had not kept it, and the gap says so.
+    const isCovered = (other) => batch.some((entry) => entry.gap?.from <= other && other < entry.seq);
+    for (const other of [...this.#unended].filter((other) => other < seq && !isIn(other))) {
+      this.#unended.delete(other); // told once
+      if (!isCovered(other))
+        this.#find("lost unreported", `${life} handles ${seq}, and nobody has handled ${other} to its end`);
+    }
+  }
+
+  #handle(at, handling, { epoch, seq, number, gap }) {
+    this.#epoch ??= epoch;
+    if (epoch !== this.#epoch) this.#find("wrong otherwise", `${seq} is of epoch ${epoch}, after ${this.#epoch}`);
     const before = this.#handlings.get(seq);
     if (before) {
-      this.#judgeAgain(handling, before.at(-1));
-      before.push(handling);
+      this.#judgeAgain(seq, handling, before.at(-1).handling);
+      before.push({ handling, number });
       return;
     }
-    this.#handlings.set(seq, [handling]);
+    this.#handlings.set(seq, [{ handling, number }]);
     this.#unended.add(seq);
     const from = gap?.from ?? seq;
     if (from > this.#seq + 1)
@@ -184,15 +203,17 @@ class Reckoning {
 
   #end({ at, life, seq }) {
     const worker = this.#lives.get(life);
-    if (worker.running?.seq !== seq)
+    const { running } = worker;
+    if (running?.seq !== seq)
       return this.#find("wrong otherwise", `${life} ends with ${seq}, which it had not begun`);
-    worker.running.endedAt = at;
+    running.endedAt = at;
     worker.running = undefined;
-    this.#unended.delete(seq);
+    const isOf = (other) => this.#handlings.get(other).some(({ handling }) => handling === running);
+    for (const other of [...this.#unended].filter(isOf)) this.#unended.delete(other);
   }
 
   /** Whether the handling before this one is a reason for another one of the same message. */
-  #judgeAgain({ life, seq }, other) {
+  #judgeAgain(seq, { life }, other) {
     const { figures } = this;
     const { stoppedAt } = this.#lives.get(other.life);
     if (other.life === life || stoppedAt === undefined) {

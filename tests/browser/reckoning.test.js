@@ -13,8 +13,10 @@ function history(...events) {
 const said = (number) => ({ event: "said", number });
 const fault = (kind, effects) => ({ event: "fault", kind, ...effects });
 const woke = (life) => ({ event: "woke", life });
-const begun = (life, seq, number = seq) => ({ event: "begun", life, epoch: "e", seq, number });
-const begunGap = (life, seq, gap) => ({ event: "begun", life, epoch: "e", seq, gap: { from: seq, ...gap } });
+const entry = (seq, number = seq) => ({ epoch: "e", seq, number });
+const begunAll = (life, ...batch) => ({ event: "begun", life, batch });
+const begun = (life, seq, number) => begunAll(life, entry(seq, number));
+const begunGap = (life, seq, gap) => begunAll(life, { epoch: "e", seq, gap: { from: seq, ...gap } });
 const ended = (life, seq) => ({ event: "ended", life, seq });
 const promised = (life, up) => ({ event: "promised", life, up });
 const arrived = (life, up, connection = 1) => ({ event: "arrived", connection, life, up });
@@ -112,6 +114,74 @@ describe("The reckoning of what came to the extension", () => {
     assertWrong(again(1, 2), /^1 was handled again, though a had gone on/);
   });
 
+  describe("where many are handled at once,", () => {
+    const all = (life, ...seqs) => begunAll(life, ...seqs.map((seq) => entry(seq)));
+    const start = [said(1), said(2), said(3), said(4), woke("a"), all("a", 1, 2), answered(1), answered(2)];
+    const answers = [answered(3), answered(4)];
+
+    test("lets all of an interrupted batch be handled again, also with more behind it", () => {
+      const again = [all("b", 1, 2, 3, 4), ...answers, ended("b", 4)];
+      const figures = { handled: 4, interrupted: 2, "handled again as interrupted": 2 };
+      const batches = { batches: 2, "in the largest batch": 4 };
+      assertWell(history(...start, workerStopped, woke("b"), ...again), { ...figures, ...batches });
+      const some = [all("b", 1), ended("b", 1), all("b", 2, 3, 4), ...answers, ended("b", 4)];
+      assertWell(history(...start, workerStopped, woke("b"), ...some), figures);
+    });
+
+    test("lets nothing of the batch before be handled again", () => {
+      const interrupted = [...start, ended("a", 2), all("a", 3, 4), ...answers, workerStopped, woke("b")];
+      assertWell(history(...interrupted, all("b", 3, 4), ended("b", 4)), { "handled again as interrupted": 2 });
+      assertWrong(
+        history(...interrupted, all("b", 2, 3, 4), ended("b", 4)),
+        /^2 was handled again, though a had gone on/,
+      );
+    });
+
+    test("finds what of an interrupted batch is left out", () => {
+      const next = [all("b", 2, 3, 4), ...answers, ended("b", 4)];
+      assertWrong(history(...start, workerStopped, woke("b"), ...next), /nobody has handled 1 to its end/);
+      assertWrong(
+        history(...start, workerStopped, woke("b"), all("b", 1, 3, 4), ...answers, ended("b", 4)),
+        /nobody has handled 2 to its end/,
+      );
+      assertWrong(history(...start, all("a", 3, 4), ...answers, ended("a", 4)), /while it/, /1 to its/, /2 to its/);
+    });
+
+    test("finds disorder and doubles within a batch", () => {
+      const done = [...start, ended("a", 2)];
+      assertWrong(
+        history(...done, all("a", 4, 3), ...answers, ended("a", 3)),
+        /^3 to 3 are neither handled nor covered/,
+        /^3 is lost/,
+        /^3 is handled for the first time after 4/,
+        /^3 \(3\) is doubled or out of order/,
+      );
+      assertWrong(
+        history(...done, all("a", 3, 3, 4), ...answers, ended("a", 4)),
+        /^3 was handled again, and nobody had stopped a/,
+      );
+    });
+
+    test("takes a gap for what is missing at its place", () => {
+      // The server is down from 2000 on, and says 2 to nobody at 3000.
+      const outage = { epoch: "e", seq: 2, gap: { from: 2, reason: "disconnected", since: 2010, until: 3500 } };
+      const cut = [said(1), serverRestarted, said(2), said(3), woke("a")];
+      const rest = [answered(1), answered(3), ended("a", 3)];
+      const handledAll = (...batch) => history(...cut, begunAll("a", ...batch), ...rest);
+      assertWell(handledAll(entry(1), outage, entry(3)), { "covered by gaps": 1, handled: 2 });
+      assertWrong(
+        handledAll(entry(1), entry(2, 3), { ...outage, seq: 3, gap: { ...outage.gap, from: 3 } }),
+        /^2 is lost/,
+      );
+    });
+
+    test("takes a killed daemon's gap for what was begun and not kept", () => {
+      const crash = { epoch: "e", seq: 4, gap: { from: 1, reason: "crash", at_most: 4 } };
+      const killed = [daemonKilled, workerStopped, woke("b"), begunAll("b", crash, entry(5, 4)), answered(4)];
+      assertWell(history(...start, ...killed, ended("b", 5)), { interrupted: 2, "covered by gaps": 1 });
+    });
+  });
+
   test("finds a worker that ended by itself", () => {
     assertWrong(history(woke("a"), woke("b")), /worker b woke, and nobody had stopped a/);
     assertWrong(history(woke("a"), serverRestarted, woke("b")), /nobody had stopped a/);
@@ -152,7 +222,7 @@ describe("The reckoning of what came to the extension", () => {
   });
 
   test("finds another epoch, and what the library complains of", () => {
-    const other = { ...begun("a", 2), epoch: "f" };
+    const other = begunAll("a", { ...entry(2), epoch: "f" });
     const all = history(said(1), said(2), woke("a"), ...handled("a", 1), other, answered(2), ended("a", 2));
     assertWrong(all, /^2 is of epoch f, after e/);
     const error = { event: "error", life: "a", code: "timeout" };

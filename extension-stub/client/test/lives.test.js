@@ -28,6 +28,8 @@ class Account {
   handled = [];
   /** Begun and not ended, in the life that runs. */
   running = new Set();
+  /** Ended, in the life that runs. */
+  ended = [];
   /** What a life had not written down when it ended: it may come again. */
   mayComeAgain = new Set();
   again = 0;
@@ -44,6 +46,7 @@ class Account {
 
   end(seq, entry) {
     this.running.delete(seq);
+    this.ended.push({ seq, epoch: entry.epoch });
     const isDouble = this.handled.some((other) => other.seq === seq && other.epoch === entry.epoch);
     if (!isDouble) return void this.handled.push({ seq, ...entry });
     this.again += 1;
@@ -51,8 +54,12 @@ class Account {
     assert.ok(this.mayComeAgain.has(name), `${name} was handled twice, and its worker had written that down`);
   }
 
-  /** A worker has died; `mark` is what it had written down. */
+  /** A worker has died; `mark` is what it had written down: all but what was being handled, or just had been. */
   died(mark) {
+    const isUnwritten = ({ seq, epoch }) => mark?.epoch !== epoch || seq > mark.seq;
+    const unwritten = [...this.ended.filter(isUnwritten).map(({ seq }) => seq), ...this.running];
+    assert.ok(unwritten.length <= 1, `${unwritten} may all be handled again`);
+    this.ended = [];
     for (const { seq, epoch } of this.handled) {
       if (mark?.epoch !== epoch || seq > mark.seq) this.mayComeAgain.add(`${epoch} ${seq}`);
     }

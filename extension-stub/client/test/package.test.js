@@ -59,6 +59,7 @@ describe("The package", () => {
       const session: Session = bridge.session("one", { url: "ws://127.0.0.1/", mode: "memory" });
       const end: () => void = session.on("message", ({ seq, payload, binary }) => { const n: number = seq; });
       session.on("gap", ({ reason, count }) => { const n: number | null = count; });
+      session.on("messages", (all) => all.map((one) => { if (one.type === "gap") { const r: string = one.reason; } }));
       session.on("state", ({ state, reason }) => { const s: string = state; });
       session.on("error", (error) => { const e: BridgeError = error; });
       session.on("progress", (payload, { seq }) => { const n: number = seq; });
@@ -69,6 +70,7 @@ describe("The package", () => {
     `;
     const wrong = [
       'new Bridge().session("one", { mode: "direct" });',
+      'new Bridge().session("one").on("messages", ({ payload }) => {});',
       'new Bridge().session("one").send({}, { until: "soon" });',
       'new Bridge().session("one").on("message", ({ sequence }) => {});',
       'new Bridge().session("one").on("error", (error) => error.reason);',
@@ -81,7 +83,7 @@ describe("The package", () => {
       const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"];
       const { stdout } = await run(join(root, "node_modules/.bin/tsc"), [...options, file]).catch((error) => error);
       const lines = new Set([...stdout.matchAll(/program\.ts\((\d+),/g)].map(([, line]) => Number(line)));
-      assert.deepEqual([...lines], [2, 3, 4, 5, 6], stdout);
+      assert.deepEqual([...lines], [2, 3, 4, 5, 6, 7], stdout);
     } finally {
       rmSync(directory, { recursive: true });
     }
@@ -168,7 +170,7 @@ describe("The examples", () => {
   }
 
   test("are there", () => {
-    assert.equal(examples("../README.md").length, 6);
+    assert.equal(examples("../README.md").length, 7);
     assert.equal(examples("../../../README.md").length, 1);
   });
 });

@@ -39,7 +39,7 @@ async function handled() {
   const session = host.session("one");
   for (let turns = 0; session.acked < session.head; turns += 1) {
     assert.ok(turns < 1000, `${session.acked} of ${session.head} are handled`);
-    await settled();
+    await browser.advance(10);
   }
 }
 
@@ -88,6 +88,7 @@ test("What names no task is none", async () => {
   const { tasks } = start();
   host.say("one", { type: "progress" }, { type: "log", taskId: 5 }, { type: "error", taskId: "" }, "progress");
   host.say("one", { type: "progress", taskId: "x".repeat(129), data: {} });
+  host.say("one", { type: "constructor", taskId: "x", data: {} }, { type: ["log"], taskId: "x", data: {} });
   host.say("one", { type: "progress", data: { taskId: "inside", progress: 1 } }, { type: "news", taskId: "other" });
   await settled();
   assert.deepEqual(
@@ -114,6 +115,19 @@ test("The log has levels, and drops its oldest lines when it grows too long, whi
   await handled();
   [{ log, dropped }] = await tasks.all();
   assert.deepEqual([log.length, dropped], [20, 313]);
+});
+
+test("A flood is kept with one write, and then marked with another", async () => {
+  const { tasks } = start();
+  const changes = [];
+  tasks.on("change", ({ progress }) => changes.push(progress));
+  await settled();
+  const { writes } = browser.local;
+  const steps = Array.from({ length: 500 }, (_, step) => step / 5);
+  await report(...steps.map((progress) => ["progress", { progress }]));
+  assert.deepEqual([changes, host.session("one").acked], [steps, 500]);
+  assert.equal(browser.local.writes - writes, 2);
+  assert.equal(browser.local.value("websocket-bridge/task/durable/one/main/build").progress, steps.at(-1));
 });
 
 test("A task that runs again after its end begins anew", async () => {
@@ -219,6 +233,37 @@ describe("What is old", () => {
     const { tasks } = start();
     await settled();
     assert.deepEqual([await tasks.all(), browser.local.value("websocket-bridge/tasks/durable/one/main")], [[], []]);
+  });
+
+  test("is forgotten after a day also while the worker lives", async () => {
+    const { tasks } = start();
+    await report(["progress", { progress: 5 }]);
+    browser.now += DAY_MS - 1;
+    host.sayBodies("one", { at: browser.now, payload: { type: "progress", taskId: "other", data: {} } });
+    await handled();
+    browser.now += 60_001;
+    host.sayBodies("one", { at: browser.now, payload: { type: "heartbeat", taskId: "other", data: {} } });
+    await handled();
+    assert.deepEqual(
+      (await tasks.all()).map(({ id }) => id),
+      ["other"],
+    );
+    assert.deepEqual(browser.local.value("websocket-bridge/tasks/durable/one/main"), ["other"]);
+    assert.equal(browser.local.value("websocket-bridge/task/durable/one/main/build"), undefined);
+  });
+
+  test("is never kept when too many come at once", async () => {
+    const { tasks } = start();
+    await settled();
+    const ids = Array.from({ length: 300 }, (_, number) => `task-${number}`);
+    const news = (taskId, index) => ({ at: browser.now + index, payload: { type: "progress", taskId } });
+    host.sayBodies("one", ...ids.map(news));
+    await handled();
+    const known = (await tasks.all()).map(({ id }) => id);
+    assert.deepEqual(known.toSorted(), ids.slice(200).toSorted());
+    const kept = browser.local.keys.filter((key) => key.startsWith("websocket-bridge/task/"));
+    assert.equal(kept.length, 100);
+    assert.equal(browser.local.value("websocket-bridge/tasks/durable/one/main").length, 100);
   });
 
   test("goes first when there are too many, and of that what is over", async () => {

@@ -136,7 +136,7 @@ async fn a_login_page_of_the_network_is_named_and_what_the_server_itself_says_is
 #[tokio::test]
 async fn the_request_has_the_headers_and_the_origin_of_the_configuration() {
     let configured = |target: &mut Target| {
-        let secret = |value: &str| crate::config::Secret::new(value.to_owned());
+        let secret = |value: &str| crate::wire::Secret::from(value.to_owned());
         target.way.headers =
             vec![("authorization".into(), secret("Bearer x y")), ("user-agent".into(), secret("mine"))];
         target.way.origin = Some("https://example.org".to_owned());

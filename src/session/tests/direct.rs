@@ -7,8 +7,8 @@ use crate::wire::After;
 struct Plain {
     direct: Direct,
     now: Now,
-    /// The tokens of what is on its way to the port.
-    unwritten: VecDeque<Token>,
+    /// The tags of what is on its way to the port.
+    unwritten: VecDeque<Tag>,
 }
 
 impl Plain {
@@ -36,9 +36,9 @@ impl Plain {
         assert_eq!(self.direct.poll_timeout(), None, "it waits for nothing but the connection");
         let mut lines = Vec::new();
         while let Some(action) = self.direct.poll_action() {
-            if let Action::ToExtension { event: Event::Frame { token, .. } | Event::Sent { token, .. }, .. } = &action {
-                assert_eq!(token.session, 77);
-                self.unwritten.push_back(*token);
+            if let Action::ToExtension { event: Event::Frame { tag, .. } | Event::Sent { tag, .. }, .. } = &action {
+                assert_eq!(tag.session, 77);
+                self.unwritten.push_back(*tag);
             }
             lines.extend(line(&action));
         }
@@ -72,8 +72,8 @@ impl Plain {
 
     /// The oldest thing on its way to the port is written to the browser.
     fn written(&mut self) -> Vec<String> {
-        let token = self.unwritten.pop_front().expect("something is on its way");
-        self.input(Input::Written { token })
+        let tag = self.unwritten.pop_front().expect("something is on its way");
+        self.input(Input::Written { tag })
     }
 
     fn close(&mut self, code: Option<u16>, reason: Option<&str>) -> Vec<String> {

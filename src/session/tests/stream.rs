@@ -209,13 +209,13 @@ fn with_ack_auto_a_message_is_acknowledged_when_it_is_written() {
     rig.frame("first");
     rig.written(1, 1);
     rig.session.handle(Input::Frame { attempt: 1, body: Body::Json("a".into()) }, rig.now);
-    let Some(Action::ToExtension { event: Event::Message { token, .. }, .. }) = rig.session.poll_action() else {
+    let Some(Action::ToExtension { event: Event::Message { tag, .. }, .. }) = rig.session.poll_action() else {
         panic!()
     };
-    let token = token.unwrap();
-    assert_eq!(token.session, 77);
+    let tag = tag.unwrap();
+    assert_eq!(tag.session, 77);
     assert_eq!(rig.status()["consumers"][0]["acked"], 1);
-    assert_eq!(rig.input(Input::Written { token }), [""; 0]);
+    assert_eq!(rig.input(Input::Written { tag }), [""; 0]);
     assert_eq!(rig.status()["consumers"][0]["acked"], 2);
     assert_eq!(rig.status()["inbox"]["messages"], 0);
 }
@@ -236,10 +236,7 @@ fn a_message_without_ack_auto_wants_no_word_when_it_is_written() {
     rig.frame("first");
     rig.session.handle(Input::Frame { attempt: 1, body: Body::Json("a".into()) }, rig.now);
     let action = rig.session.poll_action();
-    assert!(
-        matches!(action, Some(Action::ToExtension { event: Event::Message { token: None, .. }, .. })),
-        "{action:?}"
-    );
+    assert!(matches!(action, Some(Action::ToExtension { event: Event::Message { tag: None, .. }, .. })), "{action:?}");
 }
 
 #[test]

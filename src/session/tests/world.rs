@@ -25,7 +25,7 @@ use proptest::test_runner::RngSeed;
 use super::*;
 use crate::session::record::Record;
 use crate::wire::event::{Hint, Refusal, message_len};
-use crate::wire::{After, Opened, Token, Window};
+use crate::wire::{After, Opened, Tag, Window};
 use disk::Disk;
 use drive::{Link, SentPing, Wire, World};
 use model::{Attaching, Due, Model, Phase, Picture};

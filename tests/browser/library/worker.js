@@ -16,23 +16,34 @@ session.on("gap", ({ reason }) => report({ gap: reason }));
 session.on("state", ({ state }) => report({ state }));
 session.on("error", ({ code, message }) => report({ error: code, message }));
 
-/** Counts `times` calls, then tells how many there were in a second. */
+/** Counts up to `times`, then tells how many there were in a second, from the first call to the last. */
 function meter(times, done) {
-  let [count, began] = [0, 0];
-  return () => {
-    count += 1;
-    if (count === 1) began = performance.now();
-    if (count === times) done((1000 * (times - 1)) / (performance.now() - began));
+  let [count, first, began] = [0, 0, 0];
+  return (more = 1) => {
+    if (count === 0) [first, began] = [more, performance.now()];
+    count += more;
+    if (count === times) done((1000 * (times - first)) / (performance.now() - began));
   };
 }
 
 let flight;
-session.on("fly", ({ of }) => {
-  flight ??= meter(of, (rate) => {
+session.on("messages", (deliveries) => {
+  const flying = deliveries.filter(({ payload }) => payload?.type === "fly");
+  if (flying.length === 0) return;
+  flight ??= meter(flying[0].payload.of, (rate) => {
     flight = undefined;
     void report({ flown: rate });
   });
-  flight();
+  flight(flying.length);
+});
+
+let walk;
+session.on("walk", async ({ of }) => {
+  walk ??= meter(of, (rate) => {
+    walk = undefined;
+    void report({ walked: rate });
+  });
+  walk();
 });
 
 session.on("repeat", ({ message, times }) => {
@@ -41,7 +52,7 @@ session.on("repeat", ({ message, times }) => {
     port.disconnect();
     void report({ repeated: rate });
   });
-  port.onMessage.addListener(count);
+  port.onMessage.addListener(() => count());
   port.onDisconnect.addListener(() => report({ failed: "the repeating host has left" }));
   port.postMessage({ message, times });
 });

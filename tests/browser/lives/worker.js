@@ -1,5 +1,6 @@
 // Owns a worker that answers the numbers that the server says, and sends messages of its own besides. It tells the test
 // when each handler begins and ends, and what the library has promised, and it goes on only when the test has heard it.
+// Every other worker, by chance, handles many at once.
 //
 // `oracle.js` is written by the test: where it listens, and the server.
 
@@ -23,21 +24,29 @@ const bridge = new Bridge();
 bridge.on("failed", reportError);
 bridge.on("error", reportError);
 
-const session = bridge.session("lives", { url: oracle.server, settings: oracle.settings, careful: true });
+const session = bridge.session("lives", { url: oracle.server, settings: oracle.settings });
 session.on("error", reportError);
 
-session.on("number", async ({ number, pause, until, isLast }, { seq, epoch }) => {
-  await report({ event: "begun", epoch, seq, number });
-  await session.send({ answer: number }, { id: `answer-${number}`, until });
-  await new Promise((resolve) => setTimeout(resolve, pause));
-  if (isLast) clearInterval(sending);
-  await report({ event: "ended", seq });
-});
+async function handle(deliveries) {
+  await report({ event: "begun", batch: deliveries.map(entryOf) });
+  const messages = deliveries.filter(({ type }) => type === "message").map(({ payload }) => payload);
+  const answer = ({ number, until }) => session.send({ answer: number }, { id: `answer-${number}`, until });
+  await Promise.all(messages.map(answer));
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, ...messages.map(({ pause }) => pause))));
+  if (messages.some(({ isLast }) => isLast)) clearInterval(sending);
+  await report({ event: "ended", seq: deliveries.at(-1).seq });
+}
 
-session.on("gap", async ({ seq, epoch, ...gap }) => {
-  await report({ event: "begun", epoch, seq, gap });
-  await report({ event: "ended", seq });
-});
+function entryOf({ epoch, seq, payload, ...gap }) {
+  return payload ? { epoch, seq, number: payload.number } : { epoch, seq, gap };
+}
+
+if (Math.random() < 0.5) {
+  session.on("messages", handle);
+} else {
+  session.on("number", (_, message) => handle([message]));
+  session.on("gap", (gap) => handle([gap]));
+}
 
 let sent = 0;
 const sending = setInterval(() => {

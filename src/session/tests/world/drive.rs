@@ -49,7 +49,7 @@ pub(super) struct World {
     /// When anything last happened to the session but what it asked of the disk, and how much that had to do.
     disturbed: Duration,
     /// What is on its way to the browser and counts when it is there: for which attachment of the port.
-    unwritten: BTreeMap<u64, VecDeque<(u64, Token)>>,
+    unwritten: BTreeMap<u64, VecDeque<(u64, Tag)>>,
     mute: bool,
     ignores_beats: bool,
     /// The system takes nothing.
@@ -132,9 +132,9 @@ impl World {
             }
             Step::Written { port, messages } => {
                 for _ in 0..messages {
-                    let Some((attachment, token)) = self.unwritten.entry(port).or_default().pop_front() else { return };
-                    self.model.stream.written(port, attachment, token.seq);
-                    self.input(Input::Written { token });
+                    let Some((attachment, tag)) = self.unwritten.entry(port).or_default().pop_front() else { return };
+                    self.model.stream.written(port, attachment, tag.seq);
+                    self.input(Input::Written { tag });
                 }
             }
             Step::Ack { port, percent } => {
@@ -667,7 +667,7 @@ impl World {
                 assert_eq!(opened.epoch, *self.epochs.last().unwrap());
                 self.model.answered(port, &opened);
             }
-            Event::Message { seq, at, ref body, replay, token, .. } => {
+            Event::Message { seq, at, ref body, replay, tag, .. } => {
                 let (attachment, bytes) = self.model.stream.delivered(port, seq, at, body, replay);
                 if body.len() < 1000 && self.counter.is_multiple_of(16) {
                     let mut text = bytes::BytesMut::new();
@@ -676,12 +676,12 @@ impl World {
                     assert_eq!(text.len() - mark, bytes, "bytes are those of the `message`");
                 }
                 self.meet(if replay { "replay" } else { "message" });
-                self.is_on_its_way(port, seq, token, attachment);
+                self.is_on_its_way(port, seq, tag, attachment);
             }
-            Event::Gap { seq, gap, replay, token, .. } => {
+            Event::Gap { seq, gap, replay, tag, .. } => {
                 self.meet_gap(seq, &gap);
                 let attachment = self.model.stream.gap(port, seq, gap, replay);
-                self.is_on_its_way(port, seq, token, attachment);
+                self.is_on_its_way(port, seq, tag, attachment);
             }
             Event::Receipt { stage, ids, reason, .. } => {
                 self.meet(match (stage, reason) {
@@ -713,9 +713,9 @@ impl World {
     }
 
     /// What counts when it is written carries the driver's number of the session.
-    fn is_on_its_way(&mut self, port: u64, seq: u64, token: Option<Token>, attachment: Option<u64>) {
-        assert_eq!(token.map(|token| (token.session, token.seq)), attachment.map(|_| (5, seq)));
-        self.unwritten.entry(port).or_default().extend(attachment.zip(token));
+    fn is_on_its_way(&mut self, port: u64, seq: u64, tag: Option<Tag>, attachment: Option<u64>) {
+        assert_eq!(tag.map(|tag| (tag.session, tag.seq)), attachment.map(|_| (5, seq)));
+        self.unwritten.entry(port).or_default().extend(attachment.zip(tag));
     }
 
     fn meet_gap(&mut self, seq: u64, gap: &Gap) {
