@@ -341,7 +341,7 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         ),
         (
             format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", hush = \"hush\" }}"),
-            "line 3: there is no setting `auth.hush`; known here: via,",
+            "line 3: there is no setting `auth.hush`; known here: via",
         ),
         (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` needs `url` beside it"),
         (format!("{session}\ntls = \"hush\""), "line 2: `tls` needs `url` beside it"),
