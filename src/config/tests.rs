@@ -288,8 +288,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "line 2: `reconnect.max_ms` (500) must not be below `reconnect.first_ms` (600)",
         ),
         (
-            "[defaults]\nfallback = { poll_url = \"hush\" }".to_owned(),
-            "line 2: `fallback` is not offered by this version; leave it out",
+            "[defaults]\nauth = { token = \"hush\" }".to_owned(),
+            "line 2: there is no setting `auth.token`; known here: via, name, send, accepted, refused",
         ),
         ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` belongs to one session"),
         ("[defaults]\nurl = \"hush\"".to_owned(), "line 2: there is no setting `url`"),
@@ -340,8 +340,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "line 2: `url` must carry no user name or password",
         ),
         (
-            format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", hush = \"hush\" }}"),
-            "line 3: there is no setting `auth.hush`; known here: via",
+            format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"hush\" }}"),
+            "line 3: there is no setting `auth.source`; known here: via,",
         ),
         (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` needs `url` beside it"),
         (format!("{session}\ntls = \"hush\""), "line 2: `tls` needs `url` beside it"),

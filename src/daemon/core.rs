@@ -518,14 +518,21 @@ impl Core {
                     Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
                     Action::Pause { attempt } => slot.outgoing(attempt, Outgoing::pause_reading),
                     Action::Resume { attempt } => slot.outgoing(attempt, Outgoing::resume_reading),
-                    Action::Connect { attempt, url, protocols, max_message } => {
+                    Action::Connect { attempt, url, protocols, credential, max_message } => {
                         let origin = Arc::clone(&slot.identity.origin);
                         let timeouts = server::Timeouts::default();
                         let (way, proxy_variables) = (Way::default(), Arc::clone(&self.proxy_variables));
-                        dial = Some((
-                            attempt,
-                            server::Target { url, origin, protocols, max_message, way, proxy_variables, timeouts },
-                        ));
+                        let target = server::Target {
+                            url,
+                            origin,
+                            protocols,
+                            credential,
+                            max_message,
+                            way,
+                            proxy_variables,
+                            timeouts,
+                        };
+                        dial = Some((attempt, target));
                     }
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");

@@ -449,6 +449,10 @@ fn handle_request(
             let session = opened(core, id, &session)?;
             core.input(session, Input::Unsubscribe { port: id, key, payload, reference });
         }
+        Request::Token { session, token, expires_at } => {
+            let session = opened(core, id, &session)?;
+            core.input(session, Input::Token { port: id, token, expires_at, reference });
+        }
         Request::Reconnect { session } => {
             let session = opened(core, id, &session)?;
             core.input(session, Input::Reconnect { port: id, reference });

@@ -578,6 +578,7 @@ fn servers(
         url: url.clone(),
         origin: origin.into(),
         protocols,
+        credential: None,
         max_message: crate::wire::frame::MAX_FROM_EXTENSION,
         way,
         proxy_variables: Arc::clone(&proxy_variables),

@@ -33,7 +33,7 @@ use url::Url;
 
 use crate::config::{ProxyVariables, Way};
 use crate::wire::event::Closed;
-use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Reason};
+use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
 pub use certificate::Certificate;
 use pump::{Over, Pump, Socket};
 
@@ -49,6 +49,8 @@ pub struct Target {
     pub origin: Arc<str>,
     /// The sub-protocols that are offered, the preferred one first.
     pub protocols: Vec<String>,
+    /// What the upgrade shows the server, and where.
+    pub credential: Option<Presented>,
     /// The longest message that the server may send, in bytes.
     pub max_message: usize,
     /// What the files say about the way there.

@@ -45,6 +45,7 @@ fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
         url,
         origin: "a@b".into(),
         protocols: Vec::new(),
+        credential: None,
         max_message: MAX_MESSAGE,
         way: Way::default(),
         proxy_variables: Arc::default(),

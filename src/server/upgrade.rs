@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_request;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::http::header::{
-    AsHeaderName, CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
+    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
     SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT,
 };
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -28,7 +28,7 @@ use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
 use super::{Found, Target, hint, tls};
 use crate::config::is_loopback;
-use crate::wire::Reason;
+use crate::wire::{Presented, Reason};
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
 const READ_BUFFER: usize = 16 * 1024;
@@ -110,8 +110,11 @@ pub(super) async fn upgrade(
 fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let server = target.url.origin().ascii_serialization();
     let unaskable = |what: String| Reason { retryable: false, ..Reason::new("upgrade", what) };
-    let mut request = target
-        .url
+    let mut url = target.url.clone();
+    if let Some(Presented::Query(name, secret)) = &target.credential {
+        url.query_pairs_mut().append_pair(name, secret.reveal());
+    }
+    let mut request = url
         .as_str()
         .into_client_request()
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
@@ -130,8 +133,21 @@ fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     if let Ok(origin) = HeaderValue::from_str(&origin) {
         headers.insert(ORIGIN, origin);
     }
-    if !target.protocols.is_empty() {
-        let offered = HeaderValue::from_str(&target.protocols.join(", ")).map_err(|error| {
+    if let Some(Presented::Header(secret)) = &target.credential {
+        let value = HeaderValue::from_str(secret.reveal());
+        let mut value = value.map_err(|_| unaskable(format!("{server} {}", unfit("in a header"))))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let mut offered = target.protocols.clone();
+    if let Some(Presented::Protocol(secret)) = &target.credential {
+        if !secret.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+            return Err(unaskable(format!("{server} {}", unfit("as a sub-protocol"))));
+        }
+        offered.push(secret.reveal().to_owned());
+    }
+    if !offered.is_empty() {
+        let offered = HeaderValue::from_str(&offered.join(", ")).map_err(|error| {
             unaskable(format!("the sub-protocols {:?} cannot be offered to {server}: {error}", target.protocols))
         })?;
         headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
@@ -139,6 +155,13 @@ fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let (request, key) = generate_request(request)
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
     Ok((Zeroizing::new(request), key))
+}
+
+/// A credential of which nothing may be said.
+fn unfit(place: &str) -> String {
+    format!(
+        "cannot be shown the credential {place}: it has characters that cannot stand there; see `auth.via` for other ways"
+    )
 }
 
 fn no_upgrade(server: &str, what: impl std::fmt::Display) -> Reason {
@@ -266,6 +289,11 @@ impl Answer {
             (_, Some(_)) => "chose several sub-protocols at once".into(),
             (None, _) if target.protocols.is_empty() => return Ok(None),
             (None, _) => format!("speaks none of the sub-protocols offered ({offered})"),
+            // Some servers say that they have seen it.
+            (Some(chosen), _) if matches!(&target.credential, Some(Presented::Protocol(secret)) if secret.reveal() == chosen) =>
+            {
+                return Ok(None);
+            }
             (Some(_), _) if target.protocols.is_empty() => "chose a sub-protocol, but none was offered".into(),
             (Some(chosen), _) if target.protocols.iter().any(|offered| offered == chosen) => {
                 return Ok(Some(chosen.into()));

@@ -42,6 +42,10 @@ pub(super) enum Connection {
 pub(super) struct Live {
     pub(super) attempt: u64,
     pub(super) protocol: Option<Arc<str>>,
+    /// An earlier attempt failed, or its connection was lost.
+    again: bool,
+    /// How long the server has to let us in; nothing once it has, or need not say so. Before that nothing is sent.
+    pub(super) admission: Option<Duration>,
     since: Duration,
     pub(super) since_ms: u64,
     /// When the server was last heard.
@@ -60,19 +64,19 @@ pub(super) struct Live {
     paused: bool,
     /// Its first message has come.
     greeted: bool,
-    /// The server was asked to go on where the last connection ended, and has not said whether it does.
-    resuming: Option<Resuming>,
+    /// The mark of the last outage, as long as nobody knows whether it is to stay.
+    undecided: Option<Undecided>,
 }
 
 /// A mark in the stream of which nobody knows yet whether it is to stay.
 #[derive(Debug)]
-struct Resuming {
+struct Undecided {
     /// Its number.
     mark: u64,
     /// When the outage began.
     since: u64,
-    /// How long the server has to answer.
-    until: Duration,
+    /// How long the server has to answer, once it was asked.
+    until: Option<Duration>,
 }
 
 /// A ping without an answer yet. There is one at a time: its pong proves all before it.
@@ -115,6 +119,9 @@ impl Suspicion {
 impl Session {
     /// Dials, or waits until the budget allows it.
     pub(super) fn dial(&mut self, now: Now) {
+        if let Some(want) = self.wanted_credential(now) {
+            return self.park_for_credential(want, now);
+        }
         if !self.may_dial(now) {
             let message = "there were too many attempts in a short time; the next one waits for the budget \
                            (`reconnect.burst`, `reconnect.refill_ms`)";
@@ -128,10 +135,12 @@ impl Session {
         let attempt = self.attempts;
         let again = !matches!(self.connection, Connection::Closed);
         self.set_connection(Connection::Dialling { attempt, again }, now);
+        let credential = self.show_credential(now);
         self.actions.push_back(Action::Connect {
             attempt,
             url: self.url.clone(),
             protocols: self.protocols.clone(),
+            credential,
             max_message: self.settings.inbox.max_message_bytes,
         });
     }
@@ -153,19 +162,19 @@ impl Session {
     }
 
     pub(super) fn handle_connected(&mut self, attempt: u64, protocol: Option<Arc<str>>, now: Now) {
-        if !matches!(self.connection, Connection::Dialling { attempt: current, .. } if current == attempt) {
+        let Connection::Dialling { attempt: current, again } = self.connection else { return };
+        if current != attempt {
             return;
         }
-        self.figures.connections += 1;
-        let heartbeat = &self.settings.heartbeat;
-        let beat = heartbeat.send.is_some().then(|| {
-            // Those who were connected at the same time do not all speak at the same time.
-            let first = heartbeat.interval.mul_f64(0.5 + self.rng.f64() / 2.0);
-            Beat { next: now.elapsed + first, unanswered: None }
+        let undecided = self.outage_since.take().map(|since| {
+            let mark = self.inbox.push_outage(since, now.unix_ms, now.elapsed);
+            Undecided { mark, since, until: None }
         });
         let live = Live {
             attempt,
             protocol,
+            again,
+            admission: None,
             since: now.elapsed,
             since_ms: now.unix_ms,
             heard: now.elapsed,
@@ -175,16 +184,37 @@ impl Session {
             answers: self.answers_pings.then_some(true),
             flushed: true,
             latency: None,
-            beat,
+            beat: None,
             paused: false,
             greeted: false,
-            resuming: None,
+            undecided,
         };
-        self.set_connection(Connection::Open(Box::new(live)), now);
-        if let Some(since) = self.outage_since.take() {
-            self.end_outage(attempt, since, now);
-            self.deliver(now);
+        self.connection = Connection::Open(Box::new(live));
+        if self.asks_for_admission(now) {
+            return;
         }
+        self.begin(now);
+    }
+
+    /// The connection is there, and whoever wants to know who we are knows it.
+    fn begin(&mut self, now: Now) {
+        let heartbeat = &self.settings.heartbeat;
+        let beat = heartbeat.send.is_some().then(|| {
+            // Those who were connected at the same time do not all speak at the same time.
+            let first = heartbeat.interval.mul_f64(0.5 + self.rng.f64() / 2.0);
+            Beat { next: now.elapsed + first, unanswered: None }
+        });
+        let Connection::Open(live) = &mut self.connection else { return };
+        let attempt = live.attempt;
+        (live.admission, live.beat) = (None, beat);
+        (live.since, live.since_ms) = (now.elapsed, now.unix_ms);
+        self.figures.connections += 1;
+        self.credentials.accepted();
+        self.since = now.unix_ms;
+        self.changed();
+        self.tell_state(now);
+        self.ask_to_resume(now);
+        self.deliver(now);
         for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
             self.write(attempt, body);
         }
@@ -194,24 +224,28 @@ impl Session {
         self.send_receipts();
     }
 
-    /// What the server said meanwhile is missing, unless it confirms that it goes on where the last connection ended. Until
-    /// that is known, nothing behind the mark is given out.
-    fn end_outage(&mut self, attempt: u64, since: u64, now: Now) {
-        let mark = self.inbox.push_outage(since, now.unix_ms, now.elapsed);
-        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, self.cursors.last()) else { return };
-        let question = resume.send.fill(Blank::Cursor, cursor);
-        let until = now.elapsed + self.settings.heartbeat.timeout;
-        let resuming = resume.accepted.is_some().then_some(Resuming { mark, since, until });
-        if let Some(live) = self.live(attempt) {
-            live.resuming = resuming;
+    /// What the server said during an outage is missing, unless it confirms that it goes on where the last connection ended.
+    fn ask_to_resume(&mut self, now: Now) {
+        let Connection::Open(live) = &mut self.connection else { return };
+        let attempt = live.attempt;
+        let Some(undecided) = &mut live.undecided else { return };
+        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, self.cursors.last()) else {
+            live.undecided = None;
+            return;
+        };
+        if resume.accepted.is_some() {
+            undecided.until = Some(now.elapsed + self.settings.heartbeat.timeout);
+        } else {
+            live.undecided = None;
         }
+        let question = resume.send.fill(Blank::Cursor, cursor);
         self.write(attempt, Body::Json(question.into()));
     }
 
     /// The highest number that may be given out although nobody knows yet what the server makes of the last outage.
     pub(super) fn decided(&self) -> u64 {
         match &self.connection {
-            Connection::Open(live) => live.resuming.as_ref().map_or(u64::MAX, |resuming| resuming.mark - 1),
+            Connection::Open(live) => live.undecided.as_ref().map_or(u64::MAX, |undecided| undecided.mark - 1),
             _ => u64::MAX,
         }
     }
@@ -221,7 +255,7 @@ impl Session {
             return;
         }
         self.figures.errors += 1;
-        if self.is_connected() {
+        if matches!(self.connection, Connection::Open(_)) {
             if reason.code == "message-too-large" {
                 self.inbox.push_too_large(now.unix_ms, now.elapsed);
             }
@@ -232,7 +266,10 @@ impl Session {
             }
         }
         self.connection_over(now);
-        match self.retry.next(verdict(&reason), reason.hint, &self.settings.reconnect, &mut self.rng) {
+        if let Some(reason) = self.handle_refusal(&reason) {
+            return self.park(reason, now);
+        }
+        match self.retry.next(self.verdict_on(&reason), reason.hint, &self.settings.reconnect, &mut self.rng) {
             retry::Next::After(delay) => self.wait(delay, reason, now),
             retry::Next::Never(why) => {
                 let why = why.map_or_else(String::new, |why| format!("; {why}"));
@@ -241,9 +278,15 @@ impl Session {
                 } else {
                     format!("{}{why}; {WHAT_ENDS_PARKING}", reason.message)
                 };
-                self.set_connection(Connection::Parked { reason: Reason { message, retryable: false, ..reason } }, now);
+                self.park(Reason { message, ..reason }, now);
             }
         }
+        self.send_receipts();
+    }
+
+    /// Nothing is tried by itself any more.
+    pub(super) fn park(&mut self, reason: Reason, now: Now) {
+        self.set_connection(Connection::Parked { reason: Reason { retryable: false, ..reason } }, now);
         self.send_receipts();
     }
 
@@ -267,7 +310,9 @@ impl Session {
     /// What the end of a connection means for the streams, whoever ended it.
     fn connection_over(&mut self, now: Now) {
         if let Connection::Open(live) = &self.connection {
-            self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
+            if live.admission.is_none() {
+                self.retry.connection_lived(now.elapsed.saturating_sub(live.since), &self.settings.reconnect);
+            }
             self.begin_outage(now);
             self.outbox.connection_lost(now);
         }
@@ -280,7 +325,7 @@ impl Session {
     /// goes on.
     pub(super) fn begin_outage(&mut self, now: Now) {
         if let Connection::Open(live) = &mut self.connection
-            && let Some(Resuming { mark, since, .. }) = live.resuming.take()
+            && let Some(Undecided { mark, since, .. }) = live.undecided.take()
             && self.inbox.head() == mark
         {
             self.inbox.withdraw_outage(mark);
@@ -306,6 +351,8 @@ impl Session {
     pub(super) fn distrust(&mut self, suspicion: Suspicion, now: Now) {
         let reason = suspicion.reason(&server_of(&self.url));
         match &mut self.connection {
+            // Whether that one is good shows soon enough.
+            Connection::Open(live) if live.admission.is_some() => {}
             Connection::Open(live) if live.answers == Some(false) => {
                 // It can prove nothing.
                 let attempt = live.attempt;
@@ -372,6 +419,8 @@ impl Session {
     pub(super) fn pause_or_resume(&mut self, now: Now) {
         let wanted = self.inbox.wants_pause();
         let Connection::Open(live) = &mut self.connection else { return };
+        // Who is not read cannot let us in.
+        let wanted = wanted && live.admission.is_none();
         if live.paused == wanted {
             return;
         }
@@ -399,8 +448,9 @@ impl Session {
         }
     }
 
+    /// Whether messages can be sent.
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self.connection, Connection::Open(_))
+        matches!(&self.connection, Connection::Open(live) if live.admission.is_none())
     }
 
     /// Number of the connection that is made or being made.
@@ -417,7 +467,9 @@ impl Session {
             Connection::Closed => State::Disconnected,
             Connection::Dialling { again: false, .. } => State::Connecting,
             Connection::Dialling { .. } | Connection::Waiting { .. } => State::Reconnecting,
-            Connection::Open(_) => State::Connected,
+            Connection::Open(live) if live.admission.is_none() => State::Connected,
+            Connection::Open(live) if live.again => State::Reconnecting,
+            Connection::Open(_) => State::Connecting,
             Connection::Parked { .. } => State::Error,
         }
     }
@@ -455,7 +507,16 @@ impl Session {
         self.note_acknowledgement(&body, now);
         self.note_resumption(&body);
         self.note_cursor(&body);
+        let admitted = self.admits_us(&body);
         self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        match admitted {
+            Some(true) => self.begin(now),
+            Some(false) => {
+                let message = format!("{} does not take the credential that it was shown", server_of(&self.url));
+                self.give_up(attempt, Reason::new("auth-refused", message), now);
+            }
+            None => {}
+        }
     }
 
     /// Whether the server wants an answer to this, which is for nobody else (`dialect.answer`). It gets it.
@@ -472,16 +533,19 @@ impl Session {
     /// The server may say whether it goes on where the last connection ended. That is a message like any other all the same.
     fn note_resumption(&mut self, body: &Body) {
         let Connection::Open(live) = &mut self.connection else { return };
-        let (Some(resuming), Some(resume), Body::Json(json)) = (&live.resuming, &self.settings.dialect.resume, body)
+        let (Some(undecided), Some(resume), Body::Json(json)) = (&live.undecided, &self.settings.dialect.resume, body)
         else {
             return;
         };
+        if undecided.until.is_none() {
+            return;
+        }
         let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
         if says(&resume.accepted) {
-            self.inbox.withdraw_outage(resuming.mark);
-            live.resuming = None;
+            self.inbox.withdraw_outage(undecided.mark);
+            live.undecided = None;
         } else if says(&resume.refused) {
-            live.resuming = None;
+            live.undecided = None;
         }
     }
 
@@ -544,6 +608,9 @@ impl Session {
     /// Writes what waits, if there is a connection.
     pub(super) fn write_queue(&mut self, now: Now) {
         let Connection::Open(live) = &self.connection else { return };
+        if live.admission.is_some() {
+            return;
+        }
         let attempt = live.attempt;
         while let Some(item) = self.outbox.write_next() {
             let body = item.body.clone();
@@ -552,7 +619,7 @@ impl Session {
         self.confirm(now);
     }
 
-    fn write(&mut self, attempt: u64, body: Body) {
+    pub(super) fn write(&mut self, attempt: u64, body: Body) {
         if let Some(live) = self.live(attempt) {
             live.flushed = false;
         }
@@ -598,7 +665,13 @@ impl Session {
         self.beat(now);
         if let Connection::Open(live) = &mut self.connection {
             // Who does not answer that has not confirmed it, and may be as well as ever.
-            live.resuming.take_if(|resuming| resuming.until <= now.elapsed);
+            live.undecided.take_if(|undecided| undecided.until.is_some_and(|until| until <= now.elapsed));
+            if live.admission.is_some_and(|until| until <= now.elapsed) {
+                let attempt = live.attempt;
+                let (server, time) = (server_of(&self.url), self.settings.heartbeat.timeout.as_secs_f32());
+                let message = format!("{server} did not say within {time} s whether it takes the credential");
+                return self.give_up(attempt, Reason::new("auth-timeout", message), now);
+            }
         }
         let heartbeat = &self.settings.heartbeat;
         let Connection::Open(live) = &mut self.connection else { return };
@@ -689,13 +762,13 @@ impl Live {
             let answer = beat.unanswered.filter(|_| !self.paused).map(|sent| sent + heartbeat.timeout);
             [Some(beat.next), answer].into_iter().flatten()
         });
-        let resuming = self.resuming.iter().map(|resuming| resuming.until);
-        self.ping_due(heartbeat).into_iter().chain(beat).chain(resuming).min()
+        let undecided = self.undecided.iter().filter_map(|undecided| undecided.until);
+        self.ping_due(heartbeat).into_iter().chain(beat).chain(undecided).chain(self.admission).min()
     }
 
     /// When a ping is due, or the answer to one. Whoever does not listen must not wait for an answer.
     fn ping_due(&self, heartbeat: &settings::Heartbeat) -> Option<Duration> {
-        if self.paused {
+        if self.paused || self.admission.is_some() {
             return None;
         }
         Some(match &self.ping {

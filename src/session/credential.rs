@@ -1,16 +1,16 @@
 //! The session's credential: what the extension gave, and whether the server takes it.
 //!
-//! Owns: which credential is shown next, when another one is wanted, and that a server that refuses two in a row is left in
-//! peace. How it is shown is `connection`'s; it is kept in memory alone.
-
-use std::time::Duration;
+//! Owns: which credential is shown next and how, when another one is wanted, and that a server that refuses two in a row is
+//! left in peace. It is kept in memory alone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::Now;
-use crate::wire::Secret;
+use super::connection::Connection;
+use super::*;
+use crate::settings::{Blank, Via};
 
 /// Why a credential is wanted, in the words of `token-needed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,184 @@ impl Credentials {
     /// Whether it is time for that; each credential asks once.
     pub(super) fn take_refresh(&mut self, now: Duration) -> bool {
         self.refresh_at.take_if(|at| *at <= now).is_some()
+    }
+}
+
+/// How the server learns who we are.
+impl Session {
+    /// Why a credential is wanted before the server can be reached.
+    pub(super) fn wanted_credential(&self, now: Now) -> Option<Want> {
+        let auth = self.settings.auth.as_ref().filter(|auth| auth.send.has(Blank::Token))?;
+        debug_assert!(auth.via == Via::Message || auth.send.as_json().is_string(), "the settings were checked");
+        self.credentials.usable(now).err()
+    }
+
+    pub(super) fn park_for_credential(&mut self, want: Want, now: Now) {
+        let what = match want {
+            Want::Missing => "there is none yet",
+            Want::Expired | Want::Expiring => "the one that the extension gave is not valid any more",
+            Want::Refused => "the one that the extension gave was refused",
+        };
+        let server = server_of(&self.url);
+        let message =
+            format!("{server} is to be shown a credential, and {what}; the extension can give one with `token`");
+        self.park(Reason::new("token-needed", message), now);
+        self.ask_for_credential(want);
+    }
+
+    /// Asks all who could give one.
+    fn ask_for_credential(&mut self, want: Want) {
+        let readers = self.inbox.ports().filter(|(_, acknowledge)| acknowledge.is_some());
+        for (port, _) in readers.collect::<Vec<_>>() {
+            self.ask_port_for_credential(port, want);
+        }
+    }
+
+    fn ask_port_for_credential(&mut self, port: PortId, want: Want) {
+        let event = Event::TokenNeeded { session: Arc::clone(&self.name), reason: want.as_str() };
+        self.actions.push_back(Action::ToExtension { port, event });
+    }
+
+    /// A port that comes while a credential is wanted is asked for it too.
+    pub(super) fn ask_newcomer(&mut self, port: PortId, now: Now) {
+        if self.is_parked_for_credential()
+            && let Some(want) = self.wanted_credential(now)
+        {
+            self.ask_port_for_credential(port, want);
+        }
+    }
+
+    fn is_parked_for_credential(&self) -> bool {
+        matches!(&self.connection, Connection::Parked { reason }
+            if reason.code == "token-needed" || self.is_about_credential(reason))
+    }
+
+    /// Whether a connection ended because the server does not take the credential. What is shown in a message is no reason
+    /// to refuse the upgrade.
+    fn is_about_credential(&self, reason: &Reason) -> bool {
+        let by_message = self.settings.auth.as_ref().is_some_and(|auth| auth.via == Via::Message);
+        let refused = matches!(reason.close_code, Some(3000 | 4401)) || reason.code == "auth-refused";
+        self.presents_token() && (refused || (reason.http_status == Some(401) && !by_message))
+    }
+
+    /// What the upgrade is to show.
+    pub(super) fn show_credential(&mut self, now: Now) -> Option<Presented> {
+        let auth = self.settings.auth.as_ref()?;
+        let secret = self.credentials.usable(now).ok()?;
+        let text = || Secret::from(auth.send.fill_text(Blank::Token, secret.reveal()));
+        let presented = match &auth.via {
+            Via::Header => Presented::Header(text()),
+            Via::Query(name) => Presented::Query(name.clone(), text()),
+            Via::Protocol => Presented::Protocol(text()),
+            Via::Message => return None,
+        };
+        self.credentials.show();
+        Some(presented)
+    }
+
+    /// Shows a message what is to be shown; whether the server has to say something to that before anything else is sent.
+    pub(super) fn asks_for_admission(&mut self, now: Now) -> bool {
+        let Some(message) = self.admission_message(now) else { return false };
+        let waits = self.settings.auth.as_ref().is_some_and(|auth| auth.accepted.is_some());
+        let until = now.elapsed + self.settings.heartbeat.timeout;
+        let Connection::Open(live) = &mut self.connection else { return false };
+        live.admission = waits.then_some(until);
+        let attempt = live.attempt;
+        self.write(attempt, message);
+        waits
+    }
+
+    fn admission_message(&mut self, now: Now) -> Option<Body> {
+        let auth = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message)?;
+        let text = if auth.send.has(Blank::Token) {
+            let secret = self.credentials.usable(now).ok()?;
+            auth.send.fill(Blank::Token, &Value::from(secret.reveal()).to_string())
+        } else {
+            auth.send.as_json().to_string()
+        };
+        self.credentials.show();
+        Some(Body::Json(text.into()))
+    }
+
+    /// What the server says to what it was shown: a message like any other all the same.
+    pub(super) fn admits_us(&self, body: &Body) -> Option<bool> {
+        let Connection::Open(live) = &self.connection else { return None };
+        let (Some(auth), Some(_), Body::Json(json)) = (&self.settings.auth, live.admission, body) else { return None };
+        let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
+        if says(&auth.accepted) { Some(true) } else { says(&auth.refused).then_some(false) }
+    }
+
+    /// What is due if the connection ended for this reason.
+    pub(super) fn verdict_on(&self, reason: &Reason) -> Verdict {
+        match verdict(reason) {
+            // Only with a credential that it has not seen: see `handle_refusal`.
+            Verdict::Park if self.is_about_credential(reason) => Verdict::Soon,
+            verdict => verdict,
+        }
+    }
+
+    fn presents_token(&self) -> bool {
+        self.settings.auth.as_ref().is_some_and(|auth| auth.send.has(Blank::Token))
+    }
+
+    /// The server may have refused what it was shown. Then a fresh credential is asked for, once; the reason why nothing is
+    /// tried until it comes.
+    pub(super) fn handle_refusal(&mut self, reason: &Reason) -> Option<Reason> {
+        if !self.is_about_credential(reason) {
+            return None;
+        }
+        let what = match self.credentials.refused() {
+            Refusal::ShowNewer => return None,
+            Refusal::AskForFresh => {
+                self.ask_for_credential(Want::Refused);
+                "the extension was asked for a fresh one (`token`)"
+            }
+            Refusal::GiveUp => {
+                "it was the second in a row; nothing is tried until the extension gives another one (`token`)"
+            }
+        };
+        Some(Reason { message: format!("{}; {what}", reason.message), ..reason.clone() })
+    }
+
+    /// The extension gives a credential, whether it was asked for or not.
+    pub(super) fn handle_token(
+        &mut self,
+        port: PortId,
+        token: Secret,
+        expires_at: Option<u64>,
+        reference: Option<String>,
+        now: Now,
+    ) {
+        if self.inbox.consumer_of(port).is_none() {
+            return self.tell_no_place(port, reference);
+        }
+        if !self.presents_token() {
+            let message =
+                "no setting says how the server is to be shown a token; say `auth.via` in the settings of `open`";
+            return self.tell(port, Problem::new(Code::NoAuth, message), reference);
+        }
+        let chance = self.rng.f64();
+        match self.credentials.give(token, expires_at, chance, now) {
+            Given::RefusedBefore => {
+                let message = "the server has refused this very token; give another one";
+                self.tell(port, Problem::new(Code::TokenRefused, message), reference);
+            }
+            Given::Taken if self.is_parked_for_credential() => self.dial(now),
+            // A server that is shown it in a message takes it on the connection that there is.
+            Given::Taken if self.is_connected() => {
+                if let (Some(attempt), Some(message)) = (self.attempt(), self.admission_message(now)) {
+                    self.write(attempt, message);
+                }
+            }
+            Given::Taken => {}
+        }
+    }
+
+    /// Asks for a fresh credential before the present one ends.
+    pub(super) fn refresh_credential(&mut self, now: Now) {
+        if self.credentials.take_refresh(now.elapsed) {
+            self.ask_for_credential(Want::Expiring);
+        }
     }
 }
 

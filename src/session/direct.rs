@@ -130,6 +130,7 @@ impl Direct {
         self.tell(Event::Opening { reference, session });
         self.enter(Phase::Connecting, now);
         self.actions.push_back(Action::Connect {
+            credential: None,
             attempt: ATTEMPT,
             url: self.url.clone(),
             protocols: open.protocols.unwrap_or_default(),
@@ -324,6 +325,7 @@ impl Conversation for Direct {
             Input::Ack { reference, .. } => self.refuse("`ack`", reference),
             Input::Subscribe { reference, .. } => self.refuse("`subscribe`", reference),
             Input::Unsubscribe { reference, .. } => self.refuse("`unsubscribe`", reference),
+            Input::Token { reference, .. } => self.refuse("`token`", reference),
             Input::Reconnect { reference, .. } => self.refuse("`reconnect`", reference),
             // A browser's own WebSocket does not ping, does not look at the network, and is what it was made as.
             Input::Configure { .. }

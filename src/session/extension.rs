@@ -79,6 +79,9 @@ impl Session {
             self.actions.push_back(Action::ToExtension { port, event });
         }
         if !open.observe {
+            if !connect {
+                self.ask_newcomer(port, now);
+            }
             self.outbox.report_to(port, &open.consumer);
             self.send_receipts();
             self.tell_losses(port);
@@ -370,7 +373,7 @@ impl Session {
     }
 
     /// The port asked for what only a consumer's port can have.
-    fn tell_no_place(&mut self, port: PortId, reference: Option<String>) {
+    pub(super) fn tell_no_place(&mut self, port: PortId, reference: Option<String>) {
         let name = &self.name;
         let problem = if self.inbox.is_observer(port) {
             let message = format!("this port only watches session `{name}`; open it without `observe` for that");

@@ -23,7 +23,7 @@ pub(super) struct Figures {
 impl Session {
     pub(super) fn figures(&self, now: Now) -> serde_json::Value {
         let live = match &self.connection {
-            Connection::Open(live) => Some(live),
+            Connection::Open(live) if self.is_connected() => Some(live),
             _ => None,
         };
         let (inbox_messages, inbox_bytes) = self.inbox.kept();
@@ -49,6 +49,7 @@ impl Session {
             "last_ping_at": figures.last_ping_at,
             "last_pong_at": figures.last_pong_at,
             "latency_ms": live.and_then(|live| live.latency).map(|latency| latency.as_secs_f64() * 1000.0),
+            "authenticated": self.settings.auth.as_ref().map(|_| live.is_some()),
             "answers_pings": live.and_then(|live| live.answers),
             "messages_received": figures.messages_received,
             "messages_sent": figures.messages_sent,
@@ -81,8 +82,8 @@ impl Session {
     /// not answer pings, and a window that is full for too long.
     fn health(&self) -> u32 {
         let live = match &self.connection {
-            Connection::Open(live) => live,
-            Connection::Dialling { .. } | Connection::Waiting { .. } => return 40,
+            Connection::Open(live) if self.is_connected() => live,
+            Connection::Open(_) | Connection::Dialling { .. } | Connection::Waiting { .. } => return 40,
             Connection::Closed | Connection::Parked { .. } => return 0,
         };
         let slow = live.latency.is_some_and(|latency| latency > Duration::from_secs(1));

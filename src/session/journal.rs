@@ -332,7 +332,7 @@ impl Session {
         if let Some(attempt) = self.attempt() {
             self.actions.push_back(self.goodbye(attempt));
         }
-        if self.is_connected() {
+        if matches!(self.connection, Connection::Open(_)) {
             self.begin_outage(now);
             self.outbox.connection_lost(now);
         }

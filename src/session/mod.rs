@@ -11,7 +11,7 @@
 //!
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
 //! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
-//! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `pattern` looks into
+//! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `credential` what it is shown, `pattern` looks into
 //! messages · `figures`, what others see · `journal`,
 //! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
 //! [`Action::Save`] and the promise is made when [`Input::Saved`] comes back.
@@ -21,6 +21,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod connection;
+mod credential;
 mod direct;
 mod extension;
 mod figures;
@@ -46,8 +47,9 @@ use url::Url;
 
 use crate::settings::Settings;
 use crate::wire::event::{Closed, Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Send, Tag};
+use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
 use connection::{Connection, Suspicion};
+use credential::Credentials;
 use figures::Figures;
 use inbox::Inbox;
 use journal::Journal;
@@ -179,6 +181,17 @@ pub enum Input {
         /// The `ref` of the request.
         reference: Option<String>,
     },
+    /// A port gives a credential.
+    Token {
+        /// Which port.
+        port: PortId,
+        /// The credential.
+        token: Secret,
+        /// When it ends, in milliseconds since 1970, if the extension knows.
+        expires_at: Option<u64>,
+        /// The `ref` of the request.
+        reference: Option<String>,
+    },
     /// What carried the tag is written to the browser.
     Written {
         /// The tag.
@@ -296,6 +309,8 @@ pub enum Action {
         url: Url,
         /// The sub-protocols to offer, in order.
         protocols: Vec<String>,
+        /// What the upgrade is to show the server, and where.
+        credential: Option<Presented>,
         /// The longest message to take, in bytes.
         max_message: usize,
     },
@@ -426,6 +441,8 @@ pub enum Timer {
     AckOverdue,
     /// A message to the extension has waited too long, or a consumer was away for too long.
     Retention,
+    /// A fresh credential is to be asked for.
+    Refresh,
     /// Nobody has come for the session in a long time.
     Linger,
     /// Something is to go to the disk.
@@ -457,6 +474,7 @@ pub struct Session {
     outage_since: Option<u64>,
     /// From where the server can go on, if it says so itself.
     cursors: Cursors,
+    credentials: Credentials,
     /// Whether this server has answered a ping, on whatever connection: then silence is the connection's fault.
     answers_pings: bool,
     /// Whether it has answered a ping message of its own kind (`heartbeat.reply`).
@@ -509,6 +527,7 @@ impl Session {
             retry: Retry::default(),
             outage_since: None,
             cursors: Cursors::default(),
+            credentials: Credentials::default(),
             answers_pings: false,
             answers_beats: false,
             ports: Vec::new(),
@@ -575,6 +594,7 @@ impl Conversation for Session {
             }
         }
         self.connection_timeout(now);
+        self.refresh_credential(now);
         self.outbox.expire(now);
         self.send_receipts();
         self.inbox.retain(now.elapsed);
@@ -624,6 +644,9 @@ impl Conversation for Session {
             Input::Unsubscribe { port, key, payload, reference } => {
                 self.handle_unsubscribe(port, &key, payload, reference, now);
             }
+            Input::Token { port, token, expires_at, reference } => {
+                self.handle_token(port, token, expires_at, reference, now);
+            }
             Input::Detach { port } => self.detach(port, now),
             Input::Reconnect { port, reference } => self.handle_reconnect(port, reference, now),
             Input::Close { forget, .. } => {
@@ -661,6 +684,7 @@ impl Session {
         let deadlines = [
             self.connection_due(),
             self.outbox.expires_at().map(|at| (at, Timer::Expiry)),
+            self.credentials.refresh_at().map(|at| (at, Timer::Refresh)),
             self.inbox.overdue_at().map(|at| (at, Timer::AckOverdue)),
             self.inbox.retained_until().map(|at| (at, Timer::Retention)),
             self.deserted_until().map(|at| (at, Timer::Linger)),
@@ -700,7 +724,7 @@ impl Session {
         self.protocols.clear();
         self.epoch = new_epoch(&mut self.rng);
         self.outage_since = None;
-        self.cursors = Cursors::default();
+        (self.cursors, self.credentials) = (Cursors::default(), Credentials::default());
         self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;

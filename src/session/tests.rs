@@ -1,10 +1,11 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `places`, `queue`, `connection`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
 mod connection;
+mod credentials;
 mod dialect;
 mod direct;
 mod endings;
@@ -350,7 +351,15 @@ fn large(bytes: usize) -> Body {
 /// An action as a line; nothing for one that every message has and that only the rig needs.
 fn line(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Connect { attempt, url, .. } => format!("#{attempt} connect {}", url.path()),
+        Action::Connect { attempt, url, credential: None, .. } => format!("#{attempt} connect {}", url.path()),
+        Action::Connect { attempt, url, credential: Some(presented), .. } => {
+            let (way, secret) = match presented {
+                Presented::Header(secret) => ("header", secret),
+                Presented::Query(name, secret) => (name.as_str(), secret),
+                Presented::Protocol(secret) => ("protocol", secret),
+            };
+            format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
+        }
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),
@@ -390,6 +399,7 @@ fn shown_event(event: &Event) -> String {
             let reason = state.reason.as_ref().map_or(String::new(), |reason| format!(" ({})", reason.code));
             format!("{}{reason}", shown_state(state.state))
         }
+        Event::TokenNeeded { reason, .. } => format!("token-needed {reason}"),
         Event::Error(problem) => format!("error {}", problem.code.as_str()),
         Event::Opening { .. } => "opened".into(),
         Event::Frame { body, .. } => format!("message {}", shown_body(body)),

@@ -68,6 +68,12 @@ impl Template {
         &self.0
     }
 
+    /// The text of a template that is a string, with `filling` in `blank`; empty if it is none.
+    #[must_use]
+    pub fn fill_text(&self, blank: Blank, filling: &str) -> String {
+        self.0.as_str().unwrap_or_default().replace(blank.as_str(), filling)
+    }
+
     /// The JSON text with `filling`, itself a JSON text, in `blank`. A string that is nothing but the blank becomes the
     /// filling as it is, so that a number stays one, however large; within a longer string stands its text.
     #[must_use]

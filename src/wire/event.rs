@@ -89,6 +89,13 @@ pub enum Event {
         /// The state and what belongs to it.
         state: Box<StateReport>,
     },
+    /// The server is to be shown a credential, and a fresh one is wanted.
+    TokenNeeded {
+        /// Name of the session.
+        session: Arc<str>,
+        /// Why: `missing`, `expired`, `expiring` or `refused`.
+        reason: &'static str,
+    },
     /// Direct mode: how much is in the hands of the system.
     Sent {
         /// Name of the session.
@@ -438,6 +445,11 @@ impl Event {
                 put_tagged(out, "receipt", &Receipt { session, stage: *stage, ids, reason: *reason });
             }
             Self::State { session, state } => put_tagged(out, "state", &SessionState { session, state }),
+            Self::TokenNeeded { session, reason } => {
+                put_json(out, b"{\"type\":\"token-needed\",\"session\":", &**session);
+                put_json(out, b",\"reason\":", reason);
+                out.put_u8(b'}');
+            }
             Self::Status { reference, sessions } => {
                 put_tagged(out, "status", &Status { reference: reference.as_deref(), sessions });
             }

@@ -14,7 +14,7 @@ mod secret;
 
 pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Tag, Window};
 pub use request::{Acknowledge, After, Mode, Open, Request, Resumption, Send};
-pub use secret::Secret;
+pub use secret::{Presented, Secret};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -24,6 +24,9 @@ pub const PROTOCOL: u32 = 1;
 
 /// The longest `session`, `consumer` or `ref`, in characters.
 pub const MAX_NAME: usize = 64;
+
+/// The longest `token`, in bytes.
+pub const MAX_TOKEN: usize = 8192;
 
 /// The longest `profile`, in bytes.
 pub const MAX_PROFILE: usize = 128;
@@ -220,6 +223,8 @@ codes! {
     UrlDiffers = "url-differs", false, " The session belongs to another server.";
     ServerNotAllowed = "server-not-allowed", false, " The configuration does not allow this server for this extension.";
     NoTemplate = "no-template", false, " A subscription came without a `payload`, and no template says what to send.";
+    NoAuth = "no-auth", false, " A `token` came, and no setting says how the server is to be shown one.";
+    TokenRefused = "token-refused", false, " The server has refused this very `token`.";
     NotDurable = "not-durable", false, " `stored` was asked for in memory mode, which stores nothing.";
     ReadOnly = "read-only", false, " A port that observes asked for what needs a place in the session.";
     NotConnected = "not-connected", true, " Direct mode: there is no connection (yet, or any more) that could take this.";

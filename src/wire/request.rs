@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{
-    Body, Code, MAX_CLOSE_REASON, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, MAX_PROTOCOLS, PROTOCOL, Stage, is_name,
-    nested_deeper_than,
+    Body, Code, MAX_CLOSE_REASON, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, MAX_PROTOCOLS, MAX_TOKEN, PROTOCOL,
+    Secret, Stage, is_name, nested_deeper_than,
 };
 
 /// What an extension asks for.
@@ -58,6 +58,15 @@ pub enum Request {
         key: String,
         /// What to send.
         payload: Option<Body>,
+    },
+    /// A fresh credential.
+    Token {
+        /// Which session.
+        session: String,
+        /// What to show the server.
+        token: Secret,
+        /// When it ends, in milliseconds since 1970, if the extension knows.
+        expires_at: Option<u64>,
     },
     /// Try to connect now.
     Reconnect {
@@ -284,6 +293,10 @@ pub struct Envelope<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     key: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
+    token: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    expires_at: Field<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
     code: Field<'a>,
     #[serde(borrow, default, deserialize_with = "present")]
     reason: Field<'a>,
@@ -300,7 +313,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Field<'d
 }
 
 /// What an envelope's `type` may be, for the answer to one that is not known.
-const TYPES: &str = "hello, open, send, ack, subscribe, unsubscribe, reconnect, close, detach and status";
+const TYPES: &str = "hello, open, send, ack, subscribe, unsubscribe, token, reconnect, close, detach and status";
 
 impl<'a> Envelope<'a> {
     /// Reads the outside of a message.
@@ -366,6 +379,7 @@ impl<'a> Envelope<'a> {
                 let (key, payload) = self.subscription(frame)?;
                 Ok(Request::Unsubscribe { session: self.session()?, key, payload })
             }
+            "token" => self.token(),
             "reconnect" => Ok(Request::Reconnect { session: self.session()? }),
             "close" => self.close(),
             "detach" => Ok(Request::Detach { session: self.session()? }),
@@ -448,6 +462,23 @@ impl<'a> Envelope<'a> {
             return Err(invalid(format!("`reason` is longer than {MAX_CLOSE_REASON} bytes")));
         }
         Ok(Request::Close { session: self.session()?, forget: self.flag(self.forget, "forget", false)?, code, reason })
+    }
+
+    /// Nothing that was found is repeated: it may be the secret, in whichever field.
+    fn token(&self) -> Result<Request, Malformed> {
+        let session = self.session()?;
+        let text = self.token.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        let allowed = |text: &String| (1..=MAX_TOKEN).contains(&text.len()) && !text.contains(char::is_control);
+        let Some(token) = text.filter(allowed).map(Secret::from) else {
+            let message = format!("`token` must be a string of 1 to {MAX_TOKEN} bytes without control characters");
+            return Err(invalid(message));
+        };
+        let expires_at = match self.expires_at.map(|raw| serde_json::from_str(raw.get())) {
+            None => None,
+            Some(Ok(at)) => at,
+            Some(Err(_)) => return Err(invalid("`expires_at` must be a whole number: milliseconds since 1970")),
+        };
+        Ok(Request::Token { session, token, expires_at })
     }
 
     fn subscription(&self, frame: &Bytes) -> Result<(String, Option<Body>), Malformed> {

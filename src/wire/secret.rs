@@ -24,6 +24,17 @@ impl From<String> for Secret {
     }
 }
 
+/// A credential as the upgrade to a WebSocket shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// As the value of the header `Authorization`.
+    Header(Secret),
+    /// In the query of the URL, under this name.
+    Query(String, Secret),
+    /// As one more sub-protocol that is offered.
+    Protocol(Secret),
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

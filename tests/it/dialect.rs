@@ -1,71 +1,14 @@
 //! The server's own language, spoken by the real program: with the demo's server in each of its dialects, and with one that
 //! says what it is told to.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
-
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::browser::Browser;
+use crate::support::demo_server::DemoServer;
 use crate::support::sandbox::{Sandbox, kill};
 use crate::support::server::Server;
 use crate::support::until;
-
-/// The demo's server, as a person starts it.
-struct DemoServer {
-    child: Child,
-    address: String,
-    token: String,
-}
-
-impl DemoServer {
-    fn start(machine: &Sandbox) -> Self {
-        let mut command = machine.command();
-        command.args(["demo-server", "--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut value = |name: &str| {
-            let line = lines.find(|line| line.starts_with(name)).unwrap();
-            line[name.len()..].trim().to_owned()
-        };
-        let url = value("WebSocket");
-        let address = url.trim_start_matches("ws://").trim_end_matches("/ws").to_owned();
-        Self { child, address, token: value("control token") }
-    }
-
-    fn url(&self) -> String {
-        // With a name, so that a resume finds what it was subscribed to.
-        format!("ws://{}/ws?client=it", self.address)
-    }
-
-    fn post(&self, path: &str, body: &Value) {
-        let (address, token, body) = (&self.address, &self.token, body.to_string());
-        let mut stream = TcpStream::connect(address).unwrap();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\nx-demo-token: {token}\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 20"), "{path}: {answer}");
-    }
-
-    fn publish(&self, topic: &str, number: u32) {
-        let message = json!({"type": "counted", "number": number});
-        self.post("/control/publish", &json!({"topic": topic, "message": message}));
-    }
-}
-
-impl Drop for DemoServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The numbers that come until `last`; nothing may be missing among them.
 fn numbers_until(port: &mut Browser, last: u32) -> Vec<u64> {

@@ -11,6 +11,7 @@ mod activation;
 /// The command line, as a person and a script use it.
 mod cli;
 /// The daemon's life: started once, found by all, in nobody's way, and gone when it is not needed.
+mod credentials;
 mod daemon;
 /// The demo, as a person runs it.
 #[cfg(feature = "demo")]

@@ -1,6 +1,7 @@
 //! What the tests need to play browser, server and machine: each part on its own, nothing shared between tests.
 
 pub(crate) mod browser;
+pub(crate) mod demo_server;
 pub(crate) mod link;
 pub(crate) mod sandbox;
 pub(crate) mod server;

@@ -594,7 +594,7 @@ impl World {
                     self.disk.save(ticket, changes, self.model.picture_for_disk(self.now));
                 }
                 Action::Load { ticket, from, to } => self.disk.load(ticket, from, to),
-                Action::Connect { attempt, url, protocols, max_message } => {
+                Action::Connect { attempt, url, protocols, max_message, credential: _ } => {
                     assert!(self.link.is_none(), "a second connection is opened");
                     assert!(attempt > self.last_attempt, "the number of an attempt is used again");
                     assert_eq!((&url, &protocols), (&self.model.url, &self.model.protocols));

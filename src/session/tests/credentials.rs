@@ -1,0 +1,241 @@
+//! What the server is shown, when another credential is wanted, and what a refusal costs.
+
+use super::*;
+use crate::settings::Layer;
+
+const WRONG: &str = r#"{"ok":false}"#;
+const RIGHT: &str = r#"{"ok":true}"#;
+
+/// A session that port 1 has opened, whose server is shown a credential so.
+fn rig(auth: serde_json::Value) -> Rig {
+    let layer = Layer::from_json(&json!({ "auth": auth }).to_string(), &Limits::default()).unwrap();
+    let place = Place { memory: false, loopback: true };
+    let mut rig = Rig::with(|birth| birth.settings = Settings::effective([&layer], &Limits::default(), place));
+    let lines = rig.open(1, "main");
+    assert_eq!(said_to(1, &lines)[0], "opened connecting head 0 acked 0 pending 0");
+    rig
+}
+
+fn by_message() -> Rig {
+    rig(json!({"via": "message", "send": {"is": "{token}"}, "accepted": {"ok": true}, "refused": {"ok": false}}))
+}
+
+fn token(rig: &mut Rig, text: &str) -> Vec<String> {
+    expiring_token(rig, text, None)
+}
+
+fn expiring_token(rig: &mut Rig, text: &str, expires_at: Option<u64>) -> Vec<String> {
+    let token = text.to_owned().into();
+    rig.input(Input::Token { port: PortId(1), token, expires_at, reference: None })
+}
+
+#[test]
+fn without_a_credential_nothing_is_tried_and_the_extension_is_asked() {
+    let layer = Layer::from_json(r#"{"auth":{"via":"header"}}"#, &Limits::default()).unwrap();
+    let place = Place { memory: false, loopback: true };
+    let mut rig = Rig::with(|birth| birth.settings = Settings::effective([&layer], &Limits::default(), place));
+    assert_eq!(
+        rig.open(1, "main"),
+        ["1: opened connecting head 0 acked 0 pending 0", "1: error (token-needed)", "1: token-needed missing"]
+    );
+    assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+    assert_eq!(token(&mut rig, "t"), ["1: reconnecting", "#1 connect /ws header Bearer t"]);
+    assert_eq!(rig.connect(), ["1: connected"]);
+    assert_eq!(rig.status()["authenticated"], true);
+}
+
+#[test]
+fn each_way_shows_it_in_its_form() {
+    for (auth, expected) in [
+        (json!({"via": "header", "send": "Token {token}"}), "#1 connect /ws header Token t"),
+        (json!({"via": "query"}), "#1 connect /ws token t"),
+        (json!({"via": "query", "name": "key"}), "#1 connect /ws key t"),
+        (json!({"via": "protocol", "send": "bearer.{token}"}), "#1 connect /ws protocol bearer.t"),
+    ] {
+        let mut rig = rig(auth);
+        assert_eq!(token(&mut rig, "t")[1], expected);
+    }
+}
+
+#[test]
+fn nothing_is_sent_before_the_server_lets_us_in() {
+    let mut rig = by_message();
+    rig.send("queued");
+    token(&mut rig, "s\"1");
+    assert_eq!(rig.connect(), [r#"#1 send {"is":"s\"1"}"#], "nothing else, and it is not connected");
+    rig.send("late");
+    assert_eq!(
+        (rig.status()["state"].as_str(), rig.status()["authenticated"].as_bool()),
+        (Some("reconnecting"), Some(false))
+    );
+    assert_eq!(rig.frame("[]"), ["1: message 1 []"], "a welcome is a message");
+    let lines = without_pings(rig.frame(RIGHT));
+    assert_eq!(
+        lines,
+        ["1: connected", r#"1: message 2 {"ok":true}"#, "#1 send text:queued", "#1 send text:late"],
+        "and then all in its order"
+    );
+}
+
+#[test]
+fn after_an_outage_nothing_is_given_out_before_it_is_known_who_we_are() {
+    let mut rig = by_message();
+    token(&mut rig, "t");
+    rig.connect();
+    rig.frame(RIGHT);
+    rig.break_and_redial();
+    rig.connect();
+    assert_eq!(rig.frame("[]"), [""; 0]);
+    let lines = rig.frame(RIGHT);
+    let delivered = deliveries(&lines);
+    assert!(delivered[0].starts_with("1: gap 2..=2 disconnected"), "{lines:?}");
+    assert_eq!(delivered[1..], ["1: message 3 []", r#"1: message 4 {"ok":true}"#]);
+}
+
+#[test]
+fn a_message_without_a_token_needs_none() {
+    let mut rig =
+        rig(json!({"via": "message", "send": {"type": "connection_init"}, "accepted": {"type": "connection_ack"}}));
+    assert_eq!(rig.connect(), [r#"#1 send {"type":"connection_init"}"#]);
+    assert_eq!(rig.frame(r#"{"type":"connection_ack"}"#)[0], "1: connected");
+    assert_eq!(token(&mut rig, "t"), ["1: error no-auth"]);
+}
+
+#[test]
+fn who_does_not_want_to_be_told_is_not_waited_for() {
+    let mut rig = rig(json!({"via": "message", "send": ["{token}"]}));
+    token(&mut rig, "t");
+    rig.send("a");
+    assert_eq!(without_pings(rig.connect()), [r#"#1 send ["t"]"#, "1: connected", "#1 send text:a"]);
+}
+
+#[test]
+fn a_server_that_does_not_say_whether_it_lets_us_in_is_tried_again() {
+    let mut rig = by_message();
+    token(&mut rig, "t");
+    rig.connect();
+    let lines = rig.wait(rig.session.settings.heartbeat.timeout);
+    assert_eq!(lines[..2], ["#1 disconnect 1001", "1: reconnecting (auth-timeout)"]);
+    assert_eq!(deliveries(&lines), [""; 0], "there was no connection that could have been lost");
+}
+
+#[test]
+fn a_refused_credential_is_renewed_once_and_then_left_in_peace() {
+    type Refuse = fn(&mut Rig) -> Vec<String>;
+    let by_header: Refuse = |rig| rig.lose(refused(401));
+    let by_answer: Refuse = |rig| {
+        rig.connect();
+        rig.frame(WRONG)
+    };
+    let by_close: Refuse = |rig| {
+        rig.connect();
+        rig.lose(Reason { close_code: Some(4401), ..Reason::new("closed", "out".into()) })
+    };
+    for (mut rig, refuse) in
+        [(rig(json!({"via": "header"})), by_header), (by_message(), by_answer), (by_message(), by_close)]
+    {
+        token(&mut rig, "old");
+        let lines = refuse(&mut rig);
+        let said: Vec<_> = said_to(1, &lines).into_iter().filter(|said| !said.starts_with("message")).collect();
+        assert_eq!(said[0], "token-needed refused");
+        assert!(said[1].starts_with("error"), "{said:?}");
+        assert_eq!(token(&mut rig, "old"), ["1: error token-refused"]);
+        assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+        assert!(token(&mut rig, "new")[1].starts_with("#2 connect /ws"));
+        let lines = refuse(&mut rig);
+        assert!(!lines.iter().any(|line| line.contains("token-needed")), "{lines:?}");
+        assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+        assert!(
+            token(&mut rig, "newer")[1].starts_with("#3 connect /ws"),
+            "what nobody asked for is tried all the same"
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_refused_says_nothing_of_what_a_message_would_show() {
+    let mut rig = by_message();
+    token(&mut rig, "t");
+    assert_eq!(rig.lose(refused(401)), ["1: error (http-status)"]);
+}
+
+#[test]
+fn ten_thousand_credentials_that_are_refused_do_not_make_ten_thousand_tries() {
+    let mut rig = rig(json!({"via": "header"}));
+    let mut tries = 0;
+    for number in 0..10_000 {
+        let lines = token(&mut rig, &number.to_string());
+        if lines.iter().any(|line| line.contains(" connect ")) {
+            tries += 1;
+            rig.lose(refused(401));
+        }
+    }
+    assert_eq!(tries, u32::from(rig.session.settings.reconnect.burst));
+}
+
+#[test]
+fn once_the_server_has_let_us_in_a_later_refusal_is_a_first_one_again() {
+    let mut rig = by_message();
+    for text in ["a", "b", "c"] {
+        token(&mut rig, text);
+        rig.connect();
+        rig.frame(RIGHT);
+        let lines = rig.lose(Reason { close_code: Some(4401), ..Reason::new("closed", "out".into()) });
+        assert_eq!(said_to(1, &lines)[0], "token-needed refused");
+    }
+}
+
+#[test]
+fn a_credential_that_ends_is_renewed_in_the_last_part_of_its_life_and_costs_no_refusal() {
+    let mut rig = rig(json!({"via": "header"}));
+    expiring_token(&mut rig, "short", Some(BEGIN + 100_000));
+    rig.connect();
+    assert_eq!(without_pings(rig.wait(seconds(79))), [""; 0]);
+    assert_eq!(without_pings(rig.wait(seconds(16))), ["1: token-needed expiring"]);
+    assert_eq!(token(&mut rig, "next"), [""; 0], "the connection that there is goes on");
+    let lines = rig.lose(Reason { close_code: Some(4401), ..Reason::new("closed", "expired".into()) });
+    assert_eq!(said_to(1, &lines), ["reconnecting (closed)"], "a newer one is at hand");
+    assert_eq!(rig.next_timer()[1], "#2 connect /ws header Bearer next");
+}
+
+#[test]
+fn a_credential_that_has_ended_is_not_shown() {
+    let mut rig = rig(json!({"via": "header"}));
+    expiring_token(&mut rig, "short", Some(BEGIN + 10_000));
+    rig.connect();
+    rig.wait(seconds(20));
+    rig.lose(reset());
+    assert_eq!(rig.next_timer(), ["1: error (token-needed)", "1: token-needed expired"]);
+}
+
+#[test]
+fn a_server_that_is_shown_it_in_a_message_takes_a_fresh_one_on_the_same_connection() {
+    let mut rig = by_message();
+    token(&mut rig, "a");
+    rig.connect();
+    rig.frame(RIGHT);
+    assert_eq!(token(&mut rig, "b"), [r#"#1 send {"is":"b"}"#]);
+}
+
+#[test]
+fn a_port_that_comes_while_a_credential_is_wanted_is_asked_and_one_that_watches_is_not() {
+    let mut rig = rig(json!({"via": "header"}));
+    rig.detach(1);
+    let lines = rig.open(2, "main");
+    assert_eq!(said_to(2, &lines)[1..], ["error (token-needed)", "token-needed missing"]);
+    let lines = rig.open_as(3, Open { observe: true, ..open("main") });
+    assert_eq!(said_to(3, &lines)[1..], ["error (token-needed)"]);
+    assert_eq!(token(&mut rig, "t"), ["1: error unknown-session"]);
+}
+
+#[test]
+fn the_next_daemon_knows_no_credential_and_asks() {
+    let mut rig = rig(json!({"via": "header"}));
+    token(&mut rig, "t");
+    rig.connect();
+    rig.wait(seconds(1));
+    rig.crash();
+    assert_eq!(rig.next_timer(), [""; 0], "nobody is there who could be asked");
+    let lines = rig.open(1, "main");
+    assert!(lines.contains(&"1: token-needed missing".to_owned()), "{lines:?}");
+}
