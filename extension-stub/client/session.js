@@ -10,7 +10,7 @@ import { Outbox } from "./outbox.js";
 import { Store } from "./storage.js";
 
 /** The events of the library's own. A payload whose `type` is one of them is told as `type:…`. */
-const EVENTS = ["message", "messages", "gap", "state", "receipt", "error"];
+const EVENTS = ["message", "messages", "gap", "state", "receipt", "token-needed", "error"];
 
 /** An `open` that may work later is repeated after this long, at most. */
 const OPEN_AGAIN_MS = 1000;
@@ -53,12 +53,19 @@ const MAX_SUBSCRIPTIONS = 1000;
 /** @typedef {{ code: string, message: string, close_code?: number, http_status?: number, retryable: boolean }} Reason */
 
 /**
+ * What the server is to be shown: a text, or with the time when it ends (milliseconds since 1970).
+ *
+ * @typedef {string | { token: string, expiresAt?: number }} Credential
+ */
+
+/**
  * @typedef {object} SessionEvents
  * @property {(message: Message) => unknown} message
  * @property {(deliveries: Delivery[]) => unknown} messages
  * @property {(gap: Gap) => unknown} gap
  * @property {(state: State) => unknown} state
  * @property {(receipt: { stage: string, ids: string[], reason?: string }) => unknown} receipt
+ * @property {(needed: { reason: string }) => Credential | void | Promise<Credential | void>} token-needed
  * @property {(error: BridgeError) => unknown} error
  */
 
@@ -99,6 +106,8 @@ export class Session {
   #subscriptions = new Map();
   /** Ends of subscriptions that no port was told yet. @type {Map<string, any>} */
   #unsubscriptions = new Map();
+  /** What no port was given yet. @type {Credential | undefined} */
+  #token;
 
   /** @type {import("./port.js").Port | undefined} */
   #port;
@@ -179,6 +188,7 @@ export class Session {
    * other: the next one waits until it is written down that this one is done. Those of `messages` (`(deliveries) => …`)
    * get all messages and gaps that wait, in order, and are awaited once for all of them; but what also has a handler of
    * the former kind comes by itself. Those of `state`, `receipt` and `error` are just told.
+   * What one of `token-needed` returns or resolves to is given to `token`.
    *
    * @template {string} Name
    * @param {Name} event
@@ -224,10 +234,11 @@ export class Session {
   }
 
   /**
-   * Has `payload` sent now and again on every new connection, until `unsubscribe`, whatever happens to this worker.
+   * Has `payload`, or what the dialect in the settings makes of `key`, sent now and again on every new connection, until
+   * `unsubscribe`, whatever happens to this worker.
    *
    * @param {string} key
-   * @param {any} payload
+   * @param {any} [payload]
    */
   subscribe(key, payload) {
     if (!this.#subscriptions.has(key) && this.#subscriptions.size >= MAX_SUBSCRIPTIONS) {
@@ -244,13 +255,25 @@ export class Session {
 
   /**
    * @param {string} key
-   * @param {any} payload tells the server
+   * @param {any} [payload] tells the server; without it the dialect does
    */
   unsubscribe(key, payload) {
     this.#subscriptions.delete(key);
     if (this.#isOpen) return this.#post("unsubscribe", { key, payload });
     this.#unsubscriptions.set(key, payload);
     this.#home.wake();
+  }
+
+  /**
+   * Gives a credential to show the server (`auth` in the settings), whether it was asked for by `token-needed` or not. It
+   * is not kept here, and the bridge keeps it in memory alone.
+   *
+   * @param {Credential} credential
+   */
+  token(credential) {
+    this.#token = credential;
+    if (this.#isOpen) this.#postToken();
+    else this.#home.wake();
   }
 
   /** Tries now: to reach the server, or to open a session that was refused or superseded. */
@@ -364,6 +387,9 @@ export class Session {
       case "state":
         if (this.#isOpen) this.#tellState(without(message));
         break;
+      case "token-needed":
+        if (this.#isOpen) void this.#askForToken(without(message));
+        break;
       case "error":
         this.#hearError(message);
     }
@@ -445,6 +471,7 @@ export class Session {
     }
     if (!this.#options.observe) this.#deliveries.opened({ epoch, seq: acked ?? 0 });
     if (!isAnswer && !isNewEpoch) return;
+    this.#postToken();
     for (const [key, payload] of this.#unsubscriptions) this.#post("unsubscribe", { key, payload });
     this.#unsubscriptions.clear();
     for (const [key, payload] of this.#subscriptions) this.#post("subscribe", { key, payload });
@@ -489,6 +516,27 @@ export class Session {
     if (!this.#isOpen || this.#options.observe || epoch !== this.#epoch || done <= this.#acked) return;
     this.#acked = done;
     this.#post("ack", { seq: done, epoch });
+  }
+
+  #postToken() {
+    const credential = this.#token;
+    if (credential === undefined) return;
+    this.#token = undefined;
+    const { token, expiresAt } = typeof credential === "string" ? { token: credential } : credential;
+    this.#post("token", { token, expires_at: expiresAt });
+  }
+
+  /** @param {any} needed */
+  async #askForToken(needed) {
+    for (const handler of this.#listeners.of("token-needed")) {
+      try {
+        const credential = /** @type {Credential | void} */ (await handler(needed));
+        if (credential) this.token(credential);
+      } catch (cause) {
+        const message = `the handler of \`token-needed\` (${needed.reason}) failed: ${cause}. Let it give a token, or nothing`;
+        this.#listeners.tell("error", new BridgeError("handler-failed", message, { cause }));
+      }
+    }
   }
 
   /** @param {any} message */

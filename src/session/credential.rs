@@ -40,7 +40,9 @@ impl Want {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Given {
     /// It is shown from now on.
-    Taken,
+    Fresh,
+    /// It is the one that is shown anyway.
+    Known,
     /// It is the very one that the server has refused.
     RefusedBefore,
 }
@@ -75,21 +77,23 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// The extension gives one, which ends at `expires_at`, if it says so, or if the credential itself does (a JWT).
+    /// The extension gives one, which ends at `expires_at`, if it says so, or if the credential itself does (a JWT). One that
+    /// has ended by this machine's clock is shown all the same: the clock may be wrong, and the server knows better.
     pub(super) fn give(&mut self, secret: Secret, expires_at: Option<u64>, chance: f64, now: Now) -> Given {
-        if let Some(current) = self.current.as_ref().filter(|current| current.secret == secret) {
-            if current.refused {
-                return Given::RefusedBefore;
-            }
+        let expires_at = expires_at.or_else(|| end_of_jwt(secret.reveal())).filter(|at| *at > now.unix_ms);
+        let known = self.current.as_ref().filter(|current| current.secret == secret);
+        if known.is_some_and(|current| current.refused) {
+            return Given::RefusedBefore;
         }
-        let expires_at = expires_at.or_else(|| end_of_jwt(secret.reveal()));
+        let shown = known.is_some_and(|current| current.shown);
         // Everybody whose credential was made in the same moment does not come for another in the same moment.
-        self.refresh_at = expires_at.and_then(|at| {
-            let life = Duration::from_millis(at.checked_sub(now.unix_ms)?);
-            Some(now.elapsed + life.mul_f64(0.8 + 0.15 * chance))
+        self.refresh_at = expires_at.map(|at| {
+            let life = Duration::from_millis(at - now.unix_ms);
+            now.elapsed + life.mul_f64(0.8 + 0.15 * chance)
         });
-        self.current = Some(Credential { secret, expires_at, shown: false, refused: false });
-        Given::Taken
+        let given = if known.is_some() { Given::Known } else { Given::Fresh };
+        self.current = Some(Credential { secret, expires_at, shown, refused: false });
+        given
     }
 
     /// The one to show now.
@@ -298,14 +302,14 @@ impl Session {
                 let message = "the server has refused this very token; give another one";
                 self.tell(port, Problem::new(Code::TokenRefused, message), reference);
             }
-            Given::Taken if self.is_parked_for_credential() => self.dial(now),
+            Given::Fresh | Given::Known if self.is_parked_for_credential() => self.dial(now),
             // A server that is shown it in a message takes it on the connection that there is.
-            Given::Taken if self.is_connected() => {
+            Given::Fresh if self.is_connected() => {
                 if let (Some(attempt), Some(message)) = (self.attempt(), self.admission_message(now)) {
                     self.write(attempt, message);
                 }
             }
-            Given::Taken => {}
+            Given::Fresh | Given::Known => {}
         }
     }
 

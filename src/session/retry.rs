@@ -167,8 +167,13 @@ pub(super) struct Retry {
     attempts: u32,
     /// When the budget of attempts will be full again: each attempt moves it by one refill.
     full_at: Duration,
+    /// One of the failures since then looked like everybody's: so do all that follow, because a server that is overrun may
+    /// not even answer. Failures are counted from that one.
+    spread: bool,
     /// The window that the server asked for while it was there, because it may not be able to when it goes.
     learnt_window: Option<Duration>,
+    /// The window that it asked for when it went, or turned somebody down: it counts until a connection is stable.
+    asked_window: Option<Duration>,
 }
 
 /// What comes after a failure.
@@ -184,7 +189,13 @@ impl Retry {
     /// What comes after one more failure.
     ///
     /// The delay is anything between none and a bound that grows ("full jitter": clients that failed together do not
-    /// return together). After a loss that looks like everybody's it begins with the window.
+    /// return together).
+    ///
+    /// After a loss that looks like everybody's it begins with the window, and each further delay lies in the upper part of
+    /// what its bound has grown by, and is never shorter than the window. So nobody makes two attempts within one window,
+    /// and however long the server stays away, there are never more attempts in a second than clients ÷ window. A window
+    /// that the server asked for has room for all: it grows only when `first` alone would have outgrown it, so that until
+    /// then everybody is back within one window after the server. `benches/fleet` shows both.
     pub(super) fn next(
         &mut self,
         verdict: Verdict,
@@ -192,6 +203,11 @@ impl Retry {
         settings: &settings::Reconnect,
         rng: &mut fastrand::Rng,
     ) -> Next {
+        if !self.spread && (verdict != Verdict::Soon || hint.is_some()) {
+            // What looked like this client's trouble alone does not count with everybody's.
+            (self.spread, self.failures) = (true, 0);
+        }
+        let first = self.failures == 0;
         let growth = settings.multiplier.powi(self.failures.min(1000) as i32);
         self.failures = self.failures.saturating_add(1);
         if verdict == Verdict::Thrice {
@@ -209,14 +225,16 @@ impl Retry {
             _ => {}
         }
         let milliseconds = |ms: u64| Duration::from_millis(ms).min(MAX_HINT);
-        let window = match (hint.and_then(|hint| hint.window_ms), verdict) {
-            (Some(window), _) => milliseconds(window),
-            (None, Verdict::Soon) => Duration::ZERO,
-            (None, _) => self.learnt_window.unwrap_or(settings.herd_window),
-        };
+        self.asked_window = hint.and_then(|hint| hint.window_ms).map(milliseconds).or(self.asked_window);
+        let asked = self.asked_window.or(self.learnt_window);
+        let window = if self.spread { asked.unwrap_or(settings.herd_window) } else { Duration::ZERO };
+        let start = if asked.is_some() { settings.first } else { settings.first.max(window) }.as_secs_f64();
+        let bound = (start * growth).min(settings.max.as_secs_f64());
+        let latest = Duration::from_secs_f64(bound).max(window);
+        let earliest =
+            if first || window.is_zero() { Duration::ZERO } else { latest.div_f64(settings.multiplier).max(window) };
         let wanted = hint.map_or(Duration::ZERO, |hint| milliseconds(hint.after_ms));
-        let bound = (settings.first.max(window).as_secs_f64() * growth).min(settings.max.as_secs_f64());
-        Next::After(wanted + Duration::from_secs_f64(bound).max(window).mul_f64(rng.f64()))
+        Next::After(wanted + earliest + (latest - earliest).mul_f64(rng.f64()))
     }
 
     /// A connection that was open for `lifetime` has ended: one that lasted has proved the server well.
@@ -234,6 +252,7 @@ impl Retry {
     /// Somebody changed something, or asked: what was counted counts no more. The budget does.
     pub(super) fn start_anew(&mut self) {
         (self.failures, self.faults, self.attempts) = (0, 0, 0);
+        (self.spread, self.asked_window) = (false, None);
     }
 
     /// From now on other settings hold. What was spent under the old ones never leaves less than an empty budget.

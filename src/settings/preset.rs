@@ -18,73 +18,72 @@ pub struct Preset {
     pub settings: &'static str,
 }
 
+/// How most of them go on after an outage.
+macro_rules! resume {
+    () => {
+        r#""resume": {
+            "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
+            "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
+        }"#
+    };
+}
+
+/// How those with users and a ping message of their own do so.
+macro_rules! auth_and_heartbeat {
+    () => {
+        r#""auth": {
+            "send": {"type": "auth", "token": "{token}"},
+            "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
+        },
+        "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}"#
+    };
+}
+
 /// All of them, in the order of `PROTOCOL.md`.
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "channel",
         meaning: "Servers whose subscriptions are channels, and that answer `ping` with `pong`. Say `auth.via` \"message\" \
                   beside it if they want a token.",
-        settings: r#"{
-            "auth": {
-                "send": {"type": "auth", "token": "{token}"},
-                "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
-            },
-            "dialect": {
+        settings: concat!(
+            r#"{"dialect": {
                 "subscribe": {"type": "subscribe", "channel": "{key}"},
-                "unsubscribe": {"type": "unsubscribe", "channel": "{key}"},
-                "resume": {
-                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
-                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
-                }
-            },
-            "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
-        }"#,
+                "unsubscribe": {"type": "unsubscribe", "channel": "{key}"},"#,
+            resume!(),
+            "},",
+            auth_and_heartbeat!(),
+            "}"
+        ),
     },
     Preset {
         name: "task",
         meaning: "Servers that tell of tasks, each by its `taskId`.",
-        settings: r#"{
-            "dialect": {
+        settings: concat!(
+            r#"{"dialect": {
                 "subscribe": {"type": "subscribe", "taskId": "{key}"},
-                "unsubscribe": {"type": "unsubscribe", "taskId": "{key}"},
-                "resume": {
-                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
-                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
-                }
-            }
-        }"#,
+                "unsubscribe": {"type": "unsubscribe", "taskId": "{key}"},"#,
+            resume!(),
+            "}}"
+        ),
     },
     Preset {
         name: "room",
         meaning: "Servers with rooms that are joined and left, and that answer `ping` with `pong`. Say `auth.via` \"message\" \
                   beside it if they want a token.",
-        settings: r#"{
-            "auth": {
-                "send": {"type": "auth", "token": "{token}"},
-                "accepted": {"type": "auth_success"}, "refused": {"type": "auth_failed"}
-            },
-            "dialect": {
+        settings: concat!(
+            r#"{"dialect": {
                 "subscribe": {"type": "join_room", "room": "{key}"},
-                "unsubscribe": {"type": "leave_room", "room": "{key}"},
-                "resume": {
-                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
-                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
-                }
-            },
-            "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
-        }"#,
+                "unsubscribe": {"type": "leave_room", "room": "{key}"},"#,
+            resume!(),
+            "},",
+            auth_and_heartbeat!(),
+            "}"
+        ),
     },
     Preset {
         name: "jira",
         meaning: "Servers that pass on what a webhook brings, to everybody.",
-        settings: r#"{
-            "dialect": {
-                "resume": {
-                    "cursor": "/cursor", "send": {"type": "resume", "cursor": "{cursor}"},
-                    "accepted": {"type": "resumed"}, "refused": {"type": "resume_failed"}
-                }
-            }
-        }"#,
+        settings: concat!(r#"{"dialect": {"#, resume!(), "}}"),
     },
     Preset {
         name: "graphql-transport-ws",

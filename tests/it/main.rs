@@ -29,6 +29,8 @@ mod doctor;
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
+/// A server that comes back is not stormed, by however many.
+mod fleet;
 /// One daemon takes over from another, and ports do not notice.
 mod handover;
 /// The host: leaves in time whatever happens, and lets nothing slip into the browser's pipe.

@@ -435,6 +435,64 @@ describe("Subscriptions", () => {
   });
 });
 
+describe("A credential", () => {
+  test("is what the handler gives that is asked, on the port that asks", async () => {
+    const { session } = start();
+    const reasons = [];
+    session.on("token-needed", async ({ reason }) => {
+      reasons.push(reason);
+      return reason === "missing" ? "first" : { token: "second", expiresAt: 17 };
+    });
+    await settled();
+    const tokens = (port) => port.of("token").map(({ token, expires_at }) => [token, expires_at]);
+    browser.ports[0].say({ type: "token-needed", session: session.name, reason: "missing" });
+    await settled();
+    browser.ports[0].say({ type: "token-needed", session: session.name, reason: "refused" });
+    await settled();
+    assert.deepEqual(reasons, ["missing", "refused"]);
+    assert.deepEqual(tokens(browser.ports[0]), [
+      ["first", undefined],
+      ["second", 17],
+    ]);
+    browser.ports[0].end();
+    await browser.advance(1000);
+    assert.deepEqual(tokens(browser.ports[1]), [], "the bridge has it, or asks");
+  });
+
+  test("that is given before there is a port is posted once, before the subscriptions", async () => {
+    const { session } = start();
+    session.token("early");
+    session.subscribe("a");
+    await settled();
+    const [port] = browser.ports;
+    const posted = port.heard.filter(({ type }) => ["token", "subscribe"].includes(type));
+    assert.deepEqual(
+      posted.map(({ type, token, key }) => [type, token ?? key]),
+      [
+        ["token", "early"],
+        ["subscribe", "a"],
+      ],
+    );
+    assert.equal("payload" in posted[1], false, "what is sent is the dialect's affair");
+  });
+
+  test("that cannot be had is an error of the handler's, told and no more", async () => {
+    const { session } = start();
+    const errors = [];
+    session.on("error", (error) => errors.push(error));
+    session.on("token-needed", () => Promise.reject(new Error("no network")));
+    await settled();
+    browser.ports[0].say({ type: "token-needed", session: session.name, reason: "missing" });
+    await settled();
+    assert.deepEqual(
+      errors.map(({ code }) => code),
+      ["handler-failed"],
+    );
+    assert.match(errors[0].message, /no network/);
+    assert.deepEqual(browser.ports[0].of("token"), []);
+  });
+});
+
 describe("A session that is closed", () => {
   test("is closed in the bridge, and rejects what waits", async () => {
     host.receipts = false;

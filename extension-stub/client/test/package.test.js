@@ -146,6 +146,7 @@ describe("The examples", () => {
     for (const session of host.sessions.keys()) {
       host.say(session, { type: "progress", taskId: "build-17", data: { progress: 50 } });
       host.gap(session, { reason: "disconnected" });
+      host.port.say({ type: "token-needed", session, reason: "missing" });
     }
     await settled();
     browser.kill();
@@ -170,7 +171,7 @@ describe("The examples", () => {
   }
 
   test("are there", () => {
-    assert.equal(examples("../README.md").length, 7);
+    assert.equal(examples("../README.md").length, 8);
     assert.equal(examples("../../../README.md").length, 1);
   });
 });

@@ -170,7 +170,7 @@ fn ten_thousand_credentials_that_are_refused_do_not_make_ten_thousand_tries() {
             rig.lose(refused(401));
         }
     }
-    assert_eq!(tries, u32::from(rig.session.settings.reconnect.burst));
+    assert_eq!(tries, rig.session.settings.reconnect.burst);
 }
 
 #[test]
@@ -206,6 +206,26 @@ fn a_credential_that_has_ended_is_not_shown() {
     rig.wait(seconds(20));
     rig.lose(reset());
     assert_eq!(rig.next_timer(), ["1: error (token-needed)", "1: token-needed expired"]);
+}
+
+#[test]
+fn a_credential_that_has_ended_by_this_machine_s_clock_is_shown_once_and_costs_no_more() {
+    let mut rig = rig(json!({"via": "header"}));
+    let lines = expiring_token(&mut rig, "t", Some(BEGIN - 1));
+    assert_eq!(lines[1], "#1 connect /ws header Bearer t", "the clock may be wrong");
+    assert_eq!(said_to(1, &rig.lose(refused(401)))[0], "token-needed refused");
+    assert_eq!(expiring_token(&mut rig, "t", Some(BEGIN - 1)), ["1: error token-refused"], "and no question follows");
+}
+
+#[test]
+fn who_gives_the_same_credential_again_changes_nothing() {
+    let mut rig = by_message();
+    token(&mut rig, "a");
+    rig.connect();
+    rig.frame(RIGHT);
+    assert_eq!(token(&mut rig, "a"), [""; 0]);
+    let lines = rig.lose(Reason { close_code: Some(4401), ..Reason::new("closed", "out".into()) });
+    assert_eq!(said_to(1, &lines)[0], "token-needed refused", "it is no newer one");
 }
 
 #[test]

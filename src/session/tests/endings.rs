@@ -276,25 +276,85 @@ fn every_ending_has_one_row_that_counts() {
     }
 }
 
-/// What the delays are for: a million clients lose a server at once, and it takes ten thousand a second back.
-#[test]
-fn a_server_that_comes_back_is_not_stormed() {
-    const CLIENTS: u64 = 20_000;
-    let mut first_second = BTreeMap::<u64, u64>::new();
-    for seed in 0..CLIENTS {
-        let mut retry = Retry::default();
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let settings = Settings::default().reconnect;
-        let mut at = Duration::ZERO;
-        // Down for 45 s: everybody fails until then.
-        while at < seconds(45) {
-            let retry::Next::After(delay) = retry.next(verdict(&closed(1012)), None, &settings, &mut rng) else {
-                panic!()
-            };
-            at += delay;
+/// When a client tries again that fails each time for these reasons; the last one counts on and on.
+fn attempts(seed: u64, reasons: &[Reason], change: fn(&mut Retry), until: Duration) -> Vec<Duration> {
+    let (mut retry, mut rng) = (Retry::default(), fastrand::Rng::with_seed(seed));
+    change(&mut retry);
+    let settings = Settings::default().reconnect;
+    let mut reasons = reasons.to_vec();
+    let (mut at, mut all) = (Duration::ZERO, Vec::new());
+    loop {
+        let reason = if reasons.len() > 1 { reasons.remove(0) } else { reasons[0].clone() };
+        match retry.next(verdict(&reason), reason.hint, &settings, &mut rng) {
+            retry::Next::After(delay) => at += delay,
+            retry::Next::Never(why) => panic!("{why:?}"),
         }
-        *first_second.entry(at.as_secs()).or_default() += 1;
+        if at >= until {
+            return all;
+        }
+        all.push(at);
     }
-    let most = first_second.values().max().unwrap();
-    assert!(*most <= CLIENTS / 25, "{most} of {CLIENTS} came in one second");
+}
+
+/// What the delays are for.
+#[test]
+fn however_long_a_server_stays_away_no_second_brings_more_than_the_clients_over_the_window() {
+    const CLIENTS: u64 = 30_000;
+    let mut in_each = BTreeMap::<u64, u64>::new();
+    for seed in 0..CLIENTS {
+        // The server dies without a word, then is overrun: those who hear nothing are no others.
+        let reasons = [reset(), refused(503), Reason { code: "timeout", ..reset() }];
+        for at in attempts(seed, &reasons, |_| {}, seconds(1200)) {
+            *in_each.entry(at.as_secs()).or_default() += 1;
+        }
+    }
+    let most = in_each.values().max().unwrap();
+    assert!(*most <= CLIENTS / 30 * 11 / 10, "{most} of {CLIENTS} came in one second");
+    // From 150 s to 300 s lie between two attempts of a client by then.
+    let at_last = in_each.range(900..1200).map(|(_, count)| count).sum::<u64>();
+    assert!(at_last <= CLIENTS * 300 / 225 * 11 / 10, "{at_last} attempts of {CLIENTS} clients in five minutes");
+}
+
+#[test]
+fn everybody_keeps_the_place_that_it_drew_in_a_window_that_the_server_asked_for() {
+    let asked = [hinted(0, Some(100_000), closed(1012)), reset()];
+    for seed in 0..100 {
+        let learnt = attempts(seed, &[reset()], |retry| retry.learn_window(Some(100_000)), seconds(600));
+        for tries in [attempts(seed, &asked, |_| {}, seconds(600)), learnt] {
+            assert!(tries[0] <= seconds(100));
+            assert_eq!(tries.len(), 6, "{tries:?}");
+            for pair in tries.windows(2) {
+                let apart = (pair[1] - pair[0]).as_secs_f64();
+                assert!((apart - 100.0).abs() < 0.001, "{apart} s apart, not a window: {tries:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_that_was_asked_for_counts_until_a_connection_is_stable() {
+    let mut rig = Rig::with(|birth| birth.settings = Settings::default());
+    rig.open(1, "main");
+    rig.connect();
+    rig.lose(hinted(0, Some(600_000), closed(1012)));
+    rig.next_timer();
+    rig.connect();
+    rig.lose(reset());
+    assert_eq!(rig.delay(), Some(seconds(600)), "a connection that fails at once proves nothing");
+    rig.next_timer();
+    rig.connect();
+    rig.now.elapsed += seconds(30);
+    rig.lose(reset());
+    assert!(rig.delay().unwrap() <= seconds(30));
+}
+
+#[test]
+fn what_looked_like_our_trouble_alone_does_not_count_with_everybodys() {
+    let alone = Reason { code: "dns", ..reset() };
+    for seed in 0..100 {
+        let tries = attempts(seed, &[alone.clone(), alone.clone(), alone.clone(), reset()], |_| {}, seconds(100));
+        let delays: Vec<f64> = tries.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        assert!(delays[0] <= 2.0 && delays[1] <= 4.0 && delays[2] <= 30.0, "{delays:?}");
+        assert!(delays.get(3).is_none_or(|delay| (30.0..=60.0).contains(delay)), "{delays:?}");
+    }
 }

@@ -60,6 +60,10 @@ pub(in super::super) struct Line {
     network: bool,
     /// The window that the server asked for in the first message of a connection.
     asked_window: Option<Duration>,
+    /// The one that it asked for when it went, since a connection was stable.
+    hinted_window: Option<Duration>,
+    /// Since then, one loss looked like everybody's.
+    everybodys: bool,
     greeted: bool,
     failures: u32,
     faults: u32,
@@ -143,6 +147,7 @@ impl Line {
 
     fn start_anew(&mut self) {
         (self.failures, self.faults, self.attempts) = (0, 0, 0);
+        (self.everybodys, self.hinted_window) = (false, None);
     }
 
     fn dial_or_wait(&mut self, settings: &settings::Reconnect, now: Now) {
@@ -176,7 +181,8 @@ impl Line {
     }
 
     pub(super) fn connected(&mut self, now: Now) {
-        let Self { phase, fresh, dialled, full_at, asked_window, failures, faults, attempts, .. } = *self;
+        let Self { phase, fresh, dialled, full_at, asked_window, hinted_window, everybodys, .. } = *self;
+        let Self { failures, faults, attempts, .. } = *self;
         assert_eq!(phase, Phase::Dialling);
         let (ever_ponged, ever_replied) = (self.ever_ponged, self.ever_replied);
         let spent = std::mem::take(&mut self.spent);
@@ -187,6 +193,8 @@ impl Line {
             spent,
             full_at,
             asked_window,
+            hinted_window,
+            everybodys,
             failures,
             faults,
             attempts,
@@ -202,7 +210,10 @@ impl Line {
     /// The attempt failed, or the connection is lost: what comes now?
     pub(super) fn lost(&mut self, reason: &Reason, settings: &settings::Reconnect, now: Now) {
         let verdict = verdict(reason);
-        let growth = settings.multiplier.powi(self.failures as i32);
+        if !self.everybodys && (verdict != Verdict::Soon || reason.hint.is_some()) {
+            (self.everybodys, self.failures) = (true, 0);
+        }
+        let before = self.failures as i32;
         self.failures += 1;
         self.faults += u32::from(verdict == Verdict::Thrice);
         self.why = reason.code;
@@ -218,20 +229,24 @@ impl Line {
         }
         // What looks like everybody's loss begins with the window; one that looks like ours alone does not.
         let hint = reason.hint;
-        let herd = match verdict {
-            Verdict::Soon => Duration::ZERO,
-            _ => self.asked_window.unwrap_or(settings.herd_window),
-        };
-        let window = hint.and_then(|hint| hint.window_ms).map_or(herd, hinted);
-        let grown = (settings.first.max(window).as_secs_f64() * growth).min(settings.max.as_secs_f64());
-        let earliest = now.elapsed + hint.map_or(Duration::ZERO, |hint| hinted(hint.after_ms));
-        let latest = earliest + Duration::from_secs_f64(grown).max(window);
+        self.hinted_window = hint.and_then(|hint| hint.window_ms).map(hinted).or(self.hinted_window);
+        let told = self.hinted_window.or(self.asked_window);
+        let window = if self.everybodys { told.unwrap_or(settings.herd_window) } else { Duration::ZERO };
+        let base = if told.is_some() { settings.first } else { settings.first.max(window) };
+        let grown = base.as_secs_f64() * settings.multiplier.powi(before);
+        let longest = Duration::from_secs_f64(grown.min(settings.max.as_secs_f64())).max(window);
+        // No two attempts in one window, and later ones no sooner than the bound before would have allowed.
+        let shortest = longest.div_f64(settings.multiplier).max(window);
+        let from = now.elapsed + hint.map_or(Duration::ZERO, |hint| hinted(hint.after_ms));
+        let again = before > 0 && !window.is_zero();
+        let earliest = if again { from + shortest } else { from };
+        let latest = from + longest;
         let free_at = self.free_at(settings);
         (self.phase, self.network) = (Phase::Waiting, verdict == Verdict::Soon);
-        let halves = match (hint, verdict) {
+        let halves = match hint {
             _ if free_at > latest => ["waits for the budget"; 2],
-            (Some(_), _) => ["waits as the server said, early", "waits as the server said, late"],
-            (None, Verdict::Soon) => ["waits for the network, early", "waits for the network, late"],
+            Some(_) => ["waits as the server said, early", "waits as the server said, late"],
+            _ if !self.everybodys => ["waits for the network, early", "waits for the network, late"],
             // Without that very window it would be early.
             _ if self.failures > 1 || window <= 2 * settings.first => ["waits, early", "waits, late"],
             _ if self.asked_window.is_none() => {
@@ -243,7 +258,7 @@ impl Line {
             _ => ["waits, early", "waits, late"],
         };
         self.bounds = Some(Bounds { earliest: earliest.max(free_at), latest: latest.max(free_at), halves });
-        self.first_latest = free_at.max(earliest + settings.first.max(window));
+        self.first_latest = free_at.max(from + settings.first.max(window));
     }
 
     /// The end of a connection, whoever ended it.
