@@ -901,8 +901,7 @@ fn nothing_listens_at_the_port() {
 
 #[test]
 fn a_proxy_of_the_environment_is_not_there() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let machine = Sandbox::for_install().with("HTTPS_PROXY", format!("http://user:hunter2@{free}"));
+    let machine = Sandbox::for_install().with("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:1");
     install(&machine);
     let report = doctor_with(&machine, &["--url", "wss://server.test/"]);
     report.fails("server-proxy", "HTTPS_PROXY of the environment", "start the proxy, or set `proxy` in config.toml");
