@@ -373,7 +373,7 @@ fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> 
             complain(&format!("the daemon runs (version {})", link.daemon.build));
             Ok(Exit::Fine)
         }
-        Command::Daemon { child, .. } => run_daemon(paths, child),
+        Command::Daemon { child, .. } => run_daemon(paths, env, child),
         Command::Stop => run_stop(paths),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -391,7 +391,7 @@ fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> 
     }
 }
 
-fn run_daemon(paths: &Paths, child: bool) -> anyhow::Result<Exit> {
+fn run_daemon(paths: &Paths, env: &Env, child: bool) -> anyhow::Result<Exit> {
     let (starter, _log) = if child {
         os::detach();
         let starter = Starter::at_stdout()?;
@@ -408,7 +408,7 @@ fn run_daemon(paths: &Paths, child: bool) -> anyhow::Result<Exit> {
         os::restrict_new_files();
         (Starter::nobody(), Some(log::to_stderr()))
     };
-    daemon::run(paths, starter, signal())?;
+    daemon::run(paths, env, starter, signal())?;
     Ok(Exit::Fine)
 }
 

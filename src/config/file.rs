@@ -8,14 +8,18 @@ use std::collections::BTreeMap;
 use toml_edit::{Document, Item, TableLike, Value};
 use url::Url;
 
+use super::proxy::ProxyRule;
 use super::servers::{Pattern, server_url};
+use super::way::{self, TlsFiles};
 use crate::settings::{Bound, Layer, Limits, Named, Setting};
 use crate::wire;
+use crate::wire::Secret;
 
 /// What one file says.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) defaults: Layer,
+    pub(super) proxy: Option<ProxyRule>,
     pub(super) origins: BTreeMap<String, Origin>,
 }
 
@@ -31,7 +35,18 @@ pub(super) struct Origin {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Session {
     pub(super) url: Option<Url>,
+    pub(super) proxy: Option<ProxyRule>,
+    pub(super) headers: Vec<(String, Secret)>,
+    pub(super) origin: Option<String>,
+    pub(super) tls: TlsFiles,
     pub(super) settings: Layer,
+}
+
+impl Session {
+    /// Whether it says something that no other server than its own may hear.
+    pub(super) fn has_secrets(&self) -> bool {
+        !self.headers.is_empty() || self.tls != TlsFiles::default()
+    }
 }
 
 /// What cannot be, and where.
@@ -67,7 +82,13 @@ impl File {
         }
         let mut file = Self::default();
         if let Some(item) = document.get("defaults") {
-            file.defaults = reader.settings(reader.table(item, "defaults")?, &[], limits)?;
+            let table = reader.table(item, "defaults")?;
+            if let Some(key) = ["headers", "origin", "tls"].into_iter().find(|key| table.contains_key(key)) {
+                let message = format!("`{key}` belongs to one session: [origins.\"…\".sessions.NAME]");
+                return Err(reader.at_key(table, key, message));
+            }
+            file.defaults = reader.settings(table, &["proxy"], limits)?;
+            file.proxy = reader.proxy(table)?;
         }
         if let Some(item) = document.get("origins") {
             let origins = reader.table(item, "origins")?;
@@ -182,15 +203,69 @@ impl Reader<'_> {
 
     fn session(&self, item: &Item, limits: &Limits) -> Result<Session, Fault> {
         let table = self.table(item, "sessions.…")?;
-        let url = match table.get("url") {
-            Some(item) => {
-                let message = || format!("`url` must be a string like \"wss://example.org/ws\", not {}", kind(item));
-                let text = item.as_str().ok_or_else(|| self.at(item, message()))?;
-                Some(server_url(text).map_err(|message| self.at(item, format!("`url` {message}")))?)
+        let url = self.text(table, "url", "wss://example.org/ws", server_url)?;
+        let settings = self.settings(table, &["url", "proxy", "headers", "origin", "tls"], limits)?;
+        if let Some(key) = ["headers", "tls"].into_iter().find(|key| url.is_none() && table.contains_key(key)) {
+            let message = format!("`{key}` needs `url` beside it: it is for that server alone");
+            return Err(self.at_key(table, key, message));
+        }
+        Ok(Session {
+            url,
+            proxy: self.proxy(table)?,
+            headers: self.headers(table)?,
+            origin: self.text(table, "origin", "https://example.org", way::origin)?,
+            tls: self.tls(table)?,
+            settings,
+        })
+    }
+
+    fn headers(&self, table: &dyn TableLike) -> Result<Vec<(String, Secret)>, Fault> {
+        let mut headers = Vec::new();
+        if let Some(item) = table.get("headers") {
+            for (name, item) in self.table(item, "headers")?.iter() {
+                let message = || format!("a value of `headers` must be a string, not {}", kind(item));
+                let value = item.as_str().ok_or_else(|| self.at(item, message()))?;
+                way::add_header(&mut headers, name, value)
+                    .map_err(|what| self.at(item, format!("`headers` {what}")))?;
             }
-            None => None,
+        }
+        Ok(headers)
+    }
+
+    fn tls(&self, table: &dyn TableLike) -> Result<TlsFiles, Fault> {
+        let Some(item) = table.get("tls") else { return Ok(TlsFiles::default()) };
+        let table = self.table(item, "tls")?;
+        if let Some((key, _)) = table.iter().find(|(key, _)| !["ca_file", "client_cert", "client_key"].contains(key)) {
+            return Err(self.unknown(table, key, "ca_file, client_cert, client_key"));
+        }
+        let file = |key: &str| self.text(table, key, "/path/of/file.pem", way::file);
+        let client = match (file("client_cert")?, file("client_key")?) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                let message = "`tls.client_cert` and `tls.client_key` need each other; one file may be both";
+                return Err(self.at(item, message));
+            }
         };
-        Ok(Session { url, settings: self.settings(table, &["url"], limits)? })
+        Ok(TlsFiles { ca_file: file("ca_file")?, client })
+    }
+
+    /// A string of a table, as `read` understands it.
+    fn text<T>(
+        &self,
+        table: &dyn TableLike,
+        key: &str,
+        example: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Fault> {
+        let Some(item) = table.get(key) else { return Ok(None) };
+        let message = || format!("`{key}` must be a string like \"{example}\", not {}", kind(item));
+        let text = item.as_str().ok_or_else(|| self.at(item, message()))?;
+        read(text).map(Some).map_err(|what| self.at(item, format!("`{key}` {what}")))
+    }
+
+    fn proxy(&self, table: &dyn TableLike) -> Result<Option<ProxyRule>, Fault> {
+        self.text(table, "proxy", "http://host:port", ProxyRule::parse)
     }
 
     fn table<'i>(&self, item: &'i Item, name: &str) -> Result<&'i dyn TableLike, Fault> {

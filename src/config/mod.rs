@@ -1,17 +1,19 @@
 //! Where this product keeps its files, and what the person who owns the machine allows.
 //!
-//! Owns: the directories ([`Paths`]), the two files `config.toml` ([`Config`]) and the rule which servers an origin may
-//! reach. Does not own: what settings there are (`settings`), what a session does with a server (`session`), nor how a
-//! connection is made (`server`).
+//! Owns: the directories ([`Paths`]), the two files `config.toml` ([`Config`]), the rule which servers an origin may
+//! reach, and which proxy leads there. Does not own: what settings there are (`settings`), what a session does with a server
+//! (`session`), nor how a connection is made (`server`).
 //!
 //! The environment is read once, into an [`Env`] value that is passed on: nothing below looks at the process
 //! environment by itself, so that a test can describe a whole machine without touching its own.
 
 mod file;
 mod product;
+mod proxy;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -24,8 +26,10 @@ use crate::os;
 use crate::settings::{Layer, Limits};
 use file::{File, Session};
 pub use product::{HOST_NAME, HostName, NotAHostName, UnknownProduct};
+pub use proxy::{Choice, ChosenProxy, Proxy, ProxyProtocol, ProxyRule, ProxyVariables, of_system};
 use servers::Pattern;
 pub use servers::{MAX_URL, is_loopback, server_url};
+pub use way::{TlsFiles, Way};
 
 /// Names the directory that holds everything; for tests and for several installations beside each other.
 pub const HOME_VARIABLE: &str = "WEBSOCKET_BRIDGE_HOME";
@@ -231,6 +235,8 @@ fn socket_path(directory: &Path) -> PathBuf {
 pub struct Config {
     /// What all sessions begin with; the machine's before the user's.
     defaults: Vec<Layer>,
+    /// The proxy of all sessions; the machine's before the user's.
+    proxies: Vec<ProxyRule>,
     limits: Limits,
     /// By extension, as the browser names it: `chrome-extension://ID/`, or Firefox's add-on id.
     origins: BTreeMap<String, Origin>,
@@ -297,9 +303,10 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(ConfigError::Unreadable { path: shown(), source }),
         }
-        let File { defaults, origins } = File::read(&text, &mut self.limits)
+        let File { defaults, proxy, origins } = File::read(&text, &mut self.limits)
             .map_err(|file::Fault { line, message }| ConfigError::Invalid { path: shown(), line, message })?;
         self.defaults.push(defaults);
+        self.proxies.extend(proxy);
         for (name, said) in origins {
             let origin = self.origins.entry(name).or_default();
             origin.allow.extend(said.allow);
@@ -320,6 +327,18 @@ impl Config {
     /// What the files say about the settings of a session; the later counts more.
     pub fn layers<'a>(&'a self, origin: &str, session: &str) -> impl Iterator<Item = &'a Layer> + use<'a> {
         self.defaults.iter().chain(self.sections(origin, session).iter().map(|section| &section.settings))
+    }
+
+    /// How the server of `url` is reached for a session, as far as the files say; for one that has no name, as for all.
+    #[must_use]
+    pub fn way(&self, origin: &str, session: &str, url: &Url) -> Way {
+        Way::effective(&self.proxies, self.sections(origin, session), url)
+    }
+
+    /// The server that a session has secrets for, and must have: nobody else may hear them, whatever an extension says.
+    #[must_use]
+    pub fn bound_url(&self, origin: &str, session: &str) -> Option<&Url> {
+        way::binding(self.sections(origin, session))?.url.as_ref()
     }
 
     /// The server that the files name for a session.
@@ -348,8 +367,7 @@ impl Config {
         }
         let rules = self.origins.get(origin);
         let server = url.origin().ascii_serialization();
-        let table = toml_edit::Key::new(origin);
-        let table = format!("[origins.{}]", table.display_repr());
+        let table = format!("[{}]", origin_table(origin));
         if !rules.is_some_and(|rules| rules.allow.iter().any(|pattern| pattern.matches(url))) {
             return Err(format!(
                 "{server} is not on this machine and not allowed for {origin}; to allow it, add to {} (to the list, if there \
@@ -366,4 +384,15 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The table of a session in a file, as its header there.
+#[must_use]
+pub fn session_table(origin: &str, session: &str) -> String {
+    // A name of a session may hold dots.
+    format!("[{}.sessions.{}]", origin_table(origin), toml_edit::Key::new(session).display_repr())
+}
+
+fn origin_table(origin: &str) -> String {
+    format!("origins.{}", toml_edit::Key::new(origin).display_repr())
 }

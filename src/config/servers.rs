@@ -29,9 +29,8 @@ pub fn server_url(text: &str) -> Result<Url, String> {
     if url.fragment().is_some() {
         return Err("must have no fragment (#…)".to_owned());
     }
-    let in_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if let Some(Host::Domain(name)) = url.host()
-        && !name.bytes().all(in_a_name)
+        && !is_name(name)
     {
         return Err("has a host with a character that no name has; letters, digits, `.`, `-` and `_` may be".to_owned());
     }
@@ -39,6 +38,11 @@ pub fn server_url(text: &str) -> Result<Url, String> {
         return Err("has port 0, where nobody can listen".to_owned());
     }
     Ok(url)
+}
+
+/// Whether a host has only the characters that names have.
+pub(super) fn is_name(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 /// Whether a server is on this machine by its very name: no look-up could say otherwise.

@@ -87,6 +87,46 @@ fn the_user_s_file_counts_more_than_the_machine_s_and_a_session_s_section_more_t
 }
 
 #[test]
+fn the_proxy_of_a_session_is_its_own_or_that_of_all() {
+    let way = |system: &str, user: &str, session: &str| {
+        load(system, user).way(ORIGIN, session, &Url::parse("wss://x/").unwrap()).proxy
+    };
+    let proxy = |text: &str| ProxyRule::parse(text).unwrap();
+    let own = format!("[origins.\"{ORIGIN}\".sessions.s]\nproxy = \"http://own\"\n");
+    let (one, two) = ("[defaults]\nproxy = \"http://one\"\n", "[defaults]\nproxy = \"none\"\n");
+    assert_eq!(way("", "", "s"), ProxyRule::System);
+    assert_eq!(way(one, "", "s"), proxy("http://one"));
+    assert_eq!(way(one, two, "s"), ProxyRule::None);
+    assert_eq!(way(&own, two, "s"), proxy("http://own"));
+    assert_eq!(way(&own, two, "t"), ProxyRule::None);
+}
+
+#[test]
+fn secrets_are_for_the_server_beside_which_they_stand_and_for_no_other() {
+    let url = |text: &str| Url::parse(text).unwrap();
+    let section =
+        |server: &str, lines: &str| format!("[origins.\"{ORIGIN}\".sessions.s]\nurl = \"{server}\"\n{lines}\n");
+    let secret = section("wss://one/x", "headers = { A = \"hush\" }\norigin = \"https://o\"");
+    let config = load("", &secret);
+    assert_eq!(config.bound_url(ORIGIN, "s"), Some(&url("wss://one/x")));
+    assert_eq!((config.bound_url(ORIGIN, "t"), config.bound_url("a@b.c", "s")), (None, None));
+    let headers = |config: &Config, to: &str| config.way(ORIGIN, "s", &url(to)).headers.len();
+    assert_eq!(headers(&config, "wss://one/x"), 1);
+    for elsewhere in ["wss://one/y", "wss://one/x?y", "ws://one/x", "wss://one:444/x", "wss://two/x"] {
+        assert_eq!(headers(&config, elsewhere), 0, "{elsewhere}");
+    }
+    assert_eq!(config.way(ORIGIN, "s", &url("wss://two/")).origin.as_deref(), Some("https://o"));
+    assert!(!format!("{config:?}").contains("hush"));
+    // The user's file sends the session elsewhere: what the machine's has is not for that server.
+    let config = load(&secret, &section("wss://two/x", ""));
+    assert_eq!((config.bound_url(ORIGIN, "s"), headers(&config, "wss://two/x")), (None, 0));
+    assert_eq!(headers(&config, "wss://one/x"), 0);
+    let config = load(&section("wss://two/x", ""), &secret);
+    assert_eq!(headers(&config, "wss://one/x"), 1);
+    assert_eq!(load("", &section("wss://one/x", "")).bound_url(ORIGIN, "s"), None);
+}
+
+#[test]
 fn a_message_to_the_server_has_the_members_in_the_order_of_the_file() {
     let config =
         load("", "[defaults.heartbeat]\nsend = { type = \"ping\", id = 1, at = [1.0, true, { x = \"\\n\" }] }");
@@ -132,6 +172,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
     let origin = format!("[origins.\"{ORIGIN}\"]");
     let session = format!("[origins.\"{ORIGIN}\".sessions.s]");
     let long = format!("[{} ]", "x".repeat(10_000));
+    let unbound = |lines: &str| format!("[origins.\"{ORIGIN}\".sessions.s]\n{lines}\n");
+    let bound = |lines: &str| unbound(&format!("url = \"wss://x/\"\n{lines}"));
     for (text, expected) in [
         // Not TOML.
         ("\n\nhush".to_owned(), "line 3: key with no value"),
@@ -164,6 +206,48 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "[defaults]\n\nheartbeat.intervall = 1".to_owned(),
             "line 3: there is no setting `heartbeat.intervall`; known here: interval_ms,",
         ),
+        (
+            "[defaults]\n\nproxy = 7".to_owned(),
+            "line 3: `proxy` must be a string like \"http://host:port\", not a number",
+        ),
+        (
+            "[defaults]\nproxy = \"ftp://hush\"".to_owned(),
+            "line 2: `proxy` must begin with http:// or socks5://; or it is",
+        ),
+        ("[defaults]\ntls = { ca_file = \"/hush\" }".to_owned(), "line 2: `tls` belongs to one session"),
+        (bound("\nheaders = 7"), "line 4: `headers` must be a table, not a number"),
+        (bound("headers = { A = 7 }"), "line 3: a value of `headers` must be a string, not a number"),
+        (
+            bound("headers = { A = \"hush\\nB: hush\" }"),
+            "line 3: `headers` has a value that is longer than 8192 bytes, begins",
+        ),
+        (bound("headers = { A = \" hush\" }"), "line 3: `headers` has a value that is longer"),
+        (bound("headers = { \"hush hush\" = \"x\" }"), "line 3: `headers` has a name with a character"),
+        (bound("headers = { Host = \"hush\" }"), "line 3: `headers` must not have `host`, which the connection itself"),
+        (bound("headers = { Connection = \"hush\" }"), "line 3: `headers` must not have `connection`"),
+        (bound("headers = { Upgrade = \"hush\" }"), "line 3: `headers` must not have `upgrade`"),
+        (bound("headers = { Content-Length = \"1\" }"), "line 3: `headers` must not have `content-length`"),
+        (bound("headers = { Transfer-Encoding = \"x\" }"), "line 3: `headers` must not have `transfer-encoding`"),
+        (bound("headers = { SEC-WebSocket-Key = \"hush\" }"), "line 3: `headers` must not have `sec-websocket-key`"),
+        (
+            bound("headers = { Proxy-Authorization = \"hush\" }"),
+            "line 3: `headers` must not have `proxy-authorization`",
+        ),
+        (bound("headers = { Origin = \"hush\" }"), "line 3: `headers` must not have `Origin`; that has a setting"),
+        (bound("headers = { A = \"x\", a = \"hush\" }"), "line 3: `headers` has two headers of one name"),
+        (bound("origin = \"https://hush/\""), "line 3: `origin` must look like https://example.org"),
+        (bound("origin = \"hush\""), "line 3: `origin` must look like https://example.org"),
+        (bound("origin = \"https://hush\\r\\nA: hush\""), "line 3: `origin` must look like https://example.org"),
+        (bound("tls = \"hush\""), "line 3: `tls` must be a table, not a string"),
+        (
+            bound("tls = { hash = \"hush\" }"),
+            "line 3: there is no `hash` here; known are ca_file, client_cert, client_key",
+        ),
+        (bound("tls.ca_file = \"hush.pem\""), "line 3: `ca_file` must be a path from the root on"),
+        (bound("tls = { client_cert = \"/hush\" }"), "line 3: `tls.client_cert` and `tls.client_key` need each other"),
+        (unbound("headers = { A = \"hush\" }"), "line 2: `headers` needs `url` beside it"),
+        (unbound("tls = { ca_file = \"/hush\" }"), "line 2: `tls` needs `url` beside it"),
+        ("[limits]\nproxy = { max = 1 }".to_owned(), "line 2: only a configuration file may say `proxy`"),
         ("[defaults]\nheartbeat = \"hush\"".to_owned(), "line 2: `heartbeat` must be a table, not a string"),
         ("[defaults]\n\"queue.ttl_ms\" = 1".to_owned(), "line 2: there is no setting `queue.ttl_ms`"),
         ("[defaults.queue]\n\nttl_ms = \"hush\"".to_owned(), "line 3: `queue.ttl_ms` must be a whole number from 1 to"),
@@ -207,7 +291,7 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "[defaults]\nauth = { token = \"hush\" }".to_owned(),
             "line 2: there is no setting `auth.token`; known here: via, name, send, accepted, refused, renew",
         ),
-        ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` is not offered by this version"),
+        ("[defaults.headers]\nAuthorization = \"hush\"".to_owned(), "line 1: `headers` belongs to one session"),
         ("[defaults]\nurl = \"hush\"".to_owned(), "line 2: there is no setting `url`"),
         // Limits.
         ("[limits]\nlinger = { min = 1 }".to_owned(), "line 2: there is no setting `linger`"),
@@ -259,8 +343,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"hush\" }}"),
             "line 3: there is no setting `auth.source`; known here: via,",
         ),
-        (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` is not offered by this version"),
-        (format!("{session}\ntls = \"hush\""), "line 2: `tls` is not offered by this version"),
+        (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` needs `url` beside it"),
+        (format!("{session}\ntls = \"hush\""), "line 2: `tls` needs `url` beside it"),
         (format!("{session}\nallow = []"), "line 2: there is no setting `allow`"),
         (
             format!("{session}\nreconnect.first_ms = 1"),

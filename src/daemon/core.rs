@@ -19,7 +19,7 @@ use url::Url;
 
 use super::launch;
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, is_loopback, server_url};
+use crate::config::{Config, ConfigError, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
@@ -112,6 +112,8 @@ struct Slot {
 pub(super) struct Core {
     this: Weak<RefCell<Self>>,
     pub(super) paths: Paths,
+    /// What the environment of the daemon says about proxies.
+    proxy_variables: Arc<ProxyVariables>,
     config: Config,
     /// The sessions are to be told.
     config_changed: bool,
@@ -142,11 +144,17 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(paths: Paths, spool: Spool, kept: Vec<Kept>) -> Rc<RefCell<Self>> {
+    pub(super) fn new(
+        paths: Paths,
+        proxy_variables: ProxyVariables,
+        spool: Spool,
+        kept: Vec<Kept>,
+    ) -> Rc<RefCell<Self>> {
         let core = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 this: this.clone(),
                 paths,
+                proxy_variables: Arc::new(proxy_variables),
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
@@ -243,7 +251,7 @@ impl Core {
     ) -> Result<(), Problem> {
         self.check_name(port, &open)?;
         let (id, url) = self.session_for(port, origin, &open)?;
-        let given = open.settings.as_ref().map(|text| self.given_settings(text, open.mode)).transpose();
+        let given = open.settings.as_ref().map(|text| self.given_settings(text, origin, &open)).transpose();
         let given = match given {
             Ok(given) => given,
             Err(problem) => {
@@ -306,12 +314,20 @@ impl Core {
         };
         let known = self.identities.get(&identity).copied();
         let blank = known.is_none_or(|id| self.sessions.get(&id).is_none_or(|slot| slot.session.is_blank()));
-        let url = match open.url.as_deref() {
-            Some(text) => {
-                Some(server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?)
+        let bound = self.config.bound_url(origin, &open.session);
+        let url = match (open.url.as_deref(), bound) {
+            (Some(text), bound) => {
+                let url =
+                    server_url(text).map_err(|message| Problem::new(Code::UrlInvalid, format!("`url` {message}")))?;
+                if bound.is_some_and(|bound| *bound != url) {
+                    return Err(self.bound_elsewhere(origin, &open.session));
+                }
+                Some(url)
             }
-            None if !blank => None,
-            None => self.config.session_url(origin, &open.session),
+            // What the session was opened with before counts no more.
+            (None, Some(bound)) => Some(bound.clone()),
+            (None, None) if !blank => None,
+            (None, None) => self.config.session_url(origin, &open.session),
         };
         if let Some(url) = &url {
             self.check_allowed(origin, url, unusable)?;
@@ -360,6 +376,16 @@ impl Core {
         Ok((id, Some(url)))
     }
 
+    /// Says that the files have secrets for another server than the one that was named.
+    fn bound_elsewhere(&self, origin: &str, session: &str) -> Problem {
+        let (file, table) = (self.paths.config_file().display(), session_table(origin, session));
+        let message = format!(
+            "the configuration has secrets for the server of session `{session}`, so only its `url` counts ({file}, below \
+             {table}); leave `url` out"
+        );
+        Problem::new(Code::FileOnly, message)
+    }
+
     /// Whether `origin` may have one more session; one that was forgotten makes room.
     fn has_room_for_session(&mut self, origin: &Arc<str>) -> bool {
         let own = self.sessions.iter().filter(|(_, slot)| slot.identity.origin == *origin);
@@ -374,13 +400,17 @@ impl Core {
         forgotten.is_some()
     }
 
-    fn given_settings(&self, text: &str, mode: Mode) -> Result<Layer, Problem> {
+    fn given_settings(&self, text: &str, origin: &str, open: &Open) -> Result<Layer, Problem> {
         let given = Layer::from_json(text, self.config.limits()).map_err(|error| match error {
             SettingError::Malformed(message) => Problem::new(Code::InvalidMessage, message),
             SettingError::OutOfBounds(message) => Problem::new(Code::SettingOutOfBounds, message),
+            SettingError::FileOnly(message) => {
+                let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
+                Problem::new(Code::FileOnly, format!("{message}: {file}, below {table}"))
+            }
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
         })?;
-        let meaningless = given.paths().find(|path| mode == Mode::Direct && !Direct::knows_setting(path));
+        let meaningless = given.paths().find(|path| open.mode == Mode::Direct && !Direct::knows_setting(path));
         if let Some(path) = meaningless {
             let message = format!("`{path}` means nothing to a plain WebSocket (direct mode); leave it out");
             return Err(Problem::new(Code::Unsupported, message));
@@ -491,7 +521,17 @@ impl Core {
                     Action::Connect { attempt, url, protocols, credential, max_message } => {
                         let origin = Arc::clone(&slot.identity.origin);
                         let timeouts = server::Timeouts::default();
-                        let target = server::Target { url, origin, protocols, credential, max_message, timeouts };
+                        let (way, proxy_variables) = (Way::default(), Arc::clone(&self.proxy_variables));
+                        let target = server::Target {
+                            url,
+                            origin,
+                            protocols,
+                            credential,
+                            max_message,
+                            way,
+                            proxy_variables,
+                            timeouts,
+                        };
                         dial = Some((attempt, target));
                     }
                     Action::Disconnect { attempt, code, reason } => {
@@ -556,11 +596,25 @@ impl Core {
     fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
-        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let Identity { origin, name, .. } = &slot.identity;
+        let url = match self.config.bound_url(origin, name) {
+            Some(bound) if bound.origin() != target.url.origin() => {
+                let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
+                return Err(format!(
+                    "the session was opened for another server than the one that the configuration has secrets for ({file}, \
+                     below {table}); end it with `close` and `forget: true`, and open it anew"
+                ));
+            }
+            Some(bound) => bound.clone(),
+            None => target.url,
+        };
+        let target = server::Target { url, ..target };
+        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
         // The session hears of them only when it has been served, but they count for this connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
-        let target = server::Target { max_message, ..target };
+        let way = self.config.way(&slot.identity.origin, &slot.identity.name, &target.url);
+        let target = server::Target { max_message, way, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connection = Some((attempt, Rc::clone(&outgoing)));
@@ -713,6 +767,8 @@ impl Core {
             let open = slot.session.reopening(id)?;
             let configured = self.config.session_url(origin, name);
             let url = open.url.filter(|url| configured.is_none_or(|configured| configured.as_str() != url));
+            // The next daemon would refuse another one than that of the files.
+            let url = url.filter(|_| self.config.bound_url(origin, name).is_none());
             // What is on the disk needs no repeating, and must not take the place of what another port said since.
             let settings = Some(&slot.given_text).filter(|text| *mode == Mode::Memory && !text.is_empty()).cloned();
             Some(Open { profile: profile.clone(), url, settings, ..open })

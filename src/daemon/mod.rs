@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use self::core::Core;
-use crate::config::Paths;
+use crate::config::{Env, Paths, ProxyVariables};
 use crate::log::chain;
 use crate::os;
 use crate::spool::{News, Spool, SpoolError};
@@ -114,6 +114,7 @@ impl Lock {
 /// If it cannot start; the reason is told to the `starter` as well.
 pub fn run(
     paths: &Paths,
+    env: &Env,
     starter: Starter,
     shutdown: impl Future<Output = &'static str> + 'static,
 ) -> Result<(), DaemonError> {
@@ -139,7 +140,7 @@ pub fn run(
     };
     info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
     starter.ready();
-    let core = Core::new(paths.clone(), spool, kept);
+    let core = Core::new(paths.clone(), ProxyVariables::of(env), spool, kept);
     let tasks = LocalSet::new();
     // As a task, because what is blocked on is polled whenever any task is, and this has much to look at.
     let served = serve(Rc::clone(&core), endpoint, news, shutdown);

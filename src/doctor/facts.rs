@@ -46,8 +46,6 @@ pub(super) struct Facts {
     pub(super) now: SystemTime,
     /// The last change to any file that was looked at.
     pub(super) last_change: Option<(PathBuf, SystemTime)>,
-    /// A variable of the environment that names a proxy.
-    pub(super) proxy: Option<String>,
     pub(super) servers: Vec<Server>,
     /// How many servers there are besides.
     pub(super) untried: usize,

@@ -689,10 +689,16 @@ fn of_server(facts: &Facts, server: &Server) -> Vec<Finding> {
     let mut last = Duration::ZERO;
     let mut certificates: &[Certificate] = &[];
     let mut has_pong = false;
+    let mut proxy = "";
     for (found, at) in &server.found {
         let took = ms(at.saturating_sub(last));
         last = *at;
         match found {
+            Found::Proxy(named) => proxy = named,
+            Found::Tunnel => {
+                let evidence = format!("reached through {proxy} ({took}), which looks up its name");
+                all.push(finding("server-proxy", Fine, evidence + of_environment(proxy)));
+            }
             Found::Addresses(addresses) => {
                 let listed: Vec<String> = addresses.iter().take(4).map(IpAddr::to_string).collect();
                 all.push(finding("server-dns", Fine, format!("{} ({took})", listed.join(", "))));
@@ -721,6 +727,8 @@ fn of_server(facts: &Facts, server: &Server) -> Vec<Finding> {
         None => {
             let check = match server.found.last() {
                 None => "server-dns",
+                Some((Found::Proxy(_), _)) => "server-proxy",
+                Some((Found::Tunnel, _)) if server.url.scheme() == "wss" => "server-tls",
                 Some((Found::Addresses(_), _)) => "server-tcp",
                 Some((Found::Peer(_), _)) if server.url.scheme() == "wss" => "server-tls",
                 Some((Found::Certificates(_), _)) => "server-tls",
@@ -780,16 +788,23 @@ fn of_reason(
         code @ ("refused" | "timeout" | "network")
             if !server.found.iter().any(|(found, _)| matches!(found, Found::Peer(_))) =>
         {
-            let proxy = facts
-                .proxy
-                .as_ref()
-                .map(|name| format!(" ({name} is set here, but this version of the bridge connects directly)"));
             let next = match code {
                 "refused" => format!("start the server, or correct the port: nothing listens at {port}"),
                 "timeout" => format!("see whether a firewall is in the way to {host}, port {port}"),
                 _ => format!("see whether this machine is online and may reach {host}"),
             };
-            finding("server-tcp", Fail, message + &proxy.unwrap_or_default()).next(next)
+            finding("server-tcp", Fail, message).next(next)
+        }
+        "proxy-unusable" | "proxy-unreachable" | "proxy-auth" | "proxy-refused" | "proxy-failed" => {
+            let note = of_environment(&message);
+            finding("server-proxy", Fail, message.clone() + note).next(of_proxy(reason.code))
+        }
+        "tls-file" => finding("server-tls", Fail, message).next("correct that file, or `tls` in config.toml"),
+        // It is about the certificate of this side, not about the server's.
+        "tls" if message.contains("`tls.client_cert`") => {
+            let next =
+                "set `tls.client_cert` and `tls.client_key` of the session in config.toml to what the server takes";
+            finding("server-tls", Fail, message).next(next)
         }
         "tls" => {
             let (cause, next) = of_refused_certificate(facts, certificates, &reason.message, host);
@@ -797,7 +812,11 @@ fn of_reason(
         }
         "http-status" => {
             let status = reason.http_status.unwrap_or_default();
-            finding("server-upgrade", Fail, message).next(of_status(status, server))
+            let next = match message.contains("(captive portal)") {
+                true => "open any page in the browser, log in to the network, and look again".to_owned(),
+                false => of_status(status, server),
+            };
+            finding("server-upgrade", Fail, message).next(next)
         }
         "upgrade-timeout" => finding("server-upgrade", Fail, message)
             .next("see whether the server behind that port is stuck, or speaks another protocol"),
@@ -814,6 +833,32 @@ fn of_reason(
             };
             finding("server-upgrade", Fail, message).next(hint)
         }
+    }
+}
+
+/// The environment that counts is not the one of the person who asks.
+fn of_environment(named: &str) -> &'static str {
+    if named.contains("environment") {
+        "; the daemon has the environment of the browser that started it, which may be another one than this terminal's"
+    } else {
+        ""
+    }
+}
+
+/// What to do when a proxy does not lead to the server.
+fn of_proxy(code: &str) -> &'static str {
+    match code {
+        "proxy-unusable" => {
+            "correct that, or set `proxy` in config.toml: http://HOST:PORT, socks5://HOST:PORT or \"none\""
+        }
+        "proxy-unreachable" => {
+            "start the proxy, or set `proxy` in config.toml: the right one, or \"none\" to go without"
+        }
+        "proxy-auth" => "set `proxy` in config.toml to http://USER:PASSWORD@HOST:PORT (or socks5://…)",
+        "proxy-refused" => {
+            "ask whoever runs the proxy to let this server through, or set another `proxy` in config.toml"
+        }
+        _ => "see whether the server is there, and whether the proxy is one of that kind (http:// or socks5://)",
     }
 }
 
@@ -859,8 +904,12 @@ fn of_refused_certificate(facts: &Facts, certificates: &[Certificate], said: &st
     }
     if own.is_self_signed {
         let cause = format!("the certificate {own} is self-signed");
-        return (cause, "add it to the certificates that this system trusts, or get one from an authority".to_owned());
+        return (cause, "add it to the certificates that this system trusts (or name its file as `tls.ca_file` of the session in config.toml), or \
+             get one from an authority"
+                .to_owned());
     }
     let cause = format!("nobody whom this system trusts vouches for {own}");
-    (cause, "let the server send its whole chain, or add its authority to those that this system trusts".to_owned())
+    (cause, "let the server send its whole chain, or add its authority to those that this system trusts, or name its file as \
+         `tls.ca_file` of the session in config.toml"
+            .to_owned())
 }

@@ -22,7 +22,7 @@ use super::facts::{
 use super::manifest::examine;
 use super::program::Kind;
 use super::{Question, launch, policy};
-use crate::config::{Config, Env, HOME_VARIABLE, Paths};
+use crate::config::{Config, Env, HOME_VARIABLE, Paths, ProxyVariables, Way};
 use crate::daemon::endpoint::{self, EndpointError};
 use crate::daemon::launch as daemon_launch;
 use crate::install::browsers::{Family, Launch, Location, Scope};
@@ -54,6 +54,7 @@ const MAX_SERVERS: usize = 16;
 const TIMEOUTS: Timeouts = Timeouts {
     dns: Duration::from_secs(3),
     tcp: Duration::from_secs(3),
+    proxy: Duration::from_secs(5),
     tls: Duration::from_secs(3),
     upgrade: Duration::from_secs(4),
     write: Duration::from_secs(2),
@@ -131,7 +132,6 @@ pub(super) fn gather(question: &Question, deadline: Instant, depth: Depth) -> Fa
             *said = version;
         }
     }
-    let proxies = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
     Facts {
         platform: context.platform,
         host: question.host().as_str().to_owned(),
@@ -148,7 +148,6 @@ pub(super) fn gather(question: &Question, deadline: Instant, depth: Depth) -> Fa
         configuration: configuration.map(|config| config.map(drop)),
         now: SystemTime::now(),
         last_change: told(last_change.by(deadline), "the times of files", &mut slow),
-        proxy: proxies.into_iter().find(|name| env.get(name).is_some()).map(str::to_owned),
         servers: servers.by(deadline),
         untried,
         unknown_session,
@@ -574,13 +573,19 @@ fn servers(
     manifests: &[Manifest],
     places: &[Place],
 ) -> Wanted {
-    let target = |url: &Url, origin: &str, protocols: Vec<String>| Target {
+    let proxy_variables = Arc::new(ProxyVariables::of(&question.install.env));
+    let target = |url: &Url, origin: &str, protocols: Vec<String>, way: Way| Target {
         url: url.clone(),
         origin: origin.into(),
         protocols,
         credential: None,
         max_message: crate::wire::frame::MAX_FROM_EXTENSION,
+        way,
+        proxy_variables: Arc::clone(&proxy_variables),
         timeouts: TIMEOUTS,
+    };
+    let way = |origin: &str, session: &str, url: &Url| {
+        config.map(|config| config.way(origin, session, url)).unwrap_or_default()
     };
     let server = |subject: String, url: Url, is_whole: bool, refusal: Option<String>| Server {
         subject,
@@ -598,7 +603,10 @@ fn servers(
         });
         let origin = known.unwrap_or_default();
         let server = server("--url".to_owned(), url.clone(), true, None);
-        return Wanted { servers: vec![(server, target(url, &origin, Vec::new()))], ..Wanted::default() };
+        return Wanted {
+            servers: vec![(server, target(url, &origin, Vec::new(), way("", "", url)))],
+            ..Wanted::default()
+        };
     }
     let mut wanted: Vec<(Server, Target)> = Vec::new();
     let configured = config.into_iter().flat_map(Config::sessions).map(|(origin, name, url)| Session {
@@ -619,7 +627,7 @@ fn servers(
             config.and_then(|config| config.permits(&session.origin, &url, question.paths.config_file()).err());
         wanted.push((
             server(subject, url.clone(), session.is_whole, refusal),
-            target(&url, &session.origin, session.protocols),
+            target(&url, &session.origin, session.protocols, way(&session.origin, &session.name, &url)),
         ));
     }
     let untried = wanted.len().saturating_sub(MAX_SERVERS);

@@ -89,7 +89,6 @@ fn healthy() -> Facts {
         configuration: Some(Ok(())),
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         last_change: None,
-        proxy: None,
         servers: Vec::new(),
         untried: 0,
         unknown_session: None,

@@ -28,6 +28,20 @@ pub enum Change {
     Addresses,
 }
 
+/// What the system's own settings say about proxies, in its own form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxySettings {
+    /// What `scutil --proxy` prints.
+    Scutil(String),
+    /// The `ProxyServer` and the `ProxyOverride` of the Internet settings.
+    Internet {
+        /// One address, or one for each protocol.
+        server: String,
+        /// What is reached without it.
+        except: String,
+    },
+}
+
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

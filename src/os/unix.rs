@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{Change, Process};
+use super::{Change, Process, ProxySettings};
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{self, GenericFilePath, ListenerOptions, PeerCreds, ToFsName as _};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -260,6 +260,34 @@ pub fn open_administrators_file(path: &Path) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     Ok(file)
+}
+
+/// Checks that a file with a key is kept from others, as ssh does with its keys: one of this user's is for nobody else, and
+/// one of somebody else (an administrator, who may share it with a group) not for everybody.
+///
+/// # Errors
+/// If it is open to others, or cannot be looked at.
+pub fn check_key_file(file: &File, path: &Path) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let others = if metadata.uid() == user() { 0o077 } else { 0o007 };
+    if mode & others != 0 {
+        let message = format!("others may use this key (mode {mode:o}); run: chmod 600 '{}'", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(())
+}
+
+/// What the system's own settings say about proxies. Where they are a desktop's there is nothing to ask: it tells its
+/// programs by their environment, if at all.
+#[must_use]
+pub fn proxy_settings() -> Option<ProxySettings> {
+    if !cfg!(target_os = "macos") {
+        return None;
+    }
+    let mut scutil = Command::new("/usr/sbin/scutil");
+    let output = scutil.arg("--proxy").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    Some(ProxySettings::Scutil(String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Opens a file for a lock and a note in it, for the owner alone, and makes it if need be.

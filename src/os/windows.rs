@@ -339,6 +339,25 @@ fn owner(file: &File) -> io::Result<User> {
     owner.ok_or_else(|| io::Error::other("the system does not say whose it is"))
 }
 
+/// Checks that a file with a key is kept from others. Its access list is not looked at: a file inherits that of its
+/// directory, which in the user's profile is closed.
+///
+/// # Errors
+/// Never here.
+pub fn check_key_file(_file: &File, _path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// What the system's own settings say about proxies, if one is switched on.
+#[must_use]
+pub fn proxy_settings() -> Option<super::ProxySettings> {
+    let key = r"Software\Microsoft\Windows\CurrentVersion\Internet Settings";
+    let settings = winreg::RegKey::predef(winreg::enums::HKEY_CURRENT_USER).open_subkey(key).ok()?;
+    let is_on = settings.get_value::<u32, _>("ProxyEnable").is_ok_and(|on| on != 0);
+    let text = |name| settings.get_value::<String, _>(name).unwrap_or_default();
+    is_on.then(|| super::ProxySettings::Internet { server: text("ProxyServer"), except: text("ProxyOverride") })
+}
+
 /// Opens a file for a lock and a note in it, and makes it if need be.
 ///
 /// # Errors

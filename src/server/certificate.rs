@@ -124,6 +124,51 @@ impl Certificate {
     }
 }
 
+/// Products that put certificates of their own in the place of the servers', by words in the names of their authorities.
+const INTERCEPTORS: &[(&str, &str)] = &[
+    ("zscaler", "Zscaler"),
+    ("netskope", "Netskope"),
+    ("goskope", "Netskope"),
+    ("fortinet", "Fortinet"),
+    ("fortigate", "Fortinet"),
+    ("palo alto", "Palo Alto Networks"),
+    ("blue coat", "Blue Coat"),
+    ("bluecoat", "Blue Coat"),
+    ("cisco umbrella", "Cisco Umbrella"),
+    ("check point", "Check Point"),
+    ("sophos", "Sophos"),
+    ("sonicwall", "SonicWall"),
+    ("fireware", "WatchGuard"),
+    ("barracuda", "Barracuda"),
+    ("forcepoint", "Forcepoint"),
+    ("websense", "Forcepoint"),
+    ("mcafee", "McAfee"),
+    ("skyhigh", "Skyhigh"),
+    ("iboss", "iboss"),
+    ("cloudflare managed", "Cloudflare Gateway"),
+    ("gateway ca - cloudflare", "Cloudflare Gateway"),
+    ("securly", "Securly"),
+    ("lightspeed", "Lightspeed"),
+    ("kaspersky", "Kaspersky"),
+    ("eset ssl", "ESET"),
+    ("avast", "Avast"),
+    ("avg web", "AVG"),
+    ("bitdefender", "Bitdefender"),
+    ("adguard", "AdGuard"),
+    ("mitmproxy", "mitmproxy"),
+    ("charles proxy", "Charles"),
+    ("fiddler", "Fiddler"),
+    ("portswigger", "Burp"),
+];
+
+/// The product that seems to have made these certificates on the way, if it is a known one.
+pub(super) fn interceptor(certificates: &[Certificate]) -> Option<&'static str> {
+    let names = certificates.iter().flat_map(|certificate| [&certificate.subject, &certificate.issuer]);
+    let names: Vec<String> = names.map(|name| name.to_lowercase()).collect();
+    let is_named = |word: &str| names.iter().any(|name| name.contains(word));
+    INTERCEPTORS.iter().find(|(word, _)| is_named(word)).map(|(_, product)| *product)
+}
+
 /// `[0]`, in which the version stands.
 const VERSION_TAG: u8 = 0xa0;
 /// A time with two digits of its year.
@@ -188,6 +233,18 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 
+impl Certificate {
+    /// Its names, as far as an error has room for them: whoever made it chose them.
+    pub(super) fn shown(&self) -> String {
+        const LONGEST: usize = 160;
+        let text = self.to_string();
+        match text.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
+}
+
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let issuer = if self.is_self_signed { "itself" } else { &self.issuer };
@@ -225,6 +282,18 @@ mod tests {
             params.distinguished_name.push(rcgen::DnType::OrganizationName, "many");
         });
         assert_eq!(found.subject, "many");
+    }
+
+    #[test]
+    fn a_product_that_opens_encrypted_connections_is_known_by_its_authority() {
+        let made_by = |name: &str| {
+            let found = certificate(|params| params.distinguished_name.push(rcgen::DnType::CommonName, name));
+            interceptor(&[found])
+        };
+        assert_eq!(made_by("Zscaler Intermediate Root CA (zscaler.net)"), Some("Zscaler"));
+        assert_eq!(made_by("DO_NOT_TRUST_FiddlerRoot"), Some("Fiddler"));
+        assert_eq!(made_by("Example Private CA"), None);
+        assert_eq!(interceptor(&[]), None);
     }
 
     #[test]

@@ -1,28 +1,27 @@
-//! From a URL to a connection: look-up, TCP, TLS, each with a time-out and an error that names it.
+//! From a URL to a connection: proxy, look-up, TCP, each with a time-out and an error that names it.
 //!
-//! Owns: how a connection is made and the verdict why it could not be. That it becomes a WebSocket is `upgrade`'s.
+//! Owns: how a connection is made and the verdict why it could not be. What a proxy is told is `proxy`'s, that the connection
+//! is encrypted `tls`'s, that it becomes a WebSocket `upgrade`'s.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
-use url::{Host, Url};
+use url::Host;
 
-use super::certificate::{Shown, Watching};
 use super::upgrade::{Upgraded, upgrade};
-use super::{Found, Target};
+use super::{Found, Target, proxy, tls};
+use crate::config::{self, Choice, ChosenProxy};
+use crate::os;
 use crate::wire::Reason;
 
 /// How long the first address of a server may take before another is tried beside it (RFC 8305).
@@ -34,99 +33,114 @@ impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Transport for T {}
 
 /// Makes the connection, and tells what it finds on the way.
 pub(super) async fn dial(target: &Target, found: &mut impl FnMut(Found)) -> Result<Upgraded, Reason> {
-    let url = &target.url;
-    let addresses = resolve(url, target.timeouts.dns).await?;
-    found(Found::Addresses(addresses.clone()));
-    let tcp = connect(url, addresses, target.timeouts.tcp).await?;
-    if let Ok(peer) = tcp.peer_addr() {
-        found(Found::Peer(peer));
-    }
-    let transport: Box<dyn Transport> = if url.scheme() == "wss" {
-        Box::new(encrypt(url, tcp, target.timeouts.tls, found).await?)
-    } else {
-        Box::new(tcp)
+    let stream: Box<dyn Transport> = match choose_proxy(target).await? {
+        Some(chosen) => Box::new(through(&chosen, target, found).await?),
+        None => Box::new(straight(target, found).await?),
     };
+    let transport: Box<dyn Transport> =
+        if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream };
     upgrade(target, transport, found).await
 }
 
-/// Where the server is: `localhost` and addresses are not looked up.
-async fn resolve(url: &Url, limit: Duration) -> Result<Vec<IpAddr>, Reason> {
-    let name = match url.host() {
-        Some(Host::Domain("localhost")) => {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+/// The proxy that leads to the server, if one does.
+async fn choose_proxy(target: &Target) -> Result<Option<ChosenProxy>, Reason> {
+    let unusable = |message: String| Reason::new("proxy-unusable", message);
+    match target.way.proxy.choose(&target.url, &target.proxy_variables).map_err(unusable)? {
+        Choice::Direct => Ok(None),
+        Choice::Through(chosen) => Ok(Some(chosen)),
+        Choice::AskSystem => {
+            // A look at the registry, or a program of the system. If that takes too long there is no proxy.
+            let asking = tokio::task::spawn_blocking(os::proxy_settings);
+            let settings = timeout(target.timeouts.dns, asking).await.ok().and_then(Result::ok).flatten();
+            let chosen = settings.map(|settings| config::of_system(&settings, &target.url)).transpose();
+            Ok(chosen.map_err(unusable)?.flatten())
         }
-        Some(Host::Ipv4(address)) => return Ok(vec![address.into()]),
-        Some(Host::Ipv6(address)) => return Ok(vec![address.into()]),
-        Some(Host::Domain(name)) => name,
-        None => "",
-    };
-    let failed = |what: String| Reason::new("dns", format!("cannot look up the address of {name}: {what}"));
-    match timeout(limit, tokio::net::lookup_host((name, 0))).await {
-        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
-        Ok(Err(error)) => Err(failed(explain(&error))),
-        Err(_) => Err(failed(format!("the look-up took longer than {} s", limit.as_secs_f32()))),
     }
 }
 
-async fn connect(url: &Url, addresses: Vec<IpAddr>, limit: Duration) -> Result<TcpStream, Reason> {
+async fn straight(target: &Target, found: &mut impl FnMut(Found)) -> Result<TcpStream, Reason> {
+    let url = &target.url;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
+    let addresses = resolve(url.host().unwrap_or(Host::Domain("")), target.timeouts.dns)
+        .await
+        .map_err(|what| Reason::new("dns", format!("cannot look up the address of {host}: {what}")))?;
+    found(Found::Addresses(addresses.clone()));
+    let tcp = connect(host, port, addresses, target.timeouts.tcp)
+        .await
+        .map_err(|(code, what)| Reason::new(code, format!("cannot connect to {host}:{port}: {what}")))?;
+    if let Ok(peer) = tcp.peer_addr() {
+        found(Found::Peer(peer));
+    }
+    Ok(tcp)
+}
+
+async fn through(
+    chosen: &ChosenProxy,
+    target: &Target,
+    found: &mut impl FnMut(Found),
+) -> Result<proxy::Tunnel, Reason> {
+    found(Found::Proxy(chosen.to_string()));
+    let (host, port) = (&chosen.proxy.host, chosen.proxy.port);
+    let unreachable = |what: String| {
+        let advice = "start or correct it, or set `proxy` in config.toml: the right one, or \"none\"";
+        Reason::new("proxy-unreachable", format!("cannot reach the proxy {chosen}: {what}; {advice}"))
+    };
+    let name = match host {
+        Host::Domain(name) => Host::Domain(&**name),
+        Host::Ipv4(address) => Host::Ipv4(*address),
+        Host::Ipv6(address) => Host::Ipv6(*address),
+    };
+    let addresses =
+        resolve(name, target.timeouts.dns).await.map_err(|what| unreachable(format!("no address: {what}")))?;
+    let tcp = connect(&host.to_string(), port, addresses, target.timeouts.tcp)
+        .await
+        .map_err(|(_, what)| unreachable(what))?;
+    let tunnel = proxy::tunnel(chosen, &target.url, tcp, target.timeouts.proxy).await?;
+    found(Found::Tunnel);
+    Ok(tunnel)
+}
+
+/// Where a host is: `localhost` and addresses are not looked up.
+///
+/// # Errors
+/// Says why nobody knows.
+async fn resolve(host: Host<&str>, limit: Duration) -> Result<Vec<IpAddr>, String> {
+    let name = match host {
+        Host::Domain("localhost") => {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        Host::Ipv4(address) => return Ok(vec![address.into()]),
+        Host::Ipv6(address) => return Ok(vec![address.into()]),
+        Host::Domain(name) => name,
+    };
+    match timeout(limit, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(format!("the look-up took longer than {} s", limit.as_secs_f32())),
+    }
+}
+
+/// A TCP connection with the first of these addresses that takes one.
+///
+/// # Errors
+/// Why there is none, and the word for it.
+async fn connect(
+    host: &str,
+    port: u16,
+    addresses: Vec<IpAddr>,
+    limit: Duration,
+) -> Result<TcpStream, (&'static str, String)> {
     let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(limit));
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
-    let uri = format!("http://{host}:{port}/")
-        .parse()
-        .map_err(|error| Reason::new("network", format!("{host}:{port} cannot be connected to: {error}")))?;
+    let uri = format!("http://{host}:{port}/").parse().map_err(|error| ("network", format!("{error}")))?;
     let stream = connector.call(uri).await.map_err(|error| {
         let code = root_cause(&error).downcast_ref().map_or("network", io_code);
-        Reason::new(code, format!("cannot connect to {host}:{port}: {}", explain(&error)))
+        (code, explain(&error))
     })?;
     Ok(TokioIo::into_inner(stream))
-}
-
-async fn encrypt(
-    url: &Url,
-    tcp: TcpStream,
-    limit: Duration,
-    found: &mut impl FnMut(Found),
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Reason> {
-    let host = url.host_str().unwrap_or_default();
-    let failed = |what: String| Reason::new("tls", format!("no encrypted connection to {host}: {what}"));
-    let name =
-        ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| failed(error.to_string()))?;
-    let shown = Shown::default();
-    let encrypting = async {
-        // Read anew for each connection: the roots of the system change while a daemon lives for weeks. It takes
-        // milliseconds of a thread that has nothing else to do, or long where a system asks others about them.
-        let seen = shown.clone();
-        let config = tokio::task::spawn_blocking(move || tls_config(seen))
-            .await
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(error.to_string()))?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        connector.connect(name, tcp).await.map_err(|error| failed(explain(&error)))
-    };
-    let encrypted = timeout(limit, encrypting).await;
-    // Also those that were refused, and most of all those.
-    if let Some(certificates) = shown.take() {
-        found(Found::Certificates(certificates));
-    }
-    let stream = match encrypted {
-        Ok(result) => result?,
-        Err(_) => return Err(failed(format!("certificates and handshake took longer than {} s", limit.as_secs_f32()))),
-    };
-    found(Found::Encrypted);
-    Ok(stream)
-}
-
-fn tls_config(shown: Shown) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&provider))?;
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    // What is unusual about it is that it remembers what it was shown; the verdict is the system's.
-    let verifier = Arc::new(Watching::new(verifier, shown));
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 /// Answers with what was looked up already.
@@ -167,7 +181,7 @@ fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std:
 }
 
 /// An error and its causes, each said once.
-fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let (text, root) = (error.to_string(), root_cause(error).to_string());
     if text.contains(&root) { text } else { format!("{text}: {root}") }
 }

@@ -1,16 +1,18 @@
 //! One WebSocket connection to a server, from the first packet to the last.
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
-//! ended. How it is made is `dial`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
+//! ended. How it is made is `dial`'s, `proxy`'s, `tls`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
 //! by `hint`. Decides nothing: whether to try again is the session's. [`probe`] goes the same way for whoever wants to know
 //! where it ends.
 
 mod certificate;
 mod dial;
 mod hint;
+mod proxy;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
+use crate::config::{ProxyVariables, Way};
 use crate::wire::event::Closed;
 use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
 pub use certificate::Certificate;
@@ -50,6 +53,10 @@ pub struct Target {
     pub credential: Option<Presented>,
     /// The longest message that the server may send, in bytes.
     pub max_message: usize,
+    /// What the files say about the way there.
+    pub way: Way,
+    /// What the environment says about proxies.
+    pub proxy_variables: Arc<ProxyVariables>,
     /// How long each step may take.
     pub timeouts: Timeouts,
 }
@@ -57,10 +64,12 @@ pub struct Target {
 /// How long each step of a connection may take: no step of it waits for ever.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// The look-up of the server's name.
+    /// The look-up of the server's name, or its proxy's.
     pub dns: Duration,
     /// The TCP connection.
     pub tcp: Duration,
+    /// The proxy's answer, which looks up the server and connects to it meanwhile.
+    pub proxy: Duration,
     /// The TLS handshake, and reading which certificates the system trusts.
     pub tls: Duration,
     /// The answer to the upgrade.
@@ -73,8 +82,8 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let [dns, tcp, tls, upgrade, write, close] = [10, 15, 10, 15, 30, 5].map(Duration::from_secs);
-        Self { dns, tcp, tls, upgrade, write, close }
+        let [dns, tcp, proxy, tls, upgrade, write, close] = [10, 15, 30, 10, 15, 30, 5].map(Duration::from_secs);
+        Self { dns, tcp, proxy, tls, upgrade, write, close }
     }
 }
 
@@ -113,6 +122,10 @@ pub struct End {
 /// What is found on the way to a server, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
+    /// It is to be reached through this proxy, named by this.
+    Proxy(String),
+    /// The proxy has connected to it.
+    Tunnel,
     /// Its name has these addresses.
     Addresses(Vec<IpAddr>),
     /// There is a TCP connection to this one.

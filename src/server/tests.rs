@@ -5,9 +5,11 @@
 mod closing;
 mod flow;
 mod frames;
+mod proxy;
 mod upgrade;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{Body, Closed, End, Found, Happened, Outgoing, Target, Timeouts, probe, run};
+use crate::config::Way;
 use crate::wire::{Hint, PING_BYTES};
 
 /// The longest message that a test's server may send.
@@ -36,7 +39,7 @@ async fn listener() -> TcpListener {
 /// A target whose every step may take as long as a test waits, but what is changed.
 fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
     let long = Duration::from_secs(60);
-    let timeouts = Timeouts { dns: long, tcp: long, tls: long, upgrade: long, write: long, close: long };
+    let timeouts = Timeouts { dns: long, tcp: long, proxy: long, tls: long, upgrade: long, write: long, close: long };
     let url = format!("ws://{}/", listener.local_addr().unwrap()).parse().unwrap();
     let mut target = Target {
         url,
@@ -44,6 +47,8 @@ fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
         protocols: Vec::new(),
         credential: None,
         max_message: MAX_MESSAGE,
+        way: Way::default(),
+        proxy_variables: Arc::default(),
         timeouts,
     };
     change(&mut target);

@@ -17,15 +17,17 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_request;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::http::header::{
-    AUTHORIZATION, AsHeaderName, CONNECTION, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
+    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
     SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE, USER_AGENT,
 };
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
-use super::{Found, Target, hint};
+use super::{Found, Target, hint, tls};
+use crate::config::is_loopback;
 use crate::wire::{Presented, Reason};
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
@@ -43,12 +45,12 @@ const MAX_LINES: usize = 256;
 /// A WebSocket, and the sub-protocol that the server chose.
 pub(super) type Upgraded = (Socket, Option<Arc<str>>);
 
-/// What a server answered.
-struct Answer {
+/// What a server answered, or a proxy.
+pub(super) struct Answer {
     /// 0 or 1, behind `HTTP/1.`.
     version: u8,
-    status: u16,
-    headers: HeaderMap,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
 }
 
 /// Makes a WebSocket of a connection.
@@ -62,7 +64,12 @@ pub(super) async fn upgrade(
     let mut stream = Watched::new(transport);
     let asking = async {
         let broken = |error: io::Error| {
-            Reason::new(io_code(&error), format!("{server} broke off the WebSocket upgrade: {error}"))
+            let message = format!("{server} broke off the WebSocket upgrade: {error}");
+            // By the newest TLS a server looks at the certificate of this side only after the handshake.
+            match tls::refusal(&error, &target.way.tls) {
+                Some(cause) => Reason::new("tls", format!("{message}; {cause}")),
+                None => Reason::new(io_code(&error), message),
+            }
         };
         stream.write_all(&request).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
@@ -100,7 +107,7 @@ pub(super) async fn upgrade(
 }
 
 /// The request, and the key to which the server's answer must fit.
-fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
+fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let server = target.url.origin().ascii_serialization();
     let unaskable = |what: String| Reason { retryable: false, ..Reason::new("upgrade", what) };
     let mut url = target.url.clone();
@@ -113,7 +120,17 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("websocket-bridge/", env!("CARGO_PKG_VERSION"))));
-    if let Ok(origin) = HeaderValue::from_str(&web_origin(&target.origin)) {
+    for (name, value) in &target.way.headers {
+        // What comes from the configuration was checked there.
+        if let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.reveal()))
+        {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    let origin = target.way.origin.clone().unwrap_or_else(|| web_origin(&target.origin));
+    if let Ok(origin) = HeaderValue::from_str(&origin) {
         headers.insert(ORIGIN, origin);
     }
     if let Some(Presented::Header(secret)) = &target.credential {
@@ -135,7 +152,9 @@ fn request(target: &Target) -> Result<(Vec<u8>, String), Reason> {
         })?;
         headers.insert(SEC_WEBSOCKET_PROTOCOL, offered);
     }
-    generate_request(request).map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))
+    let (request, key) = generate_request(request)
+        .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
+    Ok((Zeroizing::new(request), key))
 }
 
 /// The credential is of no use; nothing may be said of it.
@@ -156,7 +175,7 @@ impl Answer {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
         let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut answer = httparse::Response::new(&mut lines);
         let length = match answer.parse(bytes) {
@@ -197,8 +216,27 @@ impl Answer {
         if let Some(elsewhere) = self.points_to(&target.url).filter(|_| (300..400).contains(&status)) {
             message += &format!("; it points to {elsewhere}, which is not followed");
         }
+        if self.seems_a_login_page(&target.url) {
+            message += "; a login page of the network (captive portal) seems to answer instead of the server: open any page in \
+                        the browser, and log in";
+        }
         let hint = hint::of_header(&self.headers, SystemTime::now());
         Reason { http_status: Some(status), hint, ..Reason::new("http-status", message) }
+    }
+
+    /// Whether the answer looks like that of a network that wants somebody to log in first, and not like the server's.
+    fn seems_a_login_page(&self, url: &Url) -> bool {
+        let text = |name| self.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        !is_loopback(url)
+            && match self.status {
+                200 => text(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/html")),
+                300..=399 => {
+                    let to = text(LOCATION).and_then(|location| url.join(location).ok());
+                    to.is_some_and(|to| to.host() != url.host() && matches!(to.scheme(), "http" | "https"))
+                }
+                511 => true,
+                _ => false,
+            }
     }
 
     /// Where a redirect leads, without what may be secret.

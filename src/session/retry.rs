@@ -20,7 +20,7 @@ pub enum Verdict {
     Soon,
     /// The server went away for everybody, or turns everybody down: at some moment of a wide window.
     Spread,
-    /// The server finds fault with what it is sent: as [`Verdict::Spread`], but not after the third time in a row.
+    /// The server, or a proxy, finds fault with what it is sent: as [`Verdict::Spread`], but not after the third time in a row.
     Thrice,
     /// Trying again cannot help until somebody changes something.
     Park,
@@ -65,6 +65,7 @@ pub const ENDINGS: &[Ending] = {
             Spread,
             "The server does not take this request; during a restart it may be a proxy that says so.",
         ),
+        ending(Status(511, 511), Soon, "The network wants somebody to log in first (captive portal)."),
         ending(Status(500, 599), Spread, "The server is in trouble, or not there behind its proxy."),
         ending(Status(100, 999), Spread, "An answer that is no WebSocket."),
         ending(Close(1000, 1000), Spread, "The server is done with the connection."),
@@ -93,7 +94,13 @@ pub const ENDINGS: &[Ending] = {
         ending(Code("refused"), Spread, "Nothing listens there."),
         ending(Code("timeout"), Soon, "No TCP connection in time."),
         ending(Code("network"), Soon, "Another error of the network."),
+        ending(Code("proxy-unusable"), Park, "The environment or the system names a proxy that cannot be used."),
+        ending(Code("proxy-unreachable"), Soon, "No connection to the proxy."),
+        ending(Code("proxy-auth"), Park, "The proxy wants credentials, or others."),
+        ending(Code("proxy-refused"), Thrice, "The proxy does not let this connection through."),
+        ending(Code("proxy-failed"), Spread, "The proxy did not reach the server, or is none."),
         ending(Code("tls"), Spread, "No encrypted connection: certificate, name or handshake."),
+        ending(Code("tls-file"), Soon, "A file that `tls` in the configuration names cannot be used."),
         ending(Code("upgrade-timeout"), Spread, "No answer to the upgrade in time."),
         ending(Code("upgrade"), Spread, "The upgrade was answered with something else."),
         ending(Code("reset"), Spread, "The connection ended without being closed."),

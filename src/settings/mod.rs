@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 pub use layer::{Bound, Layer, Limits, MAX_TEXT};
 pub use preset::{PRESETS, Preset};
-pub use table::{Kind, Named, Setting, TABLE, found};
+pub use table::{FILE_ONLY, FileOnly, Kind, Named, Setting, TABLE, found};
 use table::{Said, the};
 pub use template::{Blank, Template};
 
@@ -214,6 +214,9 @@ pub enum SettingError {
     /// The value is of the right kind, but too small or too large.
     #[error("{0}")]
     OutOfBounds(String),
+    /// Only a file may say it; a sentence that goes on with where.
+    #[error("{0}")]
+    FileOnly(String),
     /// This version does not offer the setting.
     #[error("{0}")]
     Unsupported(String),

@@ -261,8 +261,51 @@ pub const TABLE: &[Setting] = &[
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];
 
+/// A setting that only a configuration file may say: it is no part of what an `open` brings, nor of what `status` shows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileOnly {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is if nobody says anything.
+    pub default: &'static str,
+    /// What it may be.
+    pub allowed: &'static str,
+    /// What it does, as a sentence.
+    pub meaning: &'static str,
+}
+
+/// All of those, in the order of `PROTOCOL.md`. `config` reads them.
+pub const FILE_ONLY: &[FileOnly] = &[
+    FileOnly {
+        name: "proxy",
+        default: "`\"system\"`",
+        allowed: "\"none\", \"system\", `http://[USER:PASSWORD@]HOST[:PORT]` or `socks5://…`",
+        meaning: "Through which proxy servers are reached that are not on this machine. Also in `[defaults]`.",
+    },
+    FileOnly {
+        name: "headers",
+        default: "none",
+        allowed: "a table of at most 32 strings, each of at most 8192 printable ASCII characters",
+        meaning: "What the request for the WebSocket has besides. Not those that the connection itself needs. Only with `url` \
+                  beside it.",
+    },
+    FileOnly {
+        name: "origin",
+        default: "that of the extension",
+        allowed: "a string like \"https://example.org\", or \"null\"",
+        meaning: "What that request has as `Origin`.",
+    },
+    FileOnly {
+        name: "tls",
+        default: "none",
+        allowed: "a table of paths: `ca_file`, `client_cert`, `client_key`",
+        meaning: "PEM files, read for each connection: authorities that are believed besides those of the system, and the \
+                  certificate with its key by which the server knows this side. Only with `url` beside it.",
+    },
+];
+
 /// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["fallback", "headers", "origin", "proxy", "tls"];
+const LATER: &[&str] = &["fallback"];
 
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
@@ -441,6 +484,9 @@ impl Named {
             if !key.is_empty() && !within(&path).is_empty() {
                 return Ok(Self::Group(path));
             }
+        }
+        if group.is_empty() && FILE_ONLY.iter().any(|setting| setting.name == key) {
+            return Err(SettingError::FileOnly(format!("only a configuration file may say `{key}`")));
         }
         if group.is_empty() && LATER.contains(&key) {
             return Err(SettingError::Unsupported(format!("`{key}` is not offered by this version; leave it out")));

@@ -247,7 +247,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         ),
         (r#"{"auth":{"via":"message","send":"{key}"}}"#, "malformed `auth.send` must be JSON, with {token} where"),
         (r#"{"fallback":{}}"#, "unsupported `fallback` is not offered by this version; leave it out"),
-        (r#"{"headers":{"Authorization":"hush"}}"#, "unsupported `headers` is not offered"),
+        (r#"{"headers":{"Authorization":"hush"}}"#, "file only only a configuration file may say `headers`"),
         (r#"{"linger_ms":1,"linger_ms":2}"#, "malformed `linger_ms` is there twice"),
         (r#"{"queue":{"ttl_ms":1},"queue":{}}"#, "malformed `queue` is there twice"),
         (r#"{"linger_ms":"hush"}"#, "malformed `linger_ms` must be a whole number from 0 to 2592000000, not a string"),
@@ -325,6 +325,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         let said = match Layer::from_json(text, &Limits::default()).unwrap_err() {
             SettingError::Malformed(message) => format!("malformed {message}"),
             SettingError::OutOfBounds(message) => format!("out of bounds {message}"),
+            SettingError::FileOnly(message) => format!("file only {message}"),
             SettingError::Unsupported(message) => format!("unsupported {message}"),
         };
         assert!(said.starts_with(expected), "{text}: {said}");

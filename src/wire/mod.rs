@@ -217,6 +217,7 @@ codes! {
     TooManySubscriptions = "too-many-subscriptions", false, " The limit of subscriptions of a session is reached.";
     NameTaken = "name-taken", false, " This port has a session of that name already, and one of the two is in direct mode.";
     SettingOutOfBounds = "setting-out-of-bounds", false, " A setting is outside of its bounds.";
+    FileOnly = "file-only", false, " Only the configuration file may say this: it is a setting of the machine's owner, or bound to a server there.";
     UrlMissing = "url-missing", false, " A session that is not yet known was opened without a `url`.";
     UrlInvalid = "url-invalid", false, " The `url` is not one of a WebSocket server.";
     UrlDiffers = "url-differs", false, " The session belongs to another server.";

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use websocket_bridge::config::{self, Config, HOME_VARIABLE, Paths};
 use websocket_bridge::session::{ENDINGS, Ending, Sign, Verdict};
-use websocket_bridge::settings::{self, Limits, Preset, Setting};
+use websocket_bridge::settings::{self, FileOnly, Limits, Preset, Setting};
 use websocket_bridge::wire::{self, Code, frame};
 
 use crate::support::sandbox::Sandbox;
@@ -61,6 +61,19 @@ fn the_protocol_lists_every_setting_with_its_default_and_its_bounds() {
 }
 
 #[test]
+fn the_protocol_lists_every_setting_that_only_a_file_may_say() {
+    let document = document("PROTOCOL.md");
+    let (_, table) =
+        document.split_once("| file setting | default | allowed | what it does |\n|---|---|---|---|\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let row = |FileOnly { name, default, allowed, meaning }: &FileOnly| {
+        format!("| `{name}` | {default} | {allowed} | {meaning} |")
+    };
+    let expected: Vec<String> = settings::FILE_ONLY.iter().map(row).collect();
+    assert!(table == expected.join("\n"), "the table must be:\n{}", expected.join("\n"));
+}
+
+#[test]
 fn the_protocol_lists_every_preset_with_what_it_says() {
     let document = document("PROTOCOL.md");
     let (_, table) = document.split_once("| preset | for | settings |\n|---|---|---|\n").unwrap();
@@ -105,6 +118,8 @@ fn every_code_of_a_reason_has_its_row() {
     for file in [
         "server/mod.rs",
         "server/dial.rs",
+        "server/proxy.rs",
+        "server/tls.rs",
         "server/upgrade.rs",
         "server/pump.rs",
         "session/connection.rs",

@@ -41,6 +41,11 @@ mod inspect;
 mod port;
 /// Two products beside each other.
 mod products;
+/// Servers that are reached through a proxy, and proxies that do not let through.
+mod proxy;
+/// Proxies that others have written, between the bridge and a server.
+#[cfg(target_os = "linux")]
+mod real_proxies;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
 /// Installing where browsers ask the registry.

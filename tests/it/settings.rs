@@ -10,7 +10,8 @@ use crate::support::sandbox::{ORIGIN, Sandbox};
 use crate::support::server::Server;
 use crate::support::until;
 
-fn write_config(machine: &Sandbox, text: &str) -> PathBuf {
+/// Writes the user's configuration.
+pub(crate) fn write_config(machine: &Sandbox, text: &str) -> PathBuf {
     std::fs::create_dir_all(machine.bridge_home()).unwrap();
     let file = machine.bridge_home().join("config.toml");
     std::fs::write(&file, text).unwrap();
@@ -325,4 +326,63 @@ fn a_server_that_acknowledges_in_its_own_words_is_believed_and_nothing_less() {
         json!({"done": {"id": "x"}}),
         "and is delivered like any other"
     );
+}
+
+#[test]
+fn headers_of_the_file_reach_the_server_beside_which_they_stand_and_nobody_else() {
+    const SECRET: &str = "planted-bearer";
+    let machine = Sandbox::new().with("WEBSOCKET_BRIDGE_LOG", "trace");
+    let (server, other) = (Server::start(), Server::start());
+    let section = format!(
+        "[origins.\"{ORIGIN}\".sessions.bound]\nurl = \"{}own\"\nheaders = {{ Authorization = \"Bearer {SECRET}\" }}\n\
+         origin = \"https://page.example\"\n",
+        server.url()
+    );
+    let mut port = machine.welcomed_port();
+    // Opened for another server before there was the section: then it is not to have what stands there.
+    port.post(json!({"type": "open", "session": "bound", "url": other.url()}));
+    let connection = other.accept();
+    let file = write_config(&machine, &section);
+    drop(connection);
+    let told = port.wait_for("parked", |message| message["state"] == "error");
+    assert_eq!(told["reason"]["code"], "not-allowed", "{told}");
+    for part in ["another server", "forget", &*file.display().to_string()] {
+        assert!(told["reason"]["message"].as_str().unwrap().contains(part), "{told}");
+    }
+    port.post(json!({"type": "close", "session": "bound", "forget": true}));
+    // By none of these is another server reached under that name.
+    for mode in ["durable", "memory", "direct"] {
+        let mut port = machine.welcomed_port();
+        for url in [other.url(), format!("{}elsewhere", server.url()), format!("{}own?x", server.url())] {
+            port.post(json!({"type": "open", "session": "bound", "mode": mode, "profile": "p", "url": url}));
+            let error = port.wait_for_type("error");
+            assert_eq!(error["code"], "file-only", "{error}");
+            assert!(error["message"].as_str().unwrap().contains("leave `url` out"), "{error}");
+        }
+    }
+    for settings in [json!({"headers": {"A": "b"}}), json!({"origin": "https://x"}), json!({"tls": {}})] {
+        port.post(json!({"type": "open", "session": "bound", "settings": settings}));
+        assert_eq!(port.wait_for_type("error")["code"], "file-only");
+    }
+    // With its own URL, or with none, it is.
+    for request in [json!({"session": "bound"}), json!({"session": "bound", "url": format!("{}own", server.url())})] {
+        let mut asked = None;
+        port.open_with(request, || asked = Some(server.accept()));
+        let connection = asked.unwrap();
+        let headers = connection.request.headers();
+        assert_eq!(connection.request.uri().path(), "/own");
+        assert_eq!(headers["authorization"], format!("Bearer {SECRET}"));
+        assert_eq!(headers["origin"], "https://page.example");
+        port.post(json!({"type": "close", "session": "bound"}));
+        port.wait_for("closed", |message| message["state"] == "disconnected");
+    }
+    // Another session of the extension, with that very server, has nothing of it.
+    let mut asked = None;
+    let request = json!({"session": "free", "url": format!("{}own", server.url())});
+    port.open_with(request, || asked = Some(server.accept()));
+    assert!(!asked.unwrap().request.headers().contains_key("authorization"));
+    port.post(json!({"type": "status"}));
+    assert!(!port.wait_for_type("status").to_string().contains(SECRET));
+    let printed = [&["status", "--json"][..], &["logs"]].map(|command| machine.run(command));
+    crate::proxy::keeps_secret(&machine, &printed, &[SECRET]);
 }

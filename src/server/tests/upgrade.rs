@@ -99,6 +99,57 @@ async fn a_redirect_is_not_followed_and_shown_without_what_may_be_secret() {
     }
 }
 
+/// The message when a server that is not on this machine answers so.
+async fn refused_elsewhere(status: &str, lines: &str) -> String {
+    let serve = async |mut stream: TcpStream| {
+        request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        request(&mut stream).await;
+        stream.write_all(format!("HTTP/1.1 {status}\r\n{lines}\r\n").as_bytes()).await.unwrap();
+    };
+    let (end, ..) = meet(proxy::behind("http://PROXY"), &Outgoing::default(), serve).await;
+    end.reason.unwrap().message
+}
+
+#[tokio::test]
+async fn a_login_page_of_the_network_is_named_and_what_the_server_itself_says_is_not_taken_for_one() {
+    let portal = "a login page of the network (captive portal) seems to answer";
+    for (status, lines, is_portal) in [
+        ("302 Found", "Location: http://login.example/?token=secret\r\n", true),
+        ("307 Found", "Location: https://10.0.0.1/\r\n", true),
+        ("200 OK", "Content-Type: text/html; charset=utf-8\r\n", true),
+        ("511 Network Authentication Required", "", true),
+        ("301 Moved", "Location: https://server.test/chat\r\n", false),
+        ("301 Moved", "Location: /other\r\n", false),
+        ("301 Moved", "", false),
+        ("200 OK", "Content-Type: application/json\r\n", false),
+        ("404 Not Found", "Content-Type: text/html\r\n", false),
+    ] {
+        let message = refused_elsewhere(status, lines).await;
+        assert_eq!(message.contains(portal), is_portal, "{status} {lines}: {message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+    let here = refused("302 Found", "Location: http://login.example/\r\n").await.reason.unwrap().message;
+    assert!(!here.contains(portal), "nobody is between this machine and itself: {here}");
+}
+
+#[tokio::test]
+async fn the_request_has_the_headers_and_the_origin_of_the_configuration() {
+    let configured = |target: &mut Target| {
+        let secret = |value: &str| crate::wire::Secret::from(value.to_owned());
+        target.way.headers =
+            vec![("authorization".into(), secret("Bearer x y")), ("user-agent".into(), secret("mine"))];
+        target.way.origin = Some("https://example.org".to_owned());
+    };
+    let serve = async |mut stream: TcpStream| request(&mut stream).await;
+    let (_, _, asked) = meet(configured, &Outgoing::default(), serve).await;
+    for (name, expected) in [("authorization", "Bearer x y"), ("user-agent", "mine"), ("origin", "https://example.org")]
+    {
+        assert_eq!(value(&asked, name), Some(expected), "{asked}");
+    }
+    assert_eq!(asked.to_lowercase().matches("\r\norigin:").count(), 1);
+}
+
 #[tokio::test]
 async fn an_answer_that_does_not_upgrade_to_a_websocket_is_named() {
     check_failed(&altered("Upgrade", "").await, "upgrade", &["Upgrade: websocket"]);
