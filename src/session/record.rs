@@ -69,7 +69,7 @@ pub struct Sheet {
     /// How many messages gave way to newer ones.
     pub collapsed: u64,
     /// From where the server can go on behind `head`, as JSON text, if it says so itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 

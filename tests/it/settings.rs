@@ -33,7 +33,7 @@ fn what_is_out_of_bounds_or_wrong_is_refused_with_its_name_and_what_is_allowed()
         (json!({"reconnect": {"frist_ms": 1000}}), "invalid-message", "frist_ms"),
         (json!({"inbox": {"overflow": "explode"}}), "invalid-message", "`inbox.overflow`"),
         (json!({"linger_ms": "long"}), "invalid-message", "`linger_ms`"),
-        (json!({"auth": {"via": "header"}}), "unsupported", "auth"),
+        (json!({"fallback": {"poll_url": "http://localhost/"}}), "unsupported", "fallback"),
         (json!([]), "invalid-message", "settings"),
     ] {
         port.post(json!({"type": "open", "url": server.url(), "settings": settings, "ref": "r"}));
