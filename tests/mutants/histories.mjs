@@ -62,7 +62,7 @@ export default [
     name: "an outage goes unsaid",
     breaks: "Every loss of the connection puts a gap into the stream.",
     file: "src/session/connection.rs",
-    original: "            self.outage_since.get_or_insert(now.unix_ms);\n",
+    original: "        self.outage_since.get_or_insert(now.unix_ms);\n",
     replacement: "",
   },
   {
@@ -83,8 +83,8 @@ export default [
     name: "the deaf expect answers",
     breaks: "While the server is not read, its deadlines are suspended.",
     file: "src/session/connection.rs",
-    original: "        if self.paused {\n            return None;\n        }\n",
-    replacement: "",
+    original: "        if self.paused || self.admission.is_some() {\n",
+    replacement: "        if self.admission.is_some() {\n",
   },
   {
     name: "settings hold too early",
