@@ -186,8 +186,9 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         self.close();
-        // Most hosts are gone by now; one that is not must not outlive the test.
-        let deadline = Instant::now() + Duration::from_secs(2);
+        // Most hosts are gone by now; one that is not must not outlive the test. How fast one leaves is other tests' to say:
+        // on a busy machine, Wine takes seconds to end a process that has left.
+        let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             if let Ok(Some(_)) = self.host.try_wait() {
                 return;
