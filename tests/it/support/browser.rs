@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DEADLINE, until};
+use super::{DEADLINE, start, until};
 
 /// A port with its host.
 pub(crate) struct Browser {
@@ -21,7 +21,8 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts `command` as a host.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut host = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut host = start(|| command.spawn());
         let (stdin, stdout) = (host.stdin.take().unwrap(), host.stdout.take().unwrap());
         Self::over(host, stdin, stdout)
     }

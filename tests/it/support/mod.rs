@@ -6,6 +6,7 @@ pub(crate) mod link;
 pub(crate) mod sandbox;
 pub(crate) mod server;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must happen before it fails: far more than it ever takes.
@@ -24,6 +25,15 @@ pub(crate) fn at_best_within(limit: Duration, mut act: impl FnMut() -> Duration)
         }
     }
     panic!("took {fastest:?} at best, not less than {limit:?}");
+}
+
+/// Starts a program. Wine 8 cannot now and then, at random, and says "Internal error" (1359), which Windows does not: then
+/// it is asked again.
+pub(crate) fn start<T>(mut start: impl FnMut() -> io::Result<T>) -> T {
+    until("a program can be started", || match start() {
+        Err(error) if cfg!(windows) && error.raw_os_error() == Some(1359) => None,
+        started => Some(started.unwrap()),
+    })
 }
 
 /// Waits until `condition` gives something; fails with `what` if that takes too long.

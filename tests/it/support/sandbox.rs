@@ -8,7 +8,7 @@ use websocket_bridge::config::Paths;
 use websocket_bridge::config::{HOME_VARIABLE, HostName};
 
 use super::browser::Browser;
-use super::until;
+use super::{start, until};
 
 /// An extension of Chromium's, as the browser names it.
 pub(crate) const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop/";
@@ -123,7 +123,7 @@ impl Sandbox {
 
     /// Runs a command of a person to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).stdin(Stdio::null()).output().unwrap()
+        start(|| self.command().args(arguments).stdin(Stdio::null()).output())
     }
 
     /// Runs a command and takes its JSON from standard output.
