@@ -99,7 +99,9 @@ fn a_server_is_spoken_to_through_a_proxy_with_encryption_from_end_to_end_and_the
         let url = format!("{scheme}://root:{SECRET}@{}", proxy.address());
         write_config(&machine, &config(&format!("[defaults]\nproxy = \"{url}\"\n")));
         let mut port = machine.port();
-        port.post(json!({"type": "open", "url": "wss://server.test/chat"}));
+        // A server that went away for everybody would not be tried again for half a minute.
+        let soon = json!({"reconnect": {"first_ms": 100, "herd_window_ms": 0}});
+        port.post(json!({"type": "open", "url": "wss://server.test/chat", "settings": soon}));
         let (stream, asked) = match scheme {
             "http" => answer(&proxy, "200 Connection established"),
             _ => let_through_socks(&proxy),
