@@ -170,9 +170,7 @@ impl Credentials {
 impl Session {
     /// Why a credential is wanted before the server can be reached.
     pub(super) fn wanted_credential(&self, now: Now) -> Option<Want> {
-        let auth = self.settings.auth.as_ref().filter(|auth| auth.send.has(Blank::Token))?;
-        debug_assert!(auth.via == Via::Message || auth.send.as_json().is_string(), "the settings were checked");
-        self.credentials.usable(now).err()
+        if self.settings.shows_token() { self.credentials.usable(now).err() } else { None }
     }
 
     pub(super) fn park_for_credential(&mut self, want: Want, now: Now) {
@@ -221,7 +219,7 @@ impl Session {
     fn is_about_credential(&self, reason: &Reason) -> bool {
         let by_message = self.settings.auth.as_ref().is_some_and(|auth| auth.via == Via::Message);
         let refused = matches!(reason.close_code, Some(3000 | 4401)) || reason.code == "auth-refused";
-        self.presents_token() && (refused || (reason.http_status == Some(401) && !by_message))
+        self.settings.shows_token() && (refused || (reason.http_status == Some(401) && !by_message))
     }
 
     /// What the upgrade is to show.
@@ -304,7 +302,7 @@ impl Session {
     pub(super) fn named_at_the_door(&self, reason: Reason) -> Reason {
         let waits = matches!(&self.connection, Connection::Open(live) if live.admission.is_some());
         let forbids = matches!(reason.close_code, Some(3003 | 4403));
-        if waits && forbids && self.presents_token() { Reason { code: "auth-refused", ..reason } } else { reason }
+        if waits && forbids && self.settings.shows_token() { Reason { code: "auth-refused", ..reason } } else { reason }
     }
 
     /// What is due if the connection ended for this reason.
@@ -314,10 +312,6 @@ impl Session {
             Verdict::Park if self.is_about_credential(reason) => Verdict::Soon,
             verdict => verdict,
         }
-    }
-
-    fn presents_token(&self) -> bool {
-        self.settings.auth.as_ref().is_some_and(|auth| auth.send.has(Blank::Token))
     }
 
     /// The server may have refused what it was shown. Then a fresh credential is asked for, once; the reason why nothing is
@@ -351,7 +345,7 @@ impl Session {
         if self.inbox.consumer_of(port).is_none() {
             return self.tell_no_place(port, reference);
         }
-        if !self.presents_token() {
+        if !self.coming_settings().shows_token() {
             let message =
                 "no setting says how the server is to be shown a token; say `auth.via` in the settings of `open`";
             return self.tell(port, Problem::new(Code::NoAuth, message), reference);
@@ -369,7 +363,7 @@ impl Session {
 
     /// Asks for a fresh credential before the present one ends.
     pub(super) fn refresh_credential(&mut self, now: Now) {
-        let is_used = self.presents_token() && !matches!(self.connection, Connection::Closed);
+        let is_used = self.settings.shows_token() && !matches!(self.connection, Connection::Closed);
         if self.credentials.take_refresh(now.elapsed) && is_used {
             self.ask_for_credential(Want::Expiring);
         }

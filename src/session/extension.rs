@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
-use crate::settings::{Blank, Dialect, Template};
+use crate::settings::{Blank, Template};
 use crate::wire::event::{Opened, Refusal};
 use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Tag, WINDOW};
 
@@ -31,7 +31,7 @@ impl Session {
         self.changed();
         let mut changed = false;
         if let Some(settings) = settings {
-            changed |= *settings != *self.next_settings.as_deref().unwrap_or(&self.settings);
+            changed |= *settings != *self.coming_settings();
             self.configure(settings, now);
         }
         if let Some(url) = url {
@@ -175,7 +175,7 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.coming_dialect().subscribe.as_ref();
+        let template = self.coming_settings().dialect.subscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(&key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.subscribe(key, body, self.is_connected());
@@ -190,16 +190,11 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.coming_dialect().unsubscribe.as_ref();
+        let template = self.coming_settings().dialect.unsubscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.unsubscribe(key, body, self.is_connected());
         self.subscriptions_changed(taken, port, reference, now);
-    }
-
-    /// Also if it holds from the next connection on: whoever opened with it speaks it.
-    fn coming_dialect(&self) -> &Dialect {
-        &self.next_settings.as_deref().unwrap_or(&self.settings).dialect
     }
 
     fn subscriptions_changed(&mut self, taken: Result<(), NoRoom>, port: PortId, reference: Option<String>, now: Now) {

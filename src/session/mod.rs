@@ -693,6 +693,11 @@ impl Session {
         deadlines.into_iter().flatten()
     }
 
+    /// Those that hold from the next connection on: whoever opened with them speaks by them already.
+    fn coming_settings(&self) -> &Settings {
+        self.next_settings.as_deref().unwrap_or(&self.settings)
+    }
+
     /// Other settings hold as soon as no connection lives by the present ones.
     fn configure(&mut self, settings: Box<Settings>, now: Now) {
         if matches!(self.connection, Connection::Open(_)) {

@@ -67,6 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_disk_that_takes_nothing_costs_the_newest_beginnings_and_no_memory() {
+        let mut cursors = Cursors::restore(Some("0".to_owned()));
+        (1..=MAX_YOUNG as u64 + 5).for_each(|seq| cursors.push(seq, &seq.to_string(), true));
+        assert_eq!(cursors.young.len(), MAX_YOUNG);
+        assert_eq!(cursors.at(5).map(|cursor| &**cursor), Some("0"), "further back, and never too far on");
+        assert_eq!(cursors.at(6).map(|cursor| &**cursor), Some("6"));
+    }
+
+    #[test]
     fn what_the_disk_has_and_the_cursor_beside_it_belong_together() {
         let mut cursors = Cursors::restore(Some("3".to_owned()));
         cursors.push(7, "10", true);

@@ -500,6 +500,14 @@ impl<'a> Stack<'a> {
     }
 }
 
+impl Settings {
+    /// Whether the server is to be shown a credential, and not just a message.
+    #[must_use]
+    pub fn shows_token(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.send.has(Blank::Token))
+    }
+}
+
 impl Default for Settings {
     /// What counts if nobody says anything, for a durable session with a server elsewhere.
     fn default() -> Self {

@@ -248,6 +248,23 @@ fn a_credential_that_ends_while_the_connection_is_made_is_asked_for_anew() {
 }
 
 #[test]
+fn a_credential_for_settings_that_hold_from_the_next_connection_on_is_taken() {
+    let mut rig = Rig::connected();
+    rig.input(Input::Configure { settings: settings_with(&json!({"via": "header"})) });
+    assert_eq!(token(&mut rig, "t"), [""; 0]);
+    assert_eq!(rig.break_and_redial().last().unwrap(), "#2 connect /ws header Bearer t");
+}
+
+#[test]
+fn a_credential_that_came_after_all_was_forgotten_is_shown_to_no_other_server() {
+    let mut rig = rig(json!({"via": "header"}));
+    rig.input(close(true));
+    token(&mut rig, "t");
+    let lines = rig.open_url(1, "ws://127.0.0.1:9090/ws");
+    assert!(lines.contains(&"1: token-needed missing".to_owned()), "{lines:?}");
+}
+
+#[test]
 fn a_file_that_wants_no_credential_any_more_ends_the_waiting_for_one() {
     let layer = Layer::from_json(r#"{"auth":{"via":"header"}}"#, &Limits::default()).unwrap();
     let place = Place { memory: false, loopback: true };
