@@ -9,7 +9,7 @@ use url::Url;
 
 use super::file::Session;
 use super::proxy::ProxyRule;
-use crate::wire::Secret;
+use crate::wire::{Secret, is_http_token};
 
 /// How a session's server is reached, as far as the files say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,8 +77,7 @@ pub(super) fn binding(sections: &[Session]) -> Option<&Session> {
 /// # Errors
 /// What is wrong with it. Its value is not repeated, and its name only if it is a known one.
 pub(super) fn add_header(headers: &mut Vec<(String, Secret)>, name: &str, value: &str) -> Result<(), String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if !is_http_token(name) {
         return Err("has a name with a character that no header's has".to_owned());
     }
     let lower = name.to_ascii_lowercase();

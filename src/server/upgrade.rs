@@ -28,7 +28,7 @@ use super::dial::{Transport, io_code};
 use super::pump::{Socket, Watched};
 use super::{Found, Target, hint, tls};
 use crate::config::is_loopback;
-use crate::wire::{Presented, Reason};
+use crate::wire::{Presented, Reason, is_http_token};
 
 /// Bytes read at once. tungstenite's own 128 KiB cost a third of a round trip, measured with 100-byte messages.
 const READ_BUFFER: usize = 16 * 1024;
@@ -141,7 +141,7 @@ fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     }
     let mut offered = target.protocols.clone();
     if let Some(Presented::Protocol(secret)) = &target.credential {
-        if !secret.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+        if !is_http_token(secret.reveal()) {
             return Err(unfit(&server, "as a sub-protocol"));
         }
         offered.push(secret.reveal().to_owned());

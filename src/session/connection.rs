@@ -3,8 +3,6 @@
 //! Owns: when to dial, when to give a connection up, what is written in which order. What comes is `inbox`'s to keep, what
 //! waits is `outbox`'s, and how long to wait before the next attempt is `retry`'s to say.
 
-use serde_json::Value;
-
 use super::credential::Admission;
 use super::*;
 use crate::settings::{self, Auth, Blank};
@@ -265,7 +263,7 @@ impl Session {
             live.undecided = None;
             return;
         };
-        if resume.accepted.is_some() {
+        if resume.replies.is_some() {
             let timeout = self.settings.heartbeat.timeout;
             undecided.asked = Some(Asked { until: now.elapsed + timeout, latest: now.elapsed + timeout * REPLAY });
         } else {
@@ -594,14 +592,12 @@ impl Session {
         let (Some(undecided), Some(resume)) = (&mut live.undecided, &self.settings.dialect.resume) else { return };
         let Some(asked) = &mut undecided.asked else { return };
         asked.until = asked.latest.min(now.elapsed + self.settings.heartbeat.timeout);
-        let Body::Json(json) = body else { return };
-        let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
-        if says(&resume.accepted) {
+        let (Some(replies), Body::Json(json)) = (&resume.replies, body) else { return };
+        let Some(goes_on) = pattern::verdict(replies, json) else { return };
+        if goes_on {
             self.inbox.withdraw_outage(undecided.mark);
-            live.undecided = None;
-        } else if says(&resume.refused) {
-            live.undecided = None;
         }
+        live.undecided = None;
     }
 
     /// From where the server can go on if this message, the next of the stream, was the last.

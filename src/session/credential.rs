@@ -242,7 +242,7 @@ impl Session {
         let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message) else {
             return Admission::Granted;
         };
-        let waits = auth.accepted.is_some();
+        let waits = auth.replies.is_some();
         if let Some(want) = self.wanted_credential(now) {
             return Admission::Unavailable(want);
         }
@@ -287,15 +287,15 @@ impl Session {
         else {
             return None;
         };
-        let says = |pattern: &Option<Value>| pattern.as_ref().is_some_and(|pattern| pattern::matches(pattern, json));
         if live.admission.is_none() && !live.renewed {
             return None;
         }
-        if says(&auth.accepted) {
+        let admitted = pattern::verdict(auth.replies.as_ref()?, json)?;
+        if admitted {
             live.renewed = false;
-            return live.admission.is_some().then_some(true);
         }
-        says(&auth.refused).then_some(false)
+        // What it says to a newer credential lets nobody in who is in already.
+        (!admitted || live.admission.is_some()).then_some(admitted)
     }
 
     /// A server that forbids us before it has let us in means the credential.

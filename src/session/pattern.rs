@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::settings::Replies;
+
 /// Whether the JSON text has what `pattern` has: of an object every member that the pattern's has, matching in turn; of
 /// anything else an equal value.
 pub(super) fn matches(pattern: &Value, json: &[u8]) -> bool {
@@ -16,6 +18,14 @@ pub(super) fn matches(pattern: &Value, json: &[u8]) -> bool {
     };
     let Ok(found) = serde_json::from_slice::<HashMap<String, &RawValue>>(json) else { return false };
     wanted.iter().all(|(name, pattern)| found.get(name).is_some_and(|value| matches(pattern, value.get().as_bytes())))
+}
+
+/// Whether the JSON text says yes or no, if it says either.
+pub(super) fn verdict(replies: &Replies, json: &[u8]) -> Option<bool> {
+    if matches(&replies.accepted, json) {
+        return Some(true);
+    }
+    replies.refused.as_ref().is_some_and(|refused| matches(refused, json)).then_some(false)
 }
 
 /// The longest text at a place, in bytes: it is remembered for longer than the message, and is to be a name.

@@ -119,10 +119,8 @@ pub struct Auth {
     pub via: Via,
     /// What is shown: a message, or else a string with a blank for the credential.
     pub send: Template,
-    /// The pattern of the answer to the message by which the server lets us in.
-    pub accepted: Option<Value>,
-    /// The pattern of the answer by which it does not; only together with `accepted`.
-    pub refused: Option<Value>,
+    /// What the server says to the message; without it, nobody waits for that.
+    pub replies: Option<Replies>,
     /// A fresh credential is shown in a message on the connection that there is.
     pub renew: bool,
 }
@@ -162,10 +160,28 @@ pub struct Resume {
     pub cursor: String,
     /// What it is asked with.
     pub send: Template,
-    /// The pattern of its yes; without it, nobody knows.
-    pub accepted: Option<Value>,
-    /// The pattern of its no; only together with `accepted`.
+    /// What it says to that; without it, nobody knows.
+    pub replies: Option<Replies>,
+}
+
+/// By what a server says yes or no.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replies {
+    /// The pattern of its yes.
+    pub accepted: Value,
+    /// The pattern of its no.
     pub refused: Option<Value>,
+}
+
+impl Replies {
+    /// Puts them into an object of settings.
+    fn put(replies: &Option<Self>, json: &mut Value) {
+        let Some(Self { accepted, refused }) = replies else { return };
+        json["accepted"] = accepted.clone();
+        if let Some(refused) = refused {
+            json["refused"] = refused.clone();
+        }
+    }
 }
 
 /// What a server wants an answer to.
@@ -323,7 +339,7 @@ impl Settings {
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
         }
-        if let Some(Auth { via, send, accepted, refused, renew }) = auth {
+        if let Some(Auth { via, send, replies, renew }) = auth {
             json["auth"] = json!({ "via": via.as_str(), "send": send.as_json() });
             if let Via::Query(name) = via {
                 json["auth"]["name"] = name.as_str().into();
@@ -331,11 +347,7 @@ impl Settings {
             if *renew {
                 json["auth"]["renew"] = "message".into();
             }
-            for (name, pattern) in [("accepted", accepted), ("refused", refused)] {
-                if let Some(pattern) = pattern {
-                    json["auth"][name] = pattern.clone();
-                }
-            }
+            Replies::put(replies, &mut json["auth"]);
         }
         let Dialect { subscribe, unsubscribe, resume, answer, ack } = dialect;
         for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
@@ -343,13 +355,9 @@ impl Settings {
                 json["dialect"][name] = template.as_json().clone();
             }
         }
-        if let Some(Resume { cursor, send, accepted, refused }) = resume {
+        if let Some(Resume { cursor, send, replies }) = resume {
             json["dialect"]["resume"] = json!({ "cursor": cursor, "send": send.as_json() });
-            for (name, pattern) in [("accepted", accepted), ("refused", refused)] {
-                if let Some(pattern) = pattern {
-                    json["dialect"]["resume"][name] = pattern.clone();
-                }
-            }
+            Replies::put(replies, &mut json["dialect"]["resume"]);
         }
         if let Some(Answer { when, send }) = answer {
             let send: Value = serde_json::from_str(send).unwrap_or_default();
@@ -432,6 +440,11 @@ impl<'a> Stack<'a> {
         }
     }
 
+    fn replies(&self, deciding: &str, accepted: &str, refused: &str) -> Option<Replies> {
+        let accepted = self.pattern_beside(deciding, accepted)?;
+        Some(Replies { accepted, refused: self.pattern_beside(deciding, refused) })
+    }
+
     fn auth(&self) -> Option<Auth> {
         let deciding = "auth.via";
         let Said::Word(via) = self.get(deciding)? else { return None };
@@ -451,19 +464,17 @@ impl<'a> Stack<'a> {
             Some(Said::Template(send)) => send.clone(),
             _ => Template::new(usual.into(), Blank::Token).ok()?,
         };
-        let accepted = self.pattern_beside(deciding, "auth.accepted");
-        let refused = self.pattern_beside(deciding, "auth.refused");
+        let replies = self.replies(deciding, "auth.accepted", "auth.refused");
         let renew = matches!(self.beside(deciding, "auth.renew"), Some(Said::Word("message")));
-        Some(Auth { via, send, accepted, refused, renew })
+        Some(Auth { via, send, replies, renew })
     }
 
     fn resume(&self) -> Option<Resume> {
         let deciding = "dialect.resume.send";
         let send = self.template(deciding)?;
         let Said::Pointer(cursor) = self.beside(deciding, "dialect.resume.cursor")? else { return None };
-        let accepted = self.pattern_beside(deciding, "dialect.resume.accepted");
-        let refused = self.pattern_beside(deciding, "dialect.resume.refused");
-        Some(Resume { cursor: cursor.clone(), send, accepted, refused })
+        let replies = self.replies(deciding, "dialect.resume.accepted", "dialect.resume.refused");
+        Some(Resume { cursor: cursor.clone(), send, replies })
     }
 
     fn answer(&self) -> Option<Answer> {

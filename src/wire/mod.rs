@@ -167,6 +167,12 @@ fn opening_brackets(json: &[u8]) -> usize {
     json.chunks(128).map(|piece| usize::from(count(piece))).sum()
 }
 
+/// Whether a text is a token of HTTP (RFC 9110, section 5.6.2), as the names of headers and sub-protocols are.
+#[must_use]
+pub fn is_http_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
 /// Whether `name` may be the name of a session or a consumer: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 #[must_use]
 pub fn is_name(name: &str) -> bool {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Body, Code, MAX_CLOSE_REASON, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, MAX_PROTOCOLS, MAX_TOKEN, PROTOCOL,
-    Secret, Stage, is_name, nested_deeper_than,
+    Secret, Stage, is_http_token, is_name, nested_deeper_than,
 };
 
 /// What an extension asks for.
@@ -440,8 +440,7 @@ impl<'a> Envelope<'a> {
             return Err(invalid(format!("`protocols` has more than {MAX_PROTOCOLS} entries")));
         }
         for (index, protocol) in protocols.iter().enumerate() {
-            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            if !(1..=MAX_ID).contains(&protocol.len()) || !protocol.bytes().all(token) {
+            if protocol.len() > MAX_ID || !is_http_token(protocol) {
                 let allowed = format!("1 to {MAX_ID} letters, digits and !#$%&'*+-.^_`|~");
                 return Err(invalid(format!("`protocols` may hold {allowed}, not {}", quoted(protocol))));
             }

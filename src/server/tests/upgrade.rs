@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::wire::{Presented, Secret};
 
 /// How a connection ends whose upgrade is answered with `answer(request)`, after which the server closes TCP.
 async fn answered(protocols: &[&str], answer: impl FnOnce(&str) -> String) -> (End, Vec<Happened>) {
@@ -136,7 +137,7 @@ async fn a_login_page_of_the_network_is_named_and_what_the_server_itself_says_is
 #[tokio::test]
 async fn the_request_has_the_headers_and_the_origin_of_the_configuration() {
     let configured = |target: &mut Target| {
-        let secret = |value: &str| crate::wire::Secret::from(value.to_owned());
+        let secret = |value: &str| Secret::from(value.to_owned());
         target.way.headers =
             vec![("authorization".into(), secret("Bearer x y")), ("user-agent".into(), secret("mine"))];
         target.way.origin = Some("https://example.org".to_owned());
@@ -148,6 +149,38 @@ async fn the_request_has_the_headers_and_the_origin_of_the_configuration() {
         assert_eq!(value(&asked, name), Some(expected), "{asked}");
     }
     assert_eq!(asked.to_lowercase().matches("\r\norigin:").count(), 1);
+}
+
+#[tokio::test]
+async fn the_request_shows_the_credential_in_its_place_and_nobody_hears_of_one_that_is_a_sub_protocol() {
+    let secret = || Secret::from("s3cr+t".to_owned());
+    for (credential, shown) in [
+        (Presented::Header(secret()), "\r\nauthorization: s3cr+t\r\n"),
+        (Presented::Query("key".into(), secret()), "GET /?key=s3cr%2Bt HTTP/1.1\r\n"),
+        (Presented::Protocol(secret()), "\r\nsec-websocket-protocol: s3cr+t\r\n"),
+    ] {
+        let serve = async |mut stream: TcpStream| {
+            let asked = request(&mut stream).await;
+            let chosen = if shown.contains("protocol") { "Sec-WebSocket-Protocol: s3cr+t\r\n\r\n" } else { "\r\n" };
+            let answer = accepted(&asked).trim_end().to_owned() + "\r\n" + chosen;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            asked
+        };
+        let (_, happened, asked) =
+            meet(|target| target.credential = Some(credential), &Outgoing::default(), serve).await;
+        assert!(asked.to_lowercase().contains(&shown.to_lowercase()), "{asked}");
+        assert!(matches!(&happened[..], [Happened::Connected { protocol: None }]), "{happened:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_stand_where_it_is_to_be_is_refused_without_being_said() {
+    for show in [Presented::Header, Presented::Protocol] {
+        let credential = show(Secret::from("h\nsh".to_owned()));
+        let (end, ..) = meet(|target| target.credential = Some(credential), &Outgoing::default(), async |_| {}).await;
+        check_failed(&end, "auth-refused", &["cannot be shown the credential", "auth.via"]);
+        assert!(!end.reason.unwrap().message.contains("h\nsh"));
+    }
 }
 
 #[tokio::test]
