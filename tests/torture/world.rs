@@ -22,6 +22,10 @@ use crate::server::{Cut, Marks, Server};
 /// Milliseconds from one fault to the next.
 const PACE: std::ops::Range<u64> = 150..1300;
 
+/// How long a worker stays away whose messages are to be on the disk when the daemon is killed: longer than the judge
+/// grants a busy machine, by far.
+const AWAY: Duration = Duration::from_millis(2500);
+
 /// How long everything may take to come to rest.
 const REST: Duration = Duration::from_secs(60);
 
@@ -88,8 +92,9 @@ pub(crate) fn run(plan: &Plan, workshop: Workshop, interrupted: &AtomicBool) -> 
         ports: Arc::default(),
     };
     let workers = Consumer::ALL.map(|consumer| Worker::start(consumer, upbringing.clone(), rng.u64(..)));
-    let may_kill_server = plan.kinds.contains(&Kind::ServerKilled);
-    let mut world = World { log, machine, marks, ambush, server, workers, rng, may_kill_server, active: Vec::new() };
+    let active = Vec::new();
+    let kinds = plan.kinds.clone();
+    let mut world = World { log, machine, marks, ambush, server, workers, rng, kinds, active };
     let went = world.go(plan, interrupted);
     let World { log, machine, server, workers, .. } = world;
     drop(workers);
@@ -128,7 +133,8 @@ struct World {
     server: Server,
     workers: [Worker; 2],
     rng: fastrand::Rng,
-    may_kill_server: bool,
+    /// What may happen.
+    kinds: Vec<Kind>,
     /// Faults that last, and how to end them.
     active: Vec<Active>,
 }
@@ -159,8 +165,7 @@ impl World {
         while made < plan.faults && !interrupted.load(Ordering::Relaxed) {
             let next = Instant::now() + Duration::from_millis(self.rng.u64(PACE));
             self.heal_until(next)?;
-            // Some cannot be made just now: there is no connection to lose, or it is that way already.
-            let kind = Kind::draw(&plan.kinds, &mut self.rng);
+            let kind = Kind::draw(&self.kinds, &mut self.rng);
             // Some cannot be made just now: there is no connection to lose, or it is that way already.
             made += u64::from(self.make(kind)?);
         }
@@ -274,12 +279,18 @@ impl World {
         Ok(true)
     }
 
-    /// Kills the daemon just now, or right after it has said something that it must keep.
+    /// Kills the daemon just now, or right after it has said something that it must keep, or when it has kept something for
+    /// long that nobody else has.
     fn kill_daemon(&mut self, pid: u32) -> Result<()> {
+        if self.kinds.contains(&Kind::WorkerGone) && self.rng.u32(..3) == 0 {
+            let worker = &self.workers[self.rng.usize(..self.workers.len())];
+            worker.command(Command::Die { back_after: AWAY + Duration::from_millis(self.rng.u64(100..1000)) });
+            self.heal_until(Instant::now() + AWAY)?;
+        }
         let moment = Moment::ALL[self.rng.usize(..Moment::ALL.len())];
         let patience = Duration::from_millis(if self.rng.bool() { self.rng.u64(50..400) } else { 0 });
         if !patience.is_zero() && matches!(moment, Moment::Stored | Moment::Received) {
-            if moment == Moment::Stored && self.may_kill_server && self.rng.bool() {
+            if moment == Moment::Stored && self.kinds.contains(&Kind::ServerKilled) && self.rng.bool() {
                 // Else the server often has it before the disk.
                 self.make(Kind::ServerKilled)?;
             }
