@@ -31,15 +31,19 @@ const HAPPY_EYEBALLS: Duration = Duration::from_millis(300);
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Transport for T {}
 
-/// Makes the connection, and tells what it finds on the way.
+/// Makes a WebSocket, and tells what it finds on the way.
 pub(super) async fn dial(target: &Target, found: &mut impl FnMut(Found)) -> Result<Upgraded, Reason> {
+    let transport = connect(target, found).await?;
+    upgrade(target, transport, found).await
+}
+
+/// Makes the connection, and tells what it finds on the way.
+pub(super) async fn connect(target: &Target, found: &mut impl FnMut(Found)) -> Result<Box<dyn Transport>, Reason> {
     let stream: Box<dyn Transport> = match choose_proxy(target).await? {
         Some(chosen) => Box::new(through(&chosen, target, found).await?),
         None => Box::new(straight(target, found).await?),
     };
-    let transport: Box<dyn Transport> =
-        if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream };
-    upgrade(target, transport, found).await
+    Ok(if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream })
 }
 
 /// The proxy that leads to the server, if one does.
@@ -65,7 +69,7 @@ async fn straight(target: &Target, found: &mut impl FnMut(Found)) -> Result<TcpS
         .await
         .map_err(|what| Reason::new("dns", format!("cannot look up the address of {host}: {what}")))?;
     found(Found::Addresses(addresses.clone()));
-    let tcp = connect(host, port, addresses, target.timeouts.tcp)
+    let tcp = connect_to(host, port, addresses, target.timeouts.tcp)
         .await
         .map_err(|(code, what)| Reason::new(code, format!("cannot connect to {host}:{port}: {what}")))?;
     if let Ok(peer) = tcp.peer_addr() {
@@ -92,7 +96,7 @@ async fn through(
     };
     let addresses =
         resolve(name, target.timeouts.dns).await.map_err(|what| unreachable(format!("no address: {what}")))?;
-    let tcp = connect(&host.to_string(), port, addresses, target.timeouts.tcp)
+    let tcp = connect_to(&host.to_string(), port, addresses, target.timeouts.tcp)
         .await
         .map_err(|(_, what)| unreachable(what))?;
     let tunnel = proxy::tunnel(chosen, &target.url, tcp, target.timeouts.proxy).await?;
@@ -124,7 +128,7 @@ async fn resolve(host: Host<&str>, limit: Duration) -> Result<Vec<IpAddr>, Strin
 ///
 /// # Errors
 /// Why there is none, and the word for it.
-async fn connect(
+async fn connect_to(
     host: &str,
     port: u16,
     addresses: Vec<IpAddr>,

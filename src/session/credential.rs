@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::connection::Connection;
+use super::fallback::Route;
 use super::*;
 use crate::settings::{Blank, Via};
 
@@ -239,7 +240,8 @@ impl Session {
 
     /// Sends what the first message is to show.
     pub(super) fn ask_for_admission(&mut self, now: Now) -> Admission {
-        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message) else {
+        let by_websocket = matches!(&self.connection, Connection::Open(live) if live.route == Route::WebSocket);
+        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message && by_websocket) else {
             return Admission::Granted;
         };
         let waits = auth.replies.is_some();

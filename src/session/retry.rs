@@ -165,6 +165,8 @@ pub(super) struct Retry {
     faults: u32,
     /// Attempts made in that time.
     attempts: u32,
+    /// Attempts in a row that have made no WebSocket on which anything was heard.
+    missed: u32,
     /// When the budget of attempts will be full again: each attempt moves it by one refill.
     full_at: Duration,
     /// One of the failures since then looked like everybody's: so do all that follow, because a server that is overrun may
@@ -240,7 +242,7 @@ impl Retry {
     /// A connection that was open for `lifetime` has ended: one that lasted has proved the server well.
     pub(super) fn connection_lived(&mut self, lifetime: Duration, settings: &settings::Reconnect) {
         if lifetime >= settings.stable {
-            self.start_anew();
+            self.forget_failures();
         }
     }
 
@@ -251,6 +253,11 @@ impl Retry {
 
     /// Somebody changed something, or asked: what was counted counts no more. The budget does.
     pub(super) fn start_anew(&mut self) {
+        self.missed = 0;
+        self.forget_failures();
+    }
+
+    fn forget_failures(&mut self) {
         (self.failures, self.faults, self.attempts) = (0, 0, 0);
         (self.spread, self.asked_window) = (false, None);
     }
@@ -273,6 +280,21 @@ impl Retry {
     /// As an earlier daemon left it.
     pub(super) fn restore(full_at: Duration, learnt_window: Option<Duration>) -> Self {
         Self { full_at, learnt_window, ..Self::default() }
+    }
+
+    /// One more attempt has made no WebSocket.
+    pub(super) fn miss(&mut self) {
+        self.missed = self.missed.saturating_add(1);
+    }
+
+    /// There was a WebSocket.
+    pub(super) fn reached(&mut self) {
+        self.missed = 0;
+    }
+
+    /// How many attempts in a row have made none.
+    pub(super) fn missed(&self) -> u32 {
+        self.missed
     }
 
     /// An attempt is made.
