@@ -25,7 +25,7 @@ use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Address, Fallback, Layer, Limits, Place, SettingError, Settings, Via};
+use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings, Via};
 use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
@@ -559,7 +559,7 @@ impl Core {
                     }
                     Action::ToServer { attempt, body } => slot.outgoing(attempt, |outgoing| outgoing.send(body)),
                     Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
-                    Action::Cursor { attempt, cursor } => slot.outgoing(attempt, |it| it.go_on_from(cursor)),
+                    Action::PollAt { attempt, url } => slot.outgoing(attempt, |outgoing| outgoing.poll_at(url)),
                     Action::Pause { attempt } => slot.outgoing(attempt, Outgoing::pause_reading),
                     Action::Resume { attempt } => slot.outgoing(attempt, Outgoing::resume_reading),
                     Action::Connect { attempt, url, protocols, credential, max_message, detour } => {
@@ -572,7 +572,7 @@ impl Core {
                             protocols,
                             credential,
                             max_message,
-                            detour,
+                            detour: detour.map(|detour| *detour),
                             way,
                             proxy_variables,
                             timeouts,
@@ -658,12 +658,11 @@ impl Core {
         self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
         // Secrets that stand beside the server's URL go to that server, on whichever way, and to no other.
         let mut beside = &target.url;
-        let detour = target.detour.iter().flat_map(|detour| [Some(&detour.address), detour.post.as_ref()]);
-        let addresses: Vec<_> = detour.flatten().map(Address::as_websocket).collect();
-        for address in &addresses {
-            self.config.permits(&target.origin, address, self.paths.config_file())?;
-            if address.origin() != target.url.origin() {
-                beside = address;
+        let detour = target.detour.iter().flat_map(|detour| [Some(&detour.url), detour.post.as_ref()]);
+        for url in detour.flatten() {
+            self.config.permits(&target.origin, url, self.paths.config_file())?;
+            if url.origin() != target.url.origin() {
+                beside = url;
             }
         }
         // The session hears of them only when it has been served, but they count for this connection.

@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,17 +19,17 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
-use tokio_tungstenite::tungstenite::http::{Method, Request, Response, StatusCode};
+use tokio_tungstenite::tungstenite::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
+use tokio_tungstenite::tungstenite::http::{Method, Request, Response};
 use url::Url;
 
 use super::dial::{self, explain};
 use super::events::{Event, Reader, Unreadable};
 use super::upgrade::{Answer, common_headers, with_credential};
 use super::{Happened, Outgoing, Target};
-use crate::session::{Detour, DetourKind};
-use crate::settings::cursor_text;
-use crate::wire::{Body, Hint, Reason};
+use crate::wire::{Body, Detour, DetourKind, Hint, Reason};
 
 /// How long a server may hold a poll that it has nothing to answer to.
 const LONGEST_POLL: Duration = Duration::from_secs(120);
@@ -39,12 +38,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(120);
 const HELD: Duration = Duration::from_secs(1);
 
 /// Statuses by which a server finds fault with the message that was posted, and with nothing else.
-const AT_FAULT: [StatusCode; 4] = [
-    StatusCode::BAD_REQUEST,
-    StatusCode::PAYLOAD_TOO_LARGE,
-    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    StatusCode::UNPROCESSABLE_ENTITY,
-];
+const AT_FAULT: [u16; 4] = [400, 413, 415, 422];
 
 /// Carries messages until it is over; why, unless this side wanted it so.
 pub(super) async fn carry(
@@ -55,9 +49,6 @@ pub(super) async fn carry(
 ) -> Option<Reason> {
     let report = RefCell::new(report);
     let tell = |happened| report.borrow_mut()(happened);
-    if let Some(cursor) = &detour.cursor {
-        outgoing.go_on_from(Arc::clone(cursor));
-    }
     let receiving = async {
         let received = match detour.kind {
             DetourKind::Events => receive_events(target, detour, outgoing, &tell).await,
@@ -77,14 +68,12 @@ pub(super) async fn carry(
 type Never = Result<std::convert::Infallible, Reason>;
 
 async fn receive_events(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl Fn(Happened)) -> Never {
-    let mut client = Client::new(target, detour.address.at(detour.cursor.as_deref()));
+    let mut client = Client::new(target, detour.url.clone());
     let mut request = client.request(Method::GET, Bytes::new())?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     request.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let last = detour.cursor.as_deref().and_then(|cursor| HeaderValue::from_str(&cursor_text(cursor)).ok());
-    if let Some(last) = last {
-        request.headers_mut().insert("last-event-id", last);
-    }
+    let last = detour.last_event.as_ref().and_then(|id| HeaderValue::from_str(id).ok());
+    request.headers_mut().extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
     let limit = target.timeouts.upgrade;
     let response = client.ask(request, limit, "the request for its events").await?;
     if !is_of_type(response.headers(), "text/event-stream") {
@@ -125,10 +114,10 @@ async fn poll(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
             tell(Happened::Connected { protocol: None });
         }
     };
-    let mut client = Client::new(target, detour.address.at(None));
+    let mut client = Client::new(target, detour.url.clone());
     loop {
         outgoing.reading().await;
-        client.url = detour.address.at(outgoing.cursor().as_deref());
+        client.url = outgoing.poll_at.take().unwrap_or(client.url);
         let mut request = client.request(Method::GET, Bytes::new())?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -160,8 +149,8 @@ async fn poll(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
 }
 
 async fn post(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl Fn(Happened)) -> Never {
-    let Some(address) = &detour.post else { return std::future::pending().await };
-    let mut client = Client::new(target, address.at(None));
+    let Some(url) = &detour.post else { return std::future::pending().await };
+    let mut client = Client::new(target, url.clone());
     let mut posted = 0;
     loop {
         let (kind, body) = match outgoing.next().await {
@@ -174,11 +163,13 @@ async fn post(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
             _ => continue,
         };
         let length = body.len() as u64;
-        client.url = address.at(outgoing.cursor().as_deref());
         let mut request = client.request(Method::POST, body)?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let what = "a message that was posted";
-        let response = client.ask(request, target.timeouts.write, what).await?;
+        let response = client.ask(request, target.timeouts.write, what).await.map_err(|reason| {
+            let is_at_fault = reason.http_status.is_some_and(|status| AT_FAULT.contains(&status));
+            if is_at_fault { Reason { code: "post-refused", http_status: None, ..reason } } else { reason }
+        })?;
         client.whole(response, what).await?;
         posted += length;
         tell(Happened::Flushed { bytes: posted, all: outgoing.is_idle() });
@@ -264,8 +255,7 @@ impl<'a> Client<'a> {
         let reason = answer.refusal(&self.server(), &self.url, what, 200);
         // The body is not read: the connection is of no use any more.
         self.kept = None;
-        let at_fault = AT_FAULT.contains(&status) && what.contains("posted");
-        Err(if at_fault { Reason { code: "post-refused", ..reason } } else { reason })
+        Err(reason)
     }
 
     async fn connect(&mut self) -> Result<(), Reason> {

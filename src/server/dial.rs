@@ -27,6 +27,9 @@ use crate::wire::Reason;
 /// How long the first address of a server may take before another is tried beside it (RFC 8305).
 const HAPPY_EYEBALLS: Duration = Duration::from_millis(300);
 
+/// How long a connection may be silent before the system asks whether the other side is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// A connected stream, whatever is below it.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Transport for T {}
@@ -137,6 +140,10 @@ async fn connect_to(
     let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    // For whoever cannot be pinged: on a detour nothing else finds out that the server is gone.
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE / 4));
+    connector.set_keepalive_retries(Some(4));
     connector.set_connect_timeout(Some(limit));
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/").parse().map_err(|error| ("network", format!("{error}")))?;

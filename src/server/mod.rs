@@ -34,9 +34,8 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
 use crate::config::{ProxyVariables, Way};
-use crate::session::Detour;
 use crate::wire::event::Closed;
-use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
+use crate::wire::{Body, Detour, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
 pub use certificate::Certificate;
 use pump::{Over, Pump, Socket};
 
@@ -154,7 +153,7 @@ pub enum Found {
 pub struct Outgoing {
     queue: RefCell<VecDeque<Message>>,
     closing: Cell<Closing>,
-    cursor: RefCell<Option<Arc<str>>>,
+    poll_at: RefCell<Option<Url>>,
     paused: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -219,13 +218,9 @@ impl Outgoing {
         self.wake();
     }
 
-    /// On a detour, from here the server is to go on when it is asked the next time: a JSON text.
-    pub fn go_on_from(&self, cursor: Arc<str>) {
-        self.cursor.replace(Some(cursor));
-    }
-
-    fn cursor(&self) -> Option<Arc<str>> {
-        self.cursor.borrow().clone()
+    /// Has the next poll made here.
+    pub fn poll_at(&self, url: Url) {
+        self.poll_at.replace(Some(url));
     }
 
     /// The next message to be sent.

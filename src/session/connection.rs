@@ -7,6 +7,7 @@ use super::credential::Admission;
 use super::fallback::{Route, Trial};
 use super::*;
 use crate::settings::{self, Auth, Blank};
+use crate::wire::DetourKind;
 use crate::wire::event::{State, StateReport};
 
 /// How long a connection has to prove that it outlived a sleep or a change of the network.
@@ -154,7 +155,9 @@ impl Session {
         let again = !matches!(self.connection, Connection::Closed);
         let auth = self.settings.auth.clone().map(Box::new);
         let detour = self.choose_detour();
-        let route = detour.as_ref().map_or(Route::WebSocket, |detour| Route::Detour { posts: detour.post.is_some() });
+        let route = detour
+            .as_ref()
+            .map_or(Route::WebSocket, |detour| Route::Detour { kind: detour.kind, posts: detour.post.is_some() });
         self.set_connection(Connection::Dialling { attempt, again, auth, route }, now);
         self.connect(attempt, detour, now);
     }
@@ -175,7 +178,7 @@ impl Session {
             protocols: self.protocols.clone(),
             credential,
             max_message: self.settings.inbox.max_message_bytes,
-            detour,
+            detour: detour.map(Box::new),
         });
     }
 
@@ -522,7 +525,7 @@ impl Session {
 
     /// Whether the server can be sent messages.
     pub(super) fn takes_messages(&self) -> bool {
-        let on_the_way = |live: &Live| live.route != Route::Detour { posts: false };
+        let on_the_way = |live: &Live| !matches!(live.route, Route::Detour { posts: false, .. });
         matches!(&self.connection, Connection::Open(live) if live.admission.is_none() && on_the_way(live))
     }
 
@@ -654,8 +657,10 @@ impl Session {
             _ => None,
         };
         let Some(cursor) = inside.map(Arc::from).or(beside) else { return };
-        if live.route != Route::WebSocket {
-            self.actions.push_back(Action::Cursor { attempt: live.attempt, cursor: Arc::clone(&cursor) });
+        let polls = matches!(live.route, Route::Detour { kind: DetourKind::Polls, .. });
+        let attempt = live.attempt;
+        if let Some(url) = polls.then(|| self.poll_behind(&cursor)).flatten() {
+            self.actions.push_back(Action::PollAt { attempt, url });
         }
         self.cursors.push(self.inbox.head() + 1, &cursor, self.journal.is_some());
     }

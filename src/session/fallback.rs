@@ -5,38 +5,16 @@
 
 use super::connection::Connection;
 use super::*;
-use crate::settings::{Address, Auth};
-
-/// A way to the server that is no WebSocket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Detour {
-    /// How the server's messages come.
-    pub kind: DetourKind,
-    /// From where.
-    pub address: Address,
-    /// Where messages to it are posted.
-    pub post: Option<Address>,
-    /// From where the server is to go on, as JSON text.
-    pub cursor: Option<Arc<str>>,
-    /// How long after a poll that brought nothing the next one is made.
-    pub interval: Duration,
-}
-
-/// How the server's messages come on a detour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DetourKind {
-    /// As server-sent events.
-    Events,
-    /// In the answers to one request after the other.
-    Polls,
-}
+use crate::settings::{Auth, cursor_text};
+use crate::wire::DetourKind;
 
 /// The way of a connection that is made or being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     WebSocket,
-    /// A detour; whether it takes messages to the server.
+    /// A detour of this kind; whether it takes messages to the server.
     Detour {
+        kind: DetourKind,
         posts: bool,
     },
 }
@@ -60,13 +38,20 @@ impl Session {
         let detours: Vec<_> = sse.chain(poll).collect();
         // Behind them the WebSocket has its turn again.
         let (kind, address) = *detours.get(beyond % (detours.len() + 1))?;
+        let cursor = self.cursors.last().map(|cursor| &**cursor);
         Some(Detour {
             kind,
-            address: address.clone(),
-            post: fallback.post.clone(),
-            cursor: self.cursors.last().cloned(),
+            url: address.at(cursor),
+            last_event: cursor.map(cursor_text),
+            post: fallback.post.as_ref().map(|address| address.at(None)),
             interval: fallback.interval,
         })
+    }
+
+    /// Where a poll goes on behind this cursor.
+    pub(super) fn poll_behind(&self, cursor: &str) -> Option<Url> {
+        let address = self.settings.fallback.as_ref()?.poll.as_ref()?;
+        address.has_cursor().then(|| address.at(Some(cursor)))
     }
 
     /// The attempt failed, or its connection was lost: what that says about the ways to the server.

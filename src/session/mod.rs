@@ -37,7 +37,6 @@ mod retry;
 mod tests;
 
 pub use direct::Direct;
-pub use fallback::{Detour, DetourKind};
 pub use retry::{ENDINGS, Ending, Sign, Verdict, verdict};
 
 use std::collections::VecDeque;
@@ -49,7 +48,7 @@ use url::Url;
 
 use crate::settings::Settings;
 use crate::wire::event::{Closed, Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
+use crate::wire::{Body, Code, Detour, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
 use connection::{Connection, Suspicion};
 use credential::Credentials;
 use figures::Figures;
@@ -323,14 +322,14 @@ pub enum Action {
         /// The longest message to take, in bytes.
         max_message: usize,
         /// The way to go instead of a WebSocket.
-        detour: Option<Detour>,
+        detour: Option<Box<Detour>>,
     },
-    /// From here the server is to go on, whenever it is asked on this connection.
-    Cursor {
-        /// Which one; a detour.
+    /// Make the next poll here.
+    PollAt {
+        /// On which connection.
         attempt: u64,
-        /// That place, as JSON text.
-        cursor: Arc<str>,
+        /// Where, as [`Detour::url`].
+        url: Url,
     },
     /// Close the connection; its end needs no report.
     Disconnect {

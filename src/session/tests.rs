@@ -23,7 +23,9 @@ use shelf::Shelf;
 
 use super::*;
 use crate::settings::{Collapse, Layer, Limits, Overflow, Place};
-use crate::wire::{Acknowledge, After, Gap, GapReason, MAX_CONSUMERS, OBSERVER_BYTES, Stage, State, WINDOW};
+use crate::wire::{
+    Acknowledge, After, DetourKind, Gap, GapReason, MAX_CONSUMERS, OBSERVER_BYTES, Stage, State, WINDOW,
+};
 
 const SERVER: &str = "ws://localhost:8080/ws";
 
@@ -361,8 +363,9 @@ fn large(bytes: usize) -> Body {
 /// An action as a line; nothing for one that every message has and that only the rig needs.
 fn line(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Connect { attempt, detour: Some(Detour { kind, address, cursor, .. }), .. } => {
-            let url = address.at(cursor.as_deref());
+        Action::Connect { attempt, detour: Some(detour), .. } => {
+            let Detour { kind, url, last_event, .. } = &**detour;
+            assert_eq!(last_event.is_some(), !url.as_str().ends_with('='), "{url} {last_event:?}");
             let kind = if *kind == DetourKind::Events { "events" } else { "polls" };
             format!("#{attempt} {kind} {}", &url[url::Position::BeforePath..])
         }
@@ -375,7 +378,7 @@ fn line(action: &Action) -> Option<String> {
             };
             format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
         }
-        Action::Cursor { attempt, cursor } => format!("#{attempt} from {cursor}"),
+        Action::PollAt { attempt, url } => format!("#{attempt} poll {}", &url[url::Position::BeforePath..]),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),

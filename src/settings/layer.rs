@@ -141,6 +141,10 @@ impl Layer {
             let message = "`fallback.post_url` needs `fallback.sse_url` or `fallback.poll_url` beside it";
             return Err(("fallback.post_url", SettingError::Malformed(message.to_owned())));
         }
+        if matches!(self.get("fallback.post_url"), Some(Said::Address(address)) if address.has_cursor()) {
+            let message = "`fallback.post_url` has no use for {cursor}; leave it out";
+            return Err(("fallback.post_url", SettingError::Malformed(message.to_owned())));
+        }
         if let Some(Said::Word(via)) = self.get("auth.via") {
             let means_nothing = |way: &str, path: &'static str| *via != way && self.0.contains_key(path);
             let of_messages = ["auth.accepted", "auth.refused", "auth.renew"];

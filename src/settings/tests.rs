@@ -254,6 +254,10 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             "malformed `fallback.poll_url` must be an http:// or https://",
         ),
         (
+            r#"{"fallback":{"sse_url":"http://a/","post_url":"http://a/?x={cursor}"}}"#,
+            "malformed `fallback.post_url` has no use for {cursor}",
+        ),
+        (
             r#"{"fallback":{"post_url":"http://localhost/"}}"#,
             "malformed `fallback.post_url` needs `fallback.sse_url` or",
         ),

@@ -81,7 +81,7 @@ fn messages_flow_both_ways_on_a_detour_in_the_order_and_the_numbers_of_the_strea
     let (mut rig, _) = turned_down(json!({"sse_url": SSE, "post_url": POST}));
     rig.send("a");
     assert_eq!(rig.connect(), ["1: polling", "#3 send text:a", "1: received a"], "what is posted is there");
-    assert_eq!(rig.frame(r#"{"cursor":1}"#), ["#3 from 1", r#"1: message 1 {"cursor":1}"#]);
+    assert_eq!(rig.frame(r#"{"cursor":1}"#), [r#"1: message 1 {"cursor":1}"#]);
     assert_eq!(rig.send("b"), ["#3 send text:b", "1: received b"]);
     assert_eq!(rig.status()["state"], "polling");
     assert_eq!(rig.wait(seconds(100)), [""; 0], "nobody is pinged");
@@ -147,15 +147,28 @@ fn a_detour_that_was_lost_is_gone_again_from_the_last_cursor() {
 #[test]
 fn the_id_of_an_event_is_a_cursor_unless_the_message_has_one_itself() {
     let mut rig = on_a_detour();
-    let mut event = |id: &str, text: &str| {
-        rig.input(Input::Cursor { attempt: 3, cursor: format!("\"{id}\"").into() });
-        rig.frame(text)[0].clone()
-    };
-    assert_eq!(event("e1", "[]"), "#3 from \"e1\"");
-    assert_eq!(event("e2", r#"{"cursor":2}"#), "#3 from 2");
-    assert_eq!(event(&"x".repeat(400), "[]"), "1: message 3 []", "too long to be kept");
-    let lines = rig.break_and_redial();
-    assert_eq!(lines.last().unwrap(), "#4 events /events?after=2");
+    for (id, text, expected) in [
+        ("e1", "[]", "e1"),
+        ("e2", r#"{"cursor":2}"#, "2"),
+        (&"x".repeat(400), "[]", "2"), // too long to be kept
+    ] {
+        let attempt = rig.attempt();
+        rig.input(Input::Cursor { attempt, cursor: format!("\"{id}\"").into() });
+        rig.frame(text);
+        let lines = rig.break_and_redial();
+        assert_eq!(lines.last().unwrap(), &format!("#{} events /events?after={expected}", attempt + 1));
+        rig.connect();
+    }
+}
+
+#[test]
+fn a_poll_goes_on_behind_the_last_cursor_if_its_address_has_a_place_for_it() {
+    let (mut rig, _) = turned_down(json!({"poll_url": POLL}));
+    rig.connect();
+    assert_eq!(rig.frame(r#"{"cursor":"a"}"#), ["#3 poll /poll?after=a", r#"1: message 1 {"cursor":"a"}"#]);
+    let (mut rig, _) = turned_down(json!({"poll_url": "http://localhost/poll?x="}));
+    rig.connect();
+    assert_eq!(rig.frame(r#"{"cursor":"a"}"#), [r#"1: message 1 {"cursor":"a"}"#]);
 }
 
 #[test]

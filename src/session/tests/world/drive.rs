@@ -603,7 +603,7 @@ impl World {
                     self.link = Some(Link { attempt, wire: VecDeque::new() });
                     self.model.dials(self.now);
                 }
-                Action::Cursor { .. } => unreachable!("there is no detour"),
+                Action::PollAt { .. } => unreachable!("there is no detour"),
                 Action::Disconnect { attempt, .. } => {
                     let link = self.link.take().expect("there is something to disconnect");
                     assert_eq!(link.attempt, attempt);
