@@ -40,7 +40,8 @@ impl Asked {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| *key == name)).map(|(_, value)| value)
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     fn say(&mut self, text: &str) {
@@ -68,7 +69,7 @@ fn open(port: &mut Browser, server: &Server, mut fallback: Value) {
 /// Turns down a WebSocket.
 fn turn_down(server: &Server) {
     let asked = Asked::first(server);
-    assert_eq!(asked.header("Upgrade").or(asked.header("upgrade")), Some("websocket"), "{}", asked.head);
+    assert_eq!(asked.header("upgrade"), Some("websocket"), "{}", asked.head);
     asked.answer("503 Service Unavailable", "");
 }
 
