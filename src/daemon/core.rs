@@ -25,7 +25,7 @@ use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings, Via};
+use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings};
 use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
@@ -268,9 +268,8 @@ impl Core {
         let moves = is_loopback(target) != is_loopback(slot.session.url());
         let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
         let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
-        if let Some(settings) = &settings
-            && let Err(problem) = self.check_fallback(origin, settings)
-        {
+        let coming = self.effective(&slot.identity, given.as_ref().unwrap_or(&slot.given), target);
+        if let Err(problem) = self.check_fallback(origin, &coming) {
             self.remove_if_void(id);
             return Err(problem);
         }
@@ -447,8 +446,7 @@ impl Core {
                 .permits(origin, &url, self.paths.config_file())
                 .map_err(|refusal| Problem::new(Code::ServerNotAllowed, format!("`fallback.{name}`: {refusal}")))?;
         }
-        let unfit = settings.auth.as_ref().filter(|auth| matches!(auth.via, Via::Message | Via::Protocol));
-        if let Some(auth) = unfit.filter(|_| settings.shows_token()) {
+        if let Some(auth) = settings.auth.as_ref().filter(|_| !settings.can_be_shown_by_http()) {
             let message = format!(
                 "`auth.via` \"{}\" cannot show a credential on a `fallback`; use \"header\" or \"query\", or leave `fallback` out",
                 auth.via.as_str()
@@ -608,11 +606,11 @@ impl Core {
                 }
             }
             if let Some((attempt, target)) = dial
-                && let Err(message) = self.connect(id, attempt, target)
+                && let Err((code, message)) = self.connect(id, attempt, target)
             {
                 info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
                 answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
-                answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
+                answers.push_front(Input::Lost { attempt, reason: Reason::new(code, message) });
             }
             let Some(answer) = answers.pop_front() else { break };
             if let Some(slot) = self.sessions.get_mut(&id) {
@@ -637,8 +635,9 @@ impl Core {
     /// Begins an attempt to connect.
     ///
     /// # Errors
-    /// If the server is not allowed any more; says why.
-    fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
+    /// If the server is not allowed any more; says why, behind a word for it.
+    fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), (&'static str, String)> {
+        let not_allowed = |message| ("not-allowed", message);
         // What was allowed when the session was opened may be so no more, and other settings may hold.
         self.reload_config();
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
@@ -646,21 +645,22 @@ impl Core {
         let url = match self.config.bound_url(origin, name) {
             Some(bound) if bound.origin() != target.url.origin() => {
                 let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
-                return Err(format!(
+                return Err(not_allowed(format!(
                     "the session was opened for another server than the one that the configuration has secrets for ({file}, \
                      below {table}); end it with `close` and `forget: true`, and open it anew"
-                ));
+                )));
             }
             Some(bound) => bound.clone(),
             None => target.url,
         };
         let target = server::Target { url, ..target };
-        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
+        self.config.permits(&target.origin, &target.url, self.paths.config_file()).map_err(not_allowed)?;
         // Secrets that stand beside the server's URL go to that server, on whichever way, and to no other.
         let mut beside = &target.url;
         let detour = target.detour.iter().flat_map(|detour| [Some(&detour.url), detour.post.as_ref()]);
         for url in detour.flatten() {
-            self.config.permits(&target.origin, url, self.paths.config_file())?;
+            let permits = self.config.permits(&target.origin, url, self.paths.config_file());
+            permits.map_err(|message| ("fallback-not-allowed", message))?;
             if url.origin() != target.url.origin() {
                 beside = url;
             }
@@ -944,9 +944,11 @@ async fn run_connection(
     outgoing: Rc<Outgoing>,
     loggable: bool,
 ) {
-    let server = loggable.then(|| target.url.origin().ascii_serialization());
-    let session = id.0;
-    info!(session, attempt, server, "connecting");
+    let detour = target.detour.as_ref();
+    let url = detour.map_or(&target.url, |detour| &detour.url);
+    let server = loggable.then(|| url.origin().ascii_serialization());
+    let (session, by_websocket) = (id.0, detour.is_none());
+    info!(session, attempt, server, by_websocket, "connecting");
     let report = |happened: server::Happened| {
         let input = match happened {
             server::Happened::Connected { protocol } => {

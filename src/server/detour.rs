@@ -5,6 +5,7 @@
 //! lost, is the session's; the way to the server is `dial`'s.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -15,7 +16,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -31,8 +32,21 @@ use super::upgrade::{Answer, common_headers, with_credential};
 use super::{Happened, Outgoing, Target};
 use crate::wire::{Body, Detour, DetourKind, Hint, Reason};
 
-/// How long a server may hold a poll that it has nothing to answer to.
-const LONGEST_POLL: Duration = Duration::from_secs(120);
+/// How long a server may hold a poll that it has nothing to answer to, or take to answer to a message, or to end an answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(120);
+
+/// A stream of events on which something has come ends when nothing more has for so long: a proxy may hide that the server
+/// is gone.
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+
+/// The most messages in the answer to a poll.
+const MAX_POLLED: usize = 10_000;
+
+/// Messages of an answer that are told before others on this thread get their turn.
+const BURST: usize = 128;
+
+/// Bytes of an answer that are read although nobody wants them, so that the connection can be kept.
+const MAX_UNWANTED: usize = 64 * 1024;
 
 /// A poll that was sent, and neither answered nor refused for so long, is one that the server holds: it is there.
 const HELD: Duration = Duration::from_secs(1);
@@ -75,7 +89,7 @@ async fn receive_events(target: &Target, detour: &Detour, outgoing: &Outgoing, t
     let mut request = client.request(Method::GET, Bytes::new())?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     request.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let last = detour.last_event.as_ref().and_then(|id| HeaderValue::from_str(id).ok());
+    let last = detour.last_event.as_ref().and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
     request.headers_mut().extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
     let limit = target.timeouts.upgrade;
     let response = client.ask(request, limit, "the request for its events").await?;
@@ -85,15 +99,22 @@ async fn receive_events(target: &Target, detour: &Detour, outgoing: &Outgoing, t
     tell(Happened::Connected { protocol: None });
     let mut events = Reader::new(target.max_message);
     let mut body = response.into_body();
+    let mut heard = false;
     loop {
         outgoing.reading().await;
-        let Some(frame) = client.drive(body.frame()).await else {
+        let limit = if heard { LONGEST_SILENCE } else { Duration::MAX };
+        let Ok(frame) = timeout(limit, client.drive(body.frame())).await else {
+            let message = format!("{} sent no event and nothing else for {} s", client.server(), limit.as_secs());
+            return Err(Reason::new("heartbeat", message));
+        };
+        let Some(frame) = frame else {
             let hint = events.retry.map(|wait| Hint { after_ms: wait.as_millis() as u64, window_ms: None });
             let message = format!("{} ended its stream of events", client.server());
             return Err(Reason { hint, ..Reason::new("reset", message) });
         };
         let frame = frame.map_err(|error| client.broken(&error))?;
         let Some(bytes) = frame.data_ref() else { continue };
+        heard = true;
         tell(Happened::Alive);
         let read = events.read(bytes, |Event { data, id }| {
             if let Some(id) = id {
@@ -121,41 +142,50 @@ async fn poll(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
     loop {
         outgoing.reading().await;
         let next = Instant::now() + BETWEEN_POLLS;
-        client.url = outgoing.poll_at.take().unwrap_or(client.url);
+        client.connect_if_needed().await?;
         let mut request = client.request(Method::GET, Bytes::new())?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let what = "a poll";
         let asking = async {
-            let response = client.ask(request, LONGEST_POLL, what).await?;
-            client.whole(response, what).await
+            let response = client.ask(request, LONGEST_ANSWER, what).await?;
+            client.whole(response, what, target.max_message).await
         };
         let body = tokio::select! {
             body = asking => body?,
             // Whoever has been told already is not told again.
             body = async { sleep(HELD).await; connect(); std::future::pending().await } => body,
         };
+        let Messages(messages) = if body.is_empty() {
+            Messages(Vec::new())
+        } else {
+            let wanted = format!("a poll with something else than a JSON array of at most {MAX_POLLED} messages");
+            serde_json::from_slice(&body).map_err(|_| client.unexpected(&wanted))?
+        };
         connect();
         tell(Happened::Alive);
-        let messages: Vec<&RawValue> = if body.is_empty() {
-            Vec::new()
-        } else {
-            serde_json::from_slice(&body)
-                .map_err(|_| client.unexpected("a poll with something else than a JSON array"))?
-        };
-        for message in &messages {
-            tell(Happened::Frame(Body::from_text_frame(message.get().to_owned())));
+        for burst in messages.chunks(BURST) {
+            for message in burst {
+                tell(Happened::Frame(Body::from_text_frame(message.get().to_owned())));
+            }
+            tokio::task::yield_now().await;
         }
-        if messages.is_empty() {
-            sleep(detour.interval).await;
-        } else {
-            sleep_until(next).await;
+        match outgoing.poll_at.take() {
+            Some(url) => {
+                client.url = url;
+                sleep_until(next).await;
+            }
+            // Whoever does not go on would only hear the same again.
+            None => sleep(detour.interval).await,
         }
     }
 }
 
-async fn post(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl Fn(Happened)) -> Never {
-    let Some(url) = &detour.post else { return std::future::pending().await };
+async fn post(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl Fn(Happened)) -> Result<(), Reason> {
+    let Some(url) = &detour.post else {
+        outgoing.finishing().await;
+        return Ok(());
+    };
     let mut client = Client::new(target, url.clone());
     let mut posted = 0;
     loop {
@@ -165,20 +195,25 @@ async fn post(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
             }
             Message::Text(text) => ("text/plain; charset=utf-8", text.into()),
             Message::Binary(bytes) => ("application/octet-stream", bytes),
-            // There is nothing to ping, and a close is heeded elsewhere.
+            // Everything before it has been posted.
+            Message::Close(_) => return Ok(()),
+            // There is nothing to ping.
             _ => continue,
         };
         let length = body.len() as u64;
         let mut request = client.request(Method::POST, body)?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let what = "a message that was posted";
-        let response = client.ask(request, target.timeouts.write, what).await.map_err(|reason| {
+        let response = client.ask(request, LONGEST_ANSWER, what).await.map_err(|reason| {
             let is_at_fault = reason.http_status.is_some_and(|status| AT_FAULT.contains(&status));
             if is_at_fault { Reason { code: "post-refused", http_status: None, ..reason } } else { reason }
         })?;
-        client.whole(response, what).await?;
         posted += length;
         tell(Happened::Flushed { bytes: posted, all: outgoing.is_idle() });
+        // What else the server says is for nobody.
+        if client.whole(response, what, MAX_UNWANTED).await.is_err() {
+            client.kept = None;
+        }
     }
 }
 
@@ -188,13 +223,15 @@ struct Client<'a> {
     /// What is asked for, as if by WebSocket.
     url: Url,
     kept: Option<SendRequest<Full<Bytes>>>,
+    /// Something was asked on it.
+    used: bool,
     /// What has to be done for the connection to go on, until it is over.
     work: Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>,
 }
 
 impl<'a> Client<'a> {
     fn new(target: &'a Target, url: Url) -> Self {
-        Self { target, url, kept: None, work: None }
+        Self { target, url, kept: None, used: false, work: None }
     }
 
     fn server(&self) -> String {
@@ -234,10 +271,10 @@ impl<'a> Client<'a> {
     ) -> Result<Response<Incoming>, Reason> {
         let late = self.late(what, limit);
         let response = loop {
-            let reused = self.kept.is_some();
-            if !reused {
-                self.connect().await?;
-            }
+            self.connect_if_needed().await?;
+            let reused = std::mem::replace(&mut self.used, true);
+            // Asking twice changes nothing.
+            let again = (reused && request.method() == Method::GET).then(|| request.clone());
             let Some(sender) = &mut self.kept else { continue };
             let answered = timeout(limit, drive(&mut self.work, sender.try_send_request(request))).await;
             let Ok(answered) = answered else { return Err(late) };
@@ -245,8 +282,8 @@ impl<'a> Client<'a> {
                 Ok(response) => break response,
                 Err(mut unsent) => {
                     self.kept = None;
-                    match unsent.take_message() {
-                        // The server had closed the connection before any of this was sent.
+                    match unsent.take_message().or(again) {
+                        // The server had closed the connection before any of this was answered.
                         Some(same) if reused => request = same,
                         _ => return Err(self.broken(unsent.error())),
                     }
@@ -264,18 +301,22 @@ impl<'a> Client<'a> {
         Err(reason)
     }
 
-    async fn connect(&mut self) -> Result<(), Reason> {
+    async fn connect_if_needed(&mut self) -> Result<(), Reason> {
+        if self.kept.is_some() {
+            return Ok(());
+        }
         let target = Target { url: self.url.clone(), ..self.target.clone() };
         let transport = dial::connect(&target, &mut |_| ()).await?;
         let (sender, connection) = handshake(TokioIo::new(transport)).await.map_err(|error| self.broken(&error))?;
         self.kept = Some(sender);
         self.work = Some(Box::pin(connection));
+        self.used = false;
         Ok(())
     }
 
-    /// All that an answer says.
-    async fn whole(&mut self, response: Response<Incoming>, what: &str) -> Result<Bytes, Reason> {
-        let limit = self.target.timeouts.write;
+    /// All that an answer says, of at most `max` bytes.
+    async fn whole(&mut self, response: Response<Incoming>, what: &str, max: usize) -> Result<Bytes, Reason> {
+        let limit = LONGEST_ANSWER;
         let late = self.late(what, limit);
         let mut body = response.into_body();
         let mut whole = Vec::with_capacity(body.size_hint().lower().min(64 * 1024) as usize);
@@ -283,8 +324,8 @@ impl<'a> Client<'a> {
             while let Some(frame) = self.drive(body.frame()).await {
                 let frame = frame.map_err(|error| self.broken(&error))?;
                 let Some(bytes) = frame.data_ref() else { continue };
-                if whole.len() + bytes.len() > self.target.max_message {
-                    return Err(self.too_large());
+                if whole.len() + bytes.len() > max {
+                    return Err(self.unexpected(&format!("{what} with more than {max} bytes, which is the limit")));
                 }
                 whole.extend_from_slice(bytes);
             }
@@ -338,6 +379,34 @@ async fn drive<T>(
         }
     })
     .await
+}
+
+/// The messages of an answer to a poll, no more than there may be.
+struct Messages<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Messages<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of at most {MAX_POLLED}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut messages = Vec::new();
+                while let Some(message) = array.next_element()? {
+                    if messages.len() == MAX_POLLED {
+                        return Err(A::Error::invalid_length(MAX_POLLED + 1, &self));
+                    }
+                    messages.push(message);
+                }
+                Ok(Messages(messages))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
 }
 
 fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {

@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+/// The longest id that is kept, in bytes.
+const MAX_ID: usize = 256;
+
 /// An event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -99,7 +102,9 @@ impl Reader {
                 }
                 self.data.push_str(value);
             }
-            "id" if !value.contains('\0') => self.id = Some(value.to_owned()).filter(|id| !id.is_empty()),
+            "id" if !value.contains('\0') && value.len() <= MAX_ID => {
+                self.id = Some(value.to_owned()).filter(|id| !id.is_empty());
+            }
             "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.retry = value.parse().ok().map(Duration::from_millis);
             }

@@ -270,9 +270,14 @@ impl Outgoing {
         !self.paused.get() || self.is_closing()
     }
 
-    /// Done when this side wants the connection closed.
-    async fn closed(&self) {
+    /// Done when this side wants the connection closed, be it behind what waits.
+    async fn finishing(&self) {
         self.when(|| self.is_closing().then_some(())).await;
+    }
+
+    /// Done when this side wants it closed at once.
+    async fn closed(&self) {
+        self.when(|| (self.closing.get() == Closing::Now).then_some(())).await;
     }
 }
 
@@ -293,7 +298,7 @@ pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Hap
     let mut nobody = |_| ();
     let dialled = tokio::select! {
         dialled = dial::dial(&target, &mut nobody) => dialled,
-        () = outgoing.closed() => return ended(None, Closed::abnormal()),
+        () = outgoing.finishing() => return ended(None, Closed::abnormal()),
     };
     let (mut socket, protocol) = match dialled {
         Ok(dialled) => dialled,

@@ -154,10 +154,8 @@ impl Session {
         let attempt = self.begin_attempt(now);
         let again = !matches!(self.connection, Connection::Closed);
         let auth = self.settings.auth.clone().map(Box::new);
-        let detour = self.choose_detour();
-        let route = detour
-            .as_ref()
-            .map_or(Route::WebSocket, |detour| Route::Detour { kind: detour.kind, posts: detour.post.is_some() });
+        let detour = self.choose_detour(now);
+        let route = detour.as_ref().map_or(Route::WebSocket, Route::of);
         self.set_connection(Connection::Dialling { attempt, again, auth, route }, now);
         self.connect(attempt, detour, now);
     }
@@ -172,6 +170,10 @@ impl Session {
 
     pub(super) fn connect(&mut self, attempt: u64, detour: Option<Detour>, now: Now) {
         let credential = self.show_credential(now);
+        self.connect_showing(attempt, credential, detour);
+    }
+
+    pub(super) fn connect_showing(&mut self, attempt: u64, credential: Option<Presented>, detour: Option<Detour>) {
         self.actions.push_back(Action::Connect {
             attempt,
             url: self.url.clone(),
@@ -216,7 +218,10 @@ impl Session {
             Undecided { mark, since, cursor: self.cursors.last().cloned(), asked: None }
         });
         let (trial, answers) = match route {
-            Route::WebSocket => (None, self.answers_pings.then_some(true)),
+            Route::WebSocket => {
+                self.websocket_due = None;
+                (None, self.answers_pings.then_some(true))
+            }
             Route::Detour { .. } => (Some(self.plan_trial(now)), Some(false)),
         };
         let live = Live {
@@ -292,7 +297,9 @@ impl Session {
         let Connection::Open(live) = &mut self.connection else { return };
         let attempt = live.attempt;
         let Some(undecided) = &mut live.undecided else { return };
-        let (Some(resume), Some(cursor)) = (&self.settings.dialect.resume, undecided.cursor.clone()) else {
+        let is_asked = !matches!(live.route, Route::Detour { resumes: false, .. });
+        let (Some(resume), Some(cursor), true) = (&self.settings.dialect.resume, undecided.cursor.clone(), is_asked)
+        else {
             live.undecided = None;
             return;
         };
@@ -302,10 +309,11 @@ impl Session {
         } else {
             live.undecided = None;
         }
+        // On a detour it was asked with the cursor in its request.
         if live.route == Route::WebSocket {
             let question = resume.send.fill(Blank::Cursor, &cursor);
             self.write(attempt, Body::Json(question.into()));
-        } // else it was asked with the cursor in its request
+        }
     }
 
     /// The highest number that may be given out although nobody knows yet what the server makes of the last outage.
@@ -328,7 +336,7 @@ impl Session {
             }
             if reason.close_code == Some(1009) {
                 self.refuse_largest(now);
-            } else if retry::may_be_for_a_message(&reason) {
+            } else if self.is_for_a_message(&reason) {
                 self.outbox.blame(now);
             }
         }
@@ -431,6 +439,10 @@ impl Session {
             Connection::Open(live) if live.answers == Some(false) => {
                 // It can prove nothing.
                 let attempt = live.attempt;
+                if matches!(suspicion, Suspicion::NetworkChange) {
+                    // The next network may let WebSockets through.
+                    self.retry.reached();
+                }
                 self.give_up(attempt, reason, now);
             }
             Connection::Open(live) => {
@@ -603,6 +615,14 @@ impl Session {
         }
     }
 
+    /// Whether the connection may have ended because of a message to the server. On a detour only the answer to that says so.
+    fn is_for_a_message(&self, reason: &Reason) -> bool {
+        match &self.connection {
+            Connection::Open(live) if live.route != Route::WebSocket => reason.code == "post-refused",
+            _ => retry::may_be_for_a_message(reason),
+        }
+    }
+
     /// What is withheld until the server has said something must not be more than the inbox holds.
     fn bound_undecided(&mut self, attempt: u64, now: Now) {
         if !self.inbox.is_full() {
@@ -622,7 +642,7 @@ impl Session {
 
     /// Whether the server wants an answer to this, which is for nobody else (`dialect.answer`). It gets it.
     fn is_question(&mut self, attempt: u64, body: &Body) -> bool {
-        if !self.takes_messages() {
+        if !self.is_connected() {
             return false;
         }
         let (Some(answer), Body::Json(json)) = (&self.settings.dialect.answer, body) else { return false };
@@ -630,7 +650,9 @@ impl Session {
             return false;
         }
         let text = answer.send.as_bytes().to_vec();
-        self.write(attempt, Body::Json(text.into()));
+        if self.takes_messages() {
+            self.write(attempt, Body::Json(text.into()));
+        }
         true
     }
 
@@ -728,7 +750,11 @@ impl Session {
             return;
         }
         let attempt = live.attempt;
-        while let Some(item) = self.outbox.write_next() {
+        // A message that is posted is answered, so that the next one goes when this one is there.
+        let one_by_one = live.route != Route::WebSocket;
+        while (!one_by_one || self.outbox.last_written().is_none())
+            && let Some(item) = self.outbox.write_next()
+        {
             let body = item.body.clone();
             self.write(attempt, body);
         }

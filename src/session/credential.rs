@@ -225,17 +225,22 @@ impl Session {
 
     /// What the upgrade is to show.
     pub(super) fn show_credential(&mut self, now: Now) -> Option<Presented> {
+        let presented = self.present_credential(now)?;
+        self.credentials.show();
+        Some(presented)
+    }
+
+    /// The same before it counts as shown.
+    pub(super) fn present_credential(&self, now: Now) -> Option<Presented> {
         let auth = self.settings.auth.as_ref()?;
         let secret = self.credentials.usable(now).ok()?;
         let text = || Secret::from(auth.send.fill_text(Blank::Token, secret.reveal()));
-        let presented = match &auth.via {
+        Some(match &auth.via {
             Via::Header => Presented::Header(text()),
             Via::Query(name) => Presented::Query(name.clone(), text()),
             Via::Protocol => Presented::Protocol(text()),
             Via::Message => return None,
-        };
-        self.credentials.show();
-        Some(presented)
+        })
     }
 
     /// Sends what the first message is to show.
@@ -313,7 +318,12 @@ impl Session {
             // Only with a credential that it has not seen: see `handle_refusal`.
             Verdict::Park if self.is_about_credential(reason) => Verdict::Soon,
             // Networks that let no WebSocket through say so, and there are other ways.
-            Verdict::Park if reason.http_status == Some(403) && self.settings.fallback.is_some() => Verdict::Spread,
+            Verdict::Park | Verdict::Thrice
+                if self.settings.fallback.is_some()
+                    && (reason.http_status == Some(403) || reason.code == "proxy-refused") =>
+            {
+                Verdict::Spread
+            }
             verdict => verdict,
         }
     }

@@ -12,10 +12,12 @@ use crate::wire::DetourKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     WebSocket,
-    /// A detour of this kind; whether it takes messages to the server.
+    /// A detour of this kind; whether it takes messages to the server, and whether that is asked to go on behind the last
+    /// cursor.
     Detour {
         kind: DetourKind,
         posts: bool,
+        resumes: bool,
     },
 }
 
@@ -30,8 +32,11 @@ pub(super) enum Trial {
 
 impl Session {
     /// On which way the next attempt is made, if not by WebSocket.
-    pub(super) fn choose_detour(&self) -> Option<Detour> {
-        let fallback = self.settings.fallback.as_ref()?;
+    pub(super) fn choose_detour(&mut self, now: Now) -> Option<Detour> {
+        if self.websocket_due.take_if(|due| *due <= now.elapsed).is_some() {
+            return None;
+        }
+        let fallback = self.settings.fallback.as_ref().filter(|_| self.settings.can_be_shown_by_http())?;
         let beyond = self.retry.missed().checked_sub(fallback.after)? as usize;
         let sse = fallback.sse.iter().map(|address| (DetourKind::Events, address));
         let poll = fallback.poll.iter().map(|address| (DetourKind::Polls, address));
@@ -42,7 +47,7 @@ impl Session {
         Some(Detour {
             kind,
             url: address.at(cursor),
-            last_event: cursor.map(cursor_text),
+            last_event: cursor.filter(|_| kind == DetourKind::Events || address.has_cursor()).map(cursor_text),
             post: fallback.post.as_ref().map(|address| address.at(None)),
             interval: fallback.interval,
         })
@@ -59,15 +64,17 @@ impl Session {
         match &self.connection {
             Connection::Open(live) if live.route == Route::WebSocket && live.has_been_heard() => self.retry.reached(),
             // On a detour it was reached, but not by WebSocket.
-            Connection::Open(live) if live.route != Route::WebSocket => {}
+            Connection::Open(live) if live.has_been_heard() => {}
             _ => self.retry.miss(),
         }
     }
 
     /// When to try to be back on the WebSocket. All who wait for the same server do not come at the same time.
+    /// That does not depend on how long each detour lasts.
     pub(super) fn plan_trial(&mut self, now: Now) -> Trial {
         let wait = self.settings.reconnect.max.mul_f64(0.5 + self.rng.f64() / 2.0);
-        Trial::Waiting { until: (now.elapsed + wait).max(self.may_dial_at()) }
+        let due = *self.websocket_due.get_or_insert(now.elapsed + wait);
+        Trial::Waiting { until: due.max(self.may_dial_at()) }
     }
 
     /// Tries, if it is time for that.
@@ -76,10 +83,12 @@ impl Session {
         if !matches!(live.trial, Some(Trial::Waiting { until }) if until <= now.elapsed) {
             return;
         }
+        self.websocket_due = None;
         let trial = if self.may_dial(now) && self.wanted_credential(now).is_none() {
             let attempt = self.begin_attempt(now);
             let auth = self.settings.auth.clone().map(Box::new);
-            self.connect(attempt, None, now);
+            let credential = self.present_credential(now);
+            self.connect_showing(attempt, credential, None);
             Trial::Dialling { attempt, auth }
         } else {
             self.plan_trial(now)
@@ -96,6 +105,7 @@ impl Session {
             return;
         };
         let detour = live.attempt;
+        self.credentials.show();
         self.actions.push_back(Action::Disconnect { attempt: detour, code: 1000, reason: "the WebSocket is back" });
         self.connection_over(now);
         self.connection = Connection::Dialling { attempt, again: true, auth, route: Route::WebSocket };
@@ -112,6 +122,13 @@ impl Session {
             }
         }
         failed
+    }
+}
+
+impl Route {
+    pub(super) fn of(detour: &Detour) -> Self {
+        let Detour { kind, last_event, post, .. } = detour;
+        Self::Detour { kind: *kind, posts: post.is_some(), resumes: last_event.is_some() }
     }
 }
 

@@ -491,6 +491,8 @@ pub struct Session {
     outage_since: Option<u64>,
     /// From where the server can go on, if it says so itself.
     cursors: Cursors,
+    /// When the WebSocket is tried again although there is a detour.
+    websocket_due: Option<Duration>,
     credentials: Credentials,
     /// Whether this server has answered a ping, on whatever connection: then silence is the connection's fault.
     answers_pings: bool,
@@ -544,6 +546,7 @@ impl Session {
             retry: Retry::default(),
             outage_since: None,
             cursors: Cursors::default(),
+            websocket_due: None,
             credentials: Credentials::default(),
             answers_pings: false,
             answers_beats: false,

@@ -110,6 +110,7 @@ pub const ENDINGS: &[Ending] = {
             Spread,
             "The server sent more than `inbox.max_message_bytes` in one message.",
         ),
+        ending(Code("fallback-not-allowed"), Spread, "The configuration does not allow a server of `fallback`."),
         ending(Code("post-refused"), Spread, "The server does not take a message that was posted (`fallback`)."),
         ending(Code("write-timeout"), Soon, "The server took nothing for too long."),
         ending(Code("heartbeat"), Soon, "The server did not answer a ping and said nothing else."),
@@ -136,7 +137,7 @@ pub(super) fn may_be_for_a_message(reason: &Reason) -> bool {
         // These say that it is the server's own affair.
         Some(1000 | 1001 | 1012..=1014) => false,
         Some(_) => true,
-        None => matches!(reason.code, "reset" | "protocol" | "post-refused"),
+        None => matches!(reason.code, "reset" | "protocol"),
     }
 }
 

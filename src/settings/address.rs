@@ -38,10 +38,10 @@ impl Address {
         Ok(Self(url))
     }
 
-    /// As it was written down.
+    /// For others to see: without its query, which may be secret.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
+    pub fn shown(&self) -> String {
+        format!("{}{}", self.0.origin().ascii_serialization(), self.0.path())
     }
 
     /// The same server as that of a WebSocket, by which rules for servers go.

@@ -387,7 +387,7 @@ impl Settings {
             json["fallback"] = json!({ "after_attempts": after, "interval_ms": ms(*interval) });
             for (name, address) in [("sse_url", sse), ("poll_url", poll), ("post_url", post)] {
                 if let Some(address) = address {
-                    json["fallback"][name] = address.as_str().into();
+                    json["fallback"][name] = address.shown().into();
                 }
             }
         }
@@ -553,6 +553,13 @@ impl<'a> Stack<'a> {
 }
 
 impl Settings {
+    /// Whether the server can be shown on any request what it is to be shown.
+    #[must_use]
+    pub fn can_be_shown_by_http(&self) -> bool {
+        let by_websocket = |auth: &Auth| matches!(auth.via, Via::Message | Via::Protocol);
+        !(self.shows_token() && self.auth.as_ref().is_some_and(by_websocket))
+    }
+
     /// Whether the server is to be shown a credential, and not just a message.
     #[must_use]
     pub fn shows_token(&self) -> bool {

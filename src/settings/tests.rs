@@ -38,7 +38,7 @@ const EVERYTHING: &str = r#"{
     "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
         "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
-    "fallback": {"sse_url": "https://a.example/e?x={cursor}", "poll_url": "http://localhost:8/p", "post_url": "http://b/",
+    "fallback": {"sse_url": "https://a.example/e", "poll_url": "http://localhost:8/p", "post_url": "http://b/",
         "after_attempts": 2, "interval_ms": 500},
     "linger_ms": 0
 }"#;

@@ -14,7 +14,7 @@ pub struct Detour {
     pub kind: DetourKind,
     /// From where; polls may go on elsewhere.
     pub url: Url,
-    /// The last event that came, if there is one that the server can go on behind.
+    /// The last event that came, if the server is asked to go on behind it.
     pub last_event: Option<String>,
     /// Where messages to the server are posted.
     pub post: Option<Url>,

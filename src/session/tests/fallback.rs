@@ -197,6 +197,102 @@ fn whoever_closes_the_session_ends_the_attempt_beside_the_detour_too() {
 }
 
 #[test]
+fn a_message_is_posted_when_the_one_before_it_is_there() {
+    let (mut rig, _) = turned_down(json!({"sse_url": SSE, "post_url": POST}));
+    rig.send("a");
+    rig.send("b");
+    rig.socket = false;
+    assert_eq!(rig.connect(), ["1: polling", "#3 send text:a"]);
+    assert_eq!(rig.input(flushed(3)), ["#3 send text:b", "1: received a"]);
+    rig.lose(reset());
+    rig.next_timer();
+    assert_eq!(sent(&rig.connect()), ["#4 send text:b"], "what is there is not posted again");
+}
+
+#[test]
+fn only_what_the_server_answers_to_a_message_is_held_against_it() {
+    let (mut rig, _) = turned_down(json!({"sse_url": SSE, "post_url": POST}));
+    rig.send("a");
+    rig.socket = false;
+    let mut lose = |reason: fn() -> Reason| {
+        (0..3)
+            .flat_map(|_| {
+                while !rig.session.takes_messages() {
+                    // The WebSocket has its turn in between.
+                    rig.connect();
+                    if rig.status()["state"] == "connected" {
+                        rig.break_and_redial();
+                    }
+                }
+                let mut lines = rig.frame("[]");
+                lines.extend(rig.lose(reason()));
+                lines.extend(rig.next_timer());
+                lines
+            })
+            .filter(|line| line.starts_with("1: refused"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(lose(reset), [""; 0]);
+    assert_eq!(lose(|| Reason::new("post-refused", "422".into())), ["1: refused a (ends-connections)"]);
+}
+
+#[test]
+fn however_often_a_detour_is_lost_the_websocket_is_tried_at_its_time() {
+    let mut rig = on_a_detour();
+    let due = rig.now.elapsed + until_due(&rig);
+    let tried = std::iter::from_fn(|| {
+        rig.frame("[]");
+        let line = rig.break_and_redial().pop();
+        rig.connect();
+        line.filter(|line| !line.ends_with("connect /ws"))
+    });
+    assert!(tried.count() > 3);
+    assert!(rig.now.elapsed >= due && rig.now.elapsed < due + rig.session.settings.reconnect.max * 2);
+}
+
+#[test]
+fn a_detour_on_which_nothing_comes_is_no_better_than_the_next_way() {
+    let mut rig = on_a_detour();
+    assert_eq!(rig.break_and_redial().pop().unwrap(), "#4 connect /ws");
+}
+
+#[test]
+fn another_network_may_let_websockets_through() {
+    let mut rig = on_a_detour();
+    rig.input(Input::NetworkChanged);
+    assert_eq!(rig.next_timer().pop().unwrap(), "#4 connect /ws");
+}
+
+#[test]
+fn what_only_the_websocket_was_to_show_is_not_refused_on_the_detour() {
+    let mut rig = speaking(json!({"fallback": {"sse_url": SSE, "after_attempts": 1}, "auth": {"via": "header"}}));
+    rig.open(1, "main");
+    let token = |rig: &mut Rig, text: &str| {
+        let token = text.to_owned().into();
+        rig.input(Input::Token { port: PortId(1), token, expires_at: None, reference: None })
+    };
+    token(&mut rig, "old");
+    rig.break_and_redial();
+    rig.connect();
+    rig.frame("[]");
+    token(&mut rig, "new");
+    assert_eq!(rig.next_timer(), ["#3 connect /ws header Bearer new"]);
+    rig.lose(refused(401));
+    assert_eq!(rig.next_timer().pop().unwrap(), "#4 events /events?after=", "with the new one");
+    assert_eq!(token(&mut rig, "new"), [""; 0], "which nobody has refused");
+}
+
+#[test]
+fn a_server_that_was_not_asked_from_where_to_go_on_cannot_confirm_it() {
+    let (mut rig, _) = turned_down(json!({"poll_url": "http://localhost/poll"}));
+    rig.connect();
+    rig.frame(r#"{"cursor":1}"#);
+    rig.break_and_redial();
+    let lines = rig.connect();
+    assert!(deliveries(&lines)[0].starts_with("1: gap 2..=2 disconnected"), "{lines:?}");
+}
+
+#[test]
 fn a_sleep_or_another_network_ends_a_detour_of_which_nobody_knows_whether_it_lives() {
     let mut rig = on_a_detour();
     assert_eq!(rig.input(Input::Woke)[0], "#3 disconnect 1001");

@@ -50,6 +50,12 @@ impl Server {
         stream
     }
 
+    /// Whether nobody has come who was not taken.
+    pub(crate) fn is_unvisited(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        self.listener.accept().is_err()
+    }
+
     /// Takes the next client.
     pub(crate) fn accept(&self) -> Connection {
         self.accept_with(None)
