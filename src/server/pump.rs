@@ -6,6 +6,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +23,10 @@ use crate::wire::Body;
 
 /// Messages taken from the socket before others on this thread get their turn.
 const BURST: usize = 128;
+
+/// How long it may take to notice what a server said before it took nothing any more: with a socket, until the runtime
+/// asks the system again.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What tungstenite makes of a close frame with a code that must not be sent.
 const INVALID_CLOSE_CODE: (CloseCode, &str) = (CloseCode::Protocol, "Protocol violation");
@@ -62,6 +67,8 @@ pub(super) struct Pump<'a> {
     said_close: bool,
     /// Until when the server may answer it.
     close_by: Option<Instant>,
+    /// Until when something more may be heard of a server that takes nothing any more.
+    last_words_by: Option<Instant>,
 }
 
 impl<'a> Pump<'a> {
@@ -75,6 +82,7 @@ impl<'a> Pump<'a> {
             given: 0,
             said_close: false,
             close_by: None,
+            last_words_by: None,
         }
     }
 
@@ -96,11 +104,6 @@ impl<'a> Pump<'a> {
         match self.poll_read(socket, report, cx) {
             Poll::Ready(Some(over)) => return Poll::Ready(over),
             Poll::Ready(None) => cx.waker().wake_by_ref(),
-            Poll::Pending if self.outgoing.is_reading() => {
-                if let Some(error) = socket.get_mut().broken.take() {
-                    return Poll::Ready(Over::Failed(error.into()));
-                }
-            }
             Poll::Pending => {}
         }
         match self.poll_write(socket, report, cx) {
@@ -108,10 +111,8 @@ impl<'a> Pump<'a> {
             Poll::Ready(Err(error)) => return Poll::Ready(Over::Failed(error)),
             Poll::Pending => self.blocked_since = self.blocked_since.or_else(|| Some(Instant::now())),
         }
-        if socket.get_ref().broken.is_some() && self.outgoing.is_reading() {
-            // Once more around: there may be something left to read.
-            cx.waker().wake_by_ref();
-        }
+        let may_be_heard = socket.get_ref().broken.is_some() && self.outgoing.is_reading();
+        self.last_words_by = may_be_heard.then(|| self.last_words_by.unwrap_or_else(|| Instant::now() + LAST_WORDS));
         self.poll_timeout(socket, timer, cx)
     }
 
@@ -126,7 +127,9 @@ impl<'a> Pump<'a> {
             if !self.outgoing.is_reading() {
                 return Poll::Pending;
             }
-            match ready!(Pin::new(&mut *socket).poll_next(cx)) {
+            let came = ready!(Pin::new(&mut *socket).poll_next(cx));
+            self.last_words_by = None;
+            match came {
                 Some(Ok(Message::Close(frame))) => return Poll::Ready(Some(self.closed(frame, socket, cx))),
                 Some(Ok(message)) if !self.outgoing.is_closing() => report(match message {
                     Message::Text(text) => Happened::Frame(Body::from_text_frame(text)),
@@ -192,18 +195,20 @@ impl<'a> Pump<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the server has taken too long: to take something, where any byte moves the deadline, or to answer our
-    /// close frame.
-    fn poll_timeout(&mut self, socket: &Socket, timer: &mut Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Over> {
+    /// Whether the server has taken too long: to take something, where any byte moves the deadline, to answer our
+    /// close frame, or to be heard once more.
+    fn poll_timeout(&mut self, socket: &mut Socket, timer: &mut Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Over> {
         if self.outgoing.closing.get() == Closing::Now || (self.said_close && !self.unflushed) {
             self.close_by = self.close_by.or_else(|| Some(Instant::now() + self.timeouts.close));
         }
         let stalled = self.blocked_since.map(|since| since.max(socket.get_ref().last_write) + self.timeouts.write);
-        let Some(deadline) = stalled.into_iter().chain(self.close_by).min() else { return Poll::Pending };
+        let deadlines = stalled.into_iter().chain(self.close_by).chain(self.last_words_by);
+        let Some(deadline) = deadlines.min() else { return Poll::Pending };
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
-        timer.as_mut().poll(cx).map(|()| Over::TimedOut)
+        let broken = &mut socket.get_mut().broken;
+        timer.as_mut().poll(cx).map(|()| broken.take().map_or(Over::TimedOut, |error| Over::Failed(error.into())))
     }
 }
 
@@ -266,21 +271,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// Takes nothing, says nothing, and wakes nobody.
+    /// Takes nothing; what it says is what comes on another stream.
     #[derive(Debug)]
-    struct Broken;
+    struct Broken(DuplexStream);
 
     impl AsyncRead for Broken {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
         }
     }
 
@@ -298,18 +302,39 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_write_that_fails_ends_a_connection_of_which_nothing_else_is_heard() {
-        let transport: Box<dyn Transport> = Box::new(Broken);
+    /// How a connection ends that takes nothing, with what `say` says on it.
+    async fn carry_to_nobody(say: impl AsyncFnOnce(&mut DuplexStream)) -> Over {
+        let (ours, mut theirs) = duplex(64);
+        let transport: Box<dyn Transport> = Box::new(Broken(ours));
         let mut socket = Socket::from_raw_socket(Watched::new(transport), Role::Client, None).await;
         let outgoing = Outgoing::default();
         outgoing.send(Body::Text("to nobody".into()));
         let mut report = |event| panic!("{event:?}");
         let carried = Pump::new(&outgoing, Timeouts::default()).carry(&mut socket, &mut report);
         let waiting = std::time::Instant::now();
-        let over = tokio::time::timeout(DEADLINE, carried).await.unwrap();
+        let both = async { tokio::join!(carried, say(&mut theirs)) };
+        let (over, ()) = tokio::time::timeout(DEADLINE, both).await.unwrap();
         // The deadline wakes as well, but too late.
         assert!(waiting.elapsed() < DEADLINE);
+        over
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_ends_a_connection_of_which_nothing_else_is_heard() {
+        let over = carry_to_nobody(async |_| {}).await;
         assert!(matches!(over, Over::Failed(WsError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe));
+    }
+
+    /// As with a real socket: that there is something to read is noticed only when the runtime asks the system again.
+    #[tokio::test]
+    async fn a_servers_last_words_may_be_noticed_later_than_a_write_that_fails() {
+        let over = carry_to_nobody(async |stream| {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            stream.write_all(b"\x88\x02\x03\xf1").await.unwrap();
+        })
+        .await;
+        assert!(matches!(over, Over::Closed { frame: Some(frame), answered: false } if frame.code == CloseCode::Size));
     }
 }

@@ -47,6 +47,9 @@ mod proxy;
 /// Proxies that others have written, between the bridge and a server.
 #[cfg(target_os = "linux")]
 mod real_proxies;
+/// Servers that others have written, directly and behind what is put before them.
+#[cfg(target_os = "linux")]
+mod real_servers;
 /// Connections that end or cannot be made: what the extension is told, and that the session comes back by itself.
 mod reconnect;
 /// Installing where browsers ask the registry.

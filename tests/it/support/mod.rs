@@ -3,6 +3,8 @@
 pub(crate) mod browser;
 pub(crate) mod demo_server;
 pub(crate) mod link;
+#[cfg(target_os = "linux")]
+pub(crate) mod program;
 pub(crate) mod sandbox;
 pub(crate) mod server;
 
