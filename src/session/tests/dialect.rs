@@ -244,6 +244,22 @@ fn what_was_not_decided_when_the_daemon_ended_is_a_gap() {
 }
 
 #[test]
+fn the_mark_of_an_outage_that_went_on_does_not_come_back_with_a_damaged_file() {
+    let mut rig = after_an_outage();
+    rig.connect();
+    rig.wait(seconds(1));
+    rig.crash();
+    rig.open(1, "main");
+    rig.reconnect();
+    rig.wait(seconds(1));
+    rig.lose(reset());
+    rig.ack(1, 2);
+    rig.input(Input::Damaged);
+    rig.wait(seconds(1));
+    assert_eq!(rig.shelf.arrivals.keys().collect::<Vec<_>>(), [&3]);
+}
+
+#[test]
 fn who_forgets_a_session_does_not_go_on_in_it() {
     let mut rig = after_an_outage();
     rig.input(close(true));
