@@ -49,6 +49,9 @@ pub fn overview(status: &Value, rates: Option<&Rates>) -> String {
                 word(&kept["messages"])
             );
         }
+        if let Some(duplicates) = session["duplicates"].as_u64().filter(|duplicates| *duplicates > 0) {
+            let _ = writeln!(text, "  repeated   {duplicates} that came before, and were left out");
+        }
         if session["can_store"] == false {
             let _ = writeln!(text, "  disk       full or failing: nothing is stored");
         }

@@ -542,9 +542,8 @@ impl Session {
         }
         self.note_acknowledgement(&body, now);
         self.note_resumption(&body, now);
-        self.note_cursor(&body);
         let admitted = self.admits_us(&body);
-        self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        self.receive(body, now);
         match admitted {
             Some(true) => self.begin(now),
             Some(false) => {
@@ -552,6 +551,20 @@ impl Session {
                 self.give_up(attempt, Reason::new("auth-refused", message), now);
             }
             None => self.bound_undecided(attempt, now),
+        }
+    }
+
+    /// The next message of the stream, unless it came before.
+    fn receive(&mut self, body: Body, now: Now) {
+        let id = self.seen.id_of(&body);
+        if id.as_ref().is_some_and(|id| self.seen.has(id)) {
+            self.figures.duplicates += 1;
+            return;
+        }
+        self.note_cursor(&body);
+        self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        if let Some(id) = id {
+            self.seen.push(self.inbox.head(), id);
         }
     }
 

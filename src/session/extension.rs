@@ -39,6 +39,7 @@ impl Session {
                 changed = true;
                 // Another stream, perhaps: what is missing of it is not known.
                 self.cursors = Cursors::default();
+                self.seen.clear();
             }
             if !same_server(&self.url, &url) {
                 self.credentials = Credentials::default();

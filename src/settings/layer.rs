@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::table::{Kind, Named, Said, Setting, found, number, the};
 use super::template::Blank;
-use super::{FIRST, MAX, SettingError, preset};
+use super::{DEDUPE_WINDOW, FIRST, MAX, SettingError, preset};
 
 /// The longest `settings` of an `open`, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -116,6 +116,7 @@ impl Layer {
             ("dialect.resume.refused", "dialect.resume.accepted"),
             ("dialect.answer.when", "dialect.answer.send"),
             ("dialect.answer.send", "dialect.answer.when"),
+            (DEDUPE_WINDOW, "dialect.dedupe.id"),
         ] {
             if self.0.contains_key(path) && !whole.0.contains_key(needed) {
                 let message = format!("`{path}` needs `{needed}` beside it; say both or neither");

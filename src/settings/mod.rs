@@ -151,6 +151,17 @@ pub struct Dialect {
     pub answer: Option<Answer>,
     /// Where in one stands the id of a message that it acknowledges, as a JSON Pointer.
     pub ack: Option<String>,
+    /// How one is known that came before.
+    pub dedupe: Option<Dedupe>,
+}
+
+/// How a message of the server is known that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dedupe {
+    /// Where in it its id stands, as a JSON Pointer.
+    pub id: String,
+    /// How many ids are remembered.
+    pub window: usize,
 }
 
 /// How a server is asked to go on where the last connection ended.
@@ -242,12 +253,13 @@ const FIRST: &str = "reconnect.first_ms";
 const MAX: &str = "reconnect.max_ms";
 const HERD_WINDOW: &str = "reconnect.herd_window_ms";
 const REFILL: &str = "reconnect.refill_ms";
+const DEDUPE_WINDOW: &str = "dialect.dedupe.window";
 
 impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
     ///
     /// What belongs together comes from one layer: `heartbeat.send` and `reply`, the two of `inbox.collapse`, those of
-    /// `auth`, of `dialect.resume` and of `dialect.answer`. What a preset says counts as said by the layer that names it. If one
+    /// `auth`, of `dialect.resume`, of `dialect.answer` and of `dialect.dedupe`. What a preset says counts as said by the layer that names it. If one
     /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
     #[must_use]
     pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
@@ -292,6 +304,7 @@ impl Settings {
                 resume: said.resume(),
                 answer: said.answer(),
                 ack: said.pointer("dialect.ack.id"),
+                dedupe: said.dedupe(),
             },
             linger: said.duration("linger_ms"),
         }
@@ -349,7 +362,7 @@ impl Settings {
             }
             Replies::put(replies, &mut json["auth"]);
         }
-        let Dialect { subscribe, unsubscribe, resume, answer, ack } = dialect;
+        let Dialect { subscribe, unsubscribe, resume, answer, ack, dedupe } = dialect;
         for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
             if let Some(template) = template {
                 json["dialect"][name] = template.as_json().clone();
@@ -365,6 +378,9 @@ impl Settings {
         }
         if let Some(id) = ack {
             json["dialect"]["ack"] = json!({ "id": id });
+        }
+        if let Some(Dedupe { id, window }) = dedupe {
+            json["dialect"]["dedupe"] = json!({ "id": id, "window": window });
         }
         json
     }
@@ -393,7 +409,12 @@ impl<'a> Stack<'a> {
     }
 
     fn number(&self, path: &str) -> f64 {
-        let number = match (self.get(path), &the(path).kind) {
+        self.number_beside(path, path)
+    }
+
+    /// The number that the layer says that counts for `deciding`, or else the default.
+    fn number_beside(&self, deciding: &str, path: &str) -> f64 {
+        let number = match (self.beside(deciding, path), &the(path).kind) {
             (Some(Said::Number(number)), _) => *number,
             // Nobody storms a server on this machine, and whoever writes one restarts it often.
             (_, Kind::Number { .. }) if path == HERD_WINDOW && self.place.loopback => 0.0,
@@ -481,6 +502,12 @@ impl<'a> Stack<'a> {
         let deciding = "dialect.answer.when";
         let Said::Json(send) = self.beside(deciding, "dialect.answer.send")? else { return None };
         Some(Answer { when: self.pattern_beside(deciding, deciding)?, send: Arc::clone(send) })
+    }
+
+    fn dedupe(&self) -> Option<Dedupe> {
+        let deciding = "dialect.dedupe.id";
+        let window = self.number_beside(deciding, DEDUPE_WINDOW) as usize;
+        Some(Dedupe { id: self.pointer(deciding)?, window })
     }
 
     fn inbox_bytes(&self) -> usize {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::template::{Blank, Template};
-use super::{Limits, SettingError};
+use super::{DEDUPE_WINDOW, Limits, SettingError};
 
 /// One setting.
 #[derive(Debug, PartialEq)]
@@ -258,6 +258,13 @@ pub const TABLE: &[Setting] = &[
         meaning: "Where in a message of the server the `id` stands that it acknowledges by that: text, or a number. A message \
                   with an id is then kept, and sent again after a lost connection, until the server has named it.",
     },
+    Setting {
+        path: "dialect.dedupe.id",
+        kind: Kind::Pointer(MAX_POINTER),
+        meaning: "Where in a message of the server its own id stands: text, or a number, of at most 256 bytes of JSON. A message \
+                  whose id came before does not reach the extension.",
+    },
+    whole(DEDUPE_WINDOW, 1_000, 1, 100_000, "So many ids are remembered, the newest ones; only together with `id`."),
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];
 

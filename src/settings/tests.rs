@@ -37,7 +37,8 @@ const EVERYTHING: &str = r#"{
     "auth": {"via": "message", "send": ["v1 {token}"], "accepted": {"ok": 1}, "refused": {"ok": 0}, "renew": "message"},
     "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
-        "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
+        "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"},
+        "dedupe": {"id": "/data/id", "window": 7}},
     "linger_ms": 0
 }"#;
 
@@ -140,6 +141,8 @@ fn what_belongs_together_comes_from_one_layer() {
     assert_eq!((settings.heartbeat.send.as_deref(), settings.heartbeat.reply), (Some("2"), None));
     let collapse = Collapse { when: json!({"a": 1}), key: "/a".to_owned() };
     assert_eq!(settings.inbox.collapse, Some(collapse));
+    let dedupe = [r#"{"dialect":{"dedupe":{"id":"/a","window":5}}}"#, r#"{"dialect":{"dedupe":{"id":"/b"}}}"#];
+    assert_eq!(effective(&dedupe).dialect.dedupe, Some(Dedupe { id: "/b".to_owned(), window: 1000 }));
 }
 
 #[test]
@@ -318,6 +321,14 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             "malformed `dialect.resume.refused` needs `dialect.resume.accepted` beside it",
         ),
         (r#"{"dialect":{"answer":{"when":{"a":1}}}}"#, "malformed `dialect.answer.when` needs `dialect.answer.send`"),
+        (
+            r#"{"dialect":{"dedupe":{"window":5}}}"#,
+            "malformed `dialect.dedupe.window` needs `dialect.dedupe.id` beside it",
+        ),
+        (
+            r#"{"dialect":{"dedupe":{"id":"/a","window":100001}}}"#,
+            "out of bounds `dialect.dedupe.window` must be a whole number from 1 to 100000, not 100001",
+        ),
         (r#"{"heartbeat":{"reply":{"a":1}}}"#, "malformed `heartbeat.reply` needs `heartbeat.send` beside it"),
         (r#"{"heartbeat":{"send":1,"reply":"pong"}}"#, "malformed `heartbeat.reply` must be a JSON object"),
         (&hush, "out of bounds `heartbeat.send` must be JSON of at most 4096 bytes, not 4098 bytes"),

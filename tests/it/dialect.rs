@@ -84,3 +84,38 @@ fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk
         port.wait_for("what comes next", |message| ["message", "gap"].contains(&message["type"].as_str().unwrap()));
     assert_eq!(message["payload"], json!({"going": "on"}), "no gap is before it");
 }
+
+#[test]
+fn what_a_server_repeats_is_left_out_also_by_the_next_daemon() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let settings = json!({"dialect": {"dedupe": {"id": "/id"}}, "reconnect": {"first_ms": 100}});
+    let request = json!({"url": server.url(), "settings": settings});
+    let mut port = machine.port();
+    let mut connection = None;
+    port.open_with(request, || connection = Some(server.accept()));
+    let mut connection = connection.unwrap();
+    for text in [r#"{"id":"a"}"#, r#"{"id":"b"}"#, r#"{"id":"a"}"#, r#"{"id":"b"}"#, r#"{"id":"c"}"#] {
+        connection.send(text);
+    }
+    for id in ["a", "b", "c"] {
+        assert_eq!(port.wait_for_type("message")["payload"]["id"], id);
+    }
+    assert_eq!(machine.json(&["status", "--json"])["sessions"][0]["duplicates"], 2);
+    until("the session is on the disk", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["saved"] == true).then_some(())
+    });
+    kill(machine.daemon().unwrap());
+    drop(connection);
+
+    let mut port = machine.port();
+    port.post(json!({"type": "open"}));
+    let mut connection = server.accept();
+    for text in [r#"{"id":"b"}"#, r#"{"id":"c"}"#, r#"{"id":"d"}"#] {
+        connection.send(text);
+    }
+    let mut ids = Vec::new();
+    while ids.last().is_none_or(|id| id != "d") {
+        ids.push(port.wait_for_type("message")["payload"]["id"].clone());
+    }
+    assert_eq!(ids, ["a", "b", "c", "d"]);
+}
