@@ -25,9 +25,10 @@ enum Step {
     Publish {
         count: usize,
     },
-    /// So much of what the server has said arrives.
+    /// So much of what the server has said arrives, each so much later than the one before.
     Arrive {
         count: usize,
+        ms: u64,
     },
     Drop,
     Connect,
@@ -69,7 +70,7 @@ fn history(rng: &mut Rng, mode: Mode) -> Vec<Step> {
 fn step(rng: &mut Rng, mode: Mode) -> Step {
     match rng.u32(0..60) {
         0..14 => Step::Publish { count: rng.usize(1..6) },
-        14..28 => Step::Arrive { count: rng.usize(1..12) },
+        14..28 => Step::Arrive { count: rng.usize(1..12), ms: if rng.bool() { 0 } else { rng.u64(1..20) } },
         28..32 => Step::Drop,
         32..38 => Step::Connect,
         38..43 => Step::Acknowledge { percent: rng.usize(0..=100) },
@@ -81,7 +82,7 @@ fn step(rng: &mut Rng, mode: Mode) -> Step {
         54..57 if mode == Mode::Durable => Step::Crash { lands: rng.bool(), other_place: rng.u8(0..8) == 0 },
         57 => Step::Configure { place: PLACES[rng.usize(0..2)], window: WINDOWS[rng.usize(0..WINDOWS.len())] },
         58 if rng.u8(0..4) == 0 => Step::Forget,
-        _ => Step::Arrive { count: 3 },
+        _ => Step::Arrive { count: 3, ms: 0 },
     }
 }
 
@@ -241,7 +242,7 @@ impl World {
         });
         rig.open(1, "main");
         let refuses_every = (rng.u8(0..3) == 0).then(|| rng.usize(2..5));
-        let overlap = if rng.bool() { 0 } else { rng.usize(0..12) };
+        let overlap = if rng.u8(0..3) == 0 { 0 } else { rng.usize(0..12) };
         let server = Server { published: Vec::new(), wire: VecDeque::new(), overlap, refuses_every, asked: 0 };
         let model = Model { place, window, ..Model::default() };
         Self { rig, rng, server, model, connected: false, delivered: 0, had: Vec::new(), resumes }
@@ -259,8 +260,9 @@ impl World {
                     self.server.wire.clear();
                 }
             }
-            Step::Arrive { count } => {
+            Step::Arrive { count, ms } => {
                 for _ in 0..count {
+                    self.wait(Duration::from_millis(ms));
                     self.arrive();
                 }
             }
