@@ -152,10 +152,11 @@ impl Session {
         let auth = self.settings.auth.clone().map(Box::new);
         self.set_connection(Connection::Dialling { attempt, again, auth }, now);
         let credential = self.show_credential(now);
+        let protocols = if self.protocols.is_empty() { &self.settings.dialect.protocols } else { &self.protocols };
         self.actions.push_back(Action::Connect {
             attempt,
             url: self.url.clone(),
-            protocols: self.protocols.clone(),
+            protocols: protocols.clone(),
             credential,
             max_message: self.settings.inbox.max_message_bytes,
         });
@@ -269,8 +270,8 @@ impl Session {
         } else {
             live.undecided = None;
         }
-        let question = resume.send.fill(Blank::Cursor, &cursor);
-        self.write(attempt, Body::Json(question.into()));
+        let question = self.settings.dialect.format.frame(resume.send.fill(Blank::Cursor, &cursor));
+        self.write(attempt, question);
     }
 
     /// The highest number that may be given out although nobody knows yet what the server makes of the last outage.
@@ -537,13 +538,15 @@ impl Session {
         }
         self.figures.messages_received += 1;
         self.figures.bytes_received += body.len() as u64;
-        if self.is_answer_to_beat(&body, now) || self.is_question(attempt, &body) {
+        let format = self.settings.dialect.format;
+        let view = format.view(&body);
+        if format.is_heart_beat(&body) || self.is_answer_to_beat(&view, now) || self.is_question(attempt, &view) {
             return;
         }
-        self.note_acknowledgement(&body, now);
-        self.note_resumption(&body, now);
-        let admitted = self.admits_us(&body);
-        self.receive(body, now);
+        self.note_acknowledgement(&view, now);
+        self.note_resumption(&view, now);
+        let admitted = self.admits_us(&view);
+        self.receive(body, &view, now);
         match admitted {
             Some(true) => self.begin(now),
             Some(false) => {
@@ -554,15 +557,15 @@ impl Session {
         }
     }
 
-    /// The next message of the stream, unless it came before.
-    fn receive(&mut self, body: Body, now: Now) {
-        let id = self.seen.id_of(&body);
+    /// The next message of the stream, unless it came before. What is looked for in it is looked for in `view`.
+    fn receive(&mut self, body: Body, view: &Body, now: Now) {
+        let id = self.seen.id_of(view);
         if id.as_ref().is_some_and(|id| self.seen.has(id)) {
             self.figures.duplicates += 1;
             return;
         }
-        self.note_cursor(&body);
-        self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        self.note_cursor(view);
+        self.inbox.push_message(now.unix_ms, now.elapsed, body, view);
         if let Some(id) = id {
             self.seen.push(self.inbox.head(), id);
         }
@@ -594,8 +597,8 @@ impl Session {
         if !pattern::matches(&answer.when, json) {
             return false;
         }
-        let text = answer.send.as_bytes().to_vec();
-        self.write(attempt, Body::Json(text.into()));
+        let answer = self.settings.dialect.format.frame(answer.send.to_string());
+        self.write(attempt, answer);
         true
     }
 
@@ -785,7 +788,7 @@ impl Session {
             if heartbeat.reply.is_some() {
                 beat.unanswered.get_or_insert(now.elapsed);
             }
-            let body = Body::Json(text.as_bytes().to_vec().into());
+            let body = self.settings.dialect.format.frame(text.to_string());
             self.write(attempt, body);
         }
     }

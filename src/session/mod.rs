@@ -12,7 +12,7 @@
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
 //! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
 //! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `seen` what of it came before, `credential` what it is shown, `pattern` looks into
-//! messages · `figures`, what others see · `journal`,
+//! messages, `stomp` has those of STOMP look like the others · `figures`, what others see · `journal`,
 //! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
 //! [`Action::Save`] and the promise is made when [`Input::Saved`] comes back.
 //!
@@ -33,6 +33,7 @@ pub mod record;
 mod resume;
 mod retry;
 mod seen;
+mod stomp;
 #[cfg(test)]
 mod tests;
 

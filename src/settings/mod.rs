@@ -141,6 +141,10 @@ pub enum Via {
 /// What the server's own messages mean.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dialect {
+    /// The sub-protocols to offer if nobody names others.
+    pub protocols: Vec<String>,
+    /// What its messages are written in.
+    pub format: Format,
     /// What is sent for a subscription.
     pub subscribe: Option<Template>,
     /// What is sent when one ends.
@@ -153,6 +157,16 @@ pub struct Dialect {
     pub ack: Option<String>,
     /// How one is known that came before.
     pub dedupe: Option<Dedupe>,
+}
+
+/// What the messages of a server are written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, or what nobody looks into.
+    #[default]
+    Json,
+    /// Frames of STOMP, which count as JSON with `command`, `headers` and `body`.
+    Stomp,
 }
 
 /// How a message of the server is known that came before.
@@ -299,6 +313,8 @@ impl Settings {
             },
             auth: said.auth(),
             dialect: Dialect {
+                protocols: said.protocols(),
+                format: said.format(),
                 subscribe: said.template("dialect.subscribe"),
                 unsubscribe: said.template("dialect.unsubscribe"),
                 resume: said.resume(),
@@ -362,7 +378,13 @@ impl Settings {
             }
             Replies::put(replies, &mut json["auth"]);
         }
-        let Dialect { subscribe, unsubscribe, resume, answer, ack, dedupe } = dialect;
+        let Dialect { protocols, format, subscribe, unsubscribe, resume, answer, ack, dedupe } = dialect;
+        if !protocols.is_empty() {
+            json["dialect"]["protocols"] = json!(protocols);
+        }
+        if *format == Format::Stomp {
+            json["dialect"]["format"] = "stomp".into();
+        }
         for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
             if let Some(template) = template {
                 json["dialect"][name] = template.as_json().clone();
@@ -502,6 +524,20 @@ impl<'a> Stack<'a> {
         let deciding = "dialect.answer.when";
         let Said::Json(send) = self.beside(deciding, "dialect.answer.send")? else { return None };
         Some(Answer { when: self.pattern_beside(deciding, deciding)?, send: Arc::clone(send) })
+    }
+
+    fn protocols(&self) -> Vec<String> {
+        match self.get("dialect.protocols") {
+            Some(Said::Protocols(protocols)) => protocols.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self.get("dialect.format") {
+            Some(Said::Word("stomp")) => Format::Stomp,
+            _ => Format::Json,
+        }
     }
 
     fn dedupe(&self) -> Option<Dedupe> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::template::{Blank, Template};
 use super::{DEDUPE_WINDOW, Limits, SettingError};
+use crate::wire::{MAX_ID, MAX_PROTOCOLS, is_http_token};
 
 /// One setting.
 #[derive(Debug, PartialEq)]
@@ -52,6 +53,8 @@ pub enum Kind {
     Greeting(Blank, usize),
     /// Letters, digits, `-`, `_` and `.`, at most so many.
     Name(usize),
+    /// A list of at most so many names of sub-protocols.
+    Protocols(usize),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -207,8 +210,19 @@ pub const TABLE: &[Setting] = &[
     },
     Setting {
         path: "dialect.preset",
-        kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws"]),
+        kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws", "stomp"]),
         meaning: "The dialect that the server speaks: settings that need not be written out; see below.",
+    },
+    Setting {
+        path: "dialect.protocols",
+        kind: Kind::Protocols(MAX_PROTOCOLS),
+        meaning: "The sub-protocols that are offered to the server if `open` names none.",
+    },
+    Setting {
+        path: "dialect.format",
+        kind: Kind::Choice(&["json", "stomp"]),
+        meaning: "What messages are written in: JSON, which is so if nothing is said, or frames of STOMP, which templates, patterns \
+                  and places see as JSON with `command`, `headers` and `body`.",
     },
     Setting {
         path: "dialect.subscribe",
@@ -334,6 +348,7 @@ pub(super) enum Said {
     Pointer(String),
     Template(Template),
     Name(String),
+    Protocols(Vec<String>),
 }
 
 impl Setting {
@@ -366,6 +381,7 @@ impl Setting {
                 format!("JSON, with {} where that is to stand in a string, of at most {max} bytes", blank.as_str())
             }
             Kind::Name(max) => format!("1 to {max} letters, digits, `-`, `_` and `.`"),
+            Kind::Protocols(max) => format!("a list of at most {max} different names, each of at most {MAX_ID} bytes"),
         }
     }
 
@@ -381,7 +397,8 @@ impl Setting {
             | Kind::Pointer(_)
             | Kind::Template(..)
             | Kind::Greeting(..)
-            | Kind::Name(_) => None,
+            | Kind::Name(_)
+            | Kind::Protocols(_) => None,
         }
     }
 
@@ -458,6 +475,15 @@ impl Setting {
                     return Ok(Said::Name(said));
                 }
                 Err(SettingError::Malformed(self.not("another string", limits)))
+            }
+            Kind::Protocols(max) => {
+                let said: Vec<String> = serde_json::from_str(json).map_err(|_| malformed())?;
+                let is_name = |name: &String| name.len() <= MAX_ID && is_http_token(name);
+                let is_new = |(at, name): (usize, &String)| is_name(name) && !said[..at].contains(name);
+                if said.len() <= *max && said.iter().enumerate().all(is_new) {
+                    return Ok(Said::Protocols(said));
+                }
+                Err(SettingError::Malformed(self.not("another list", limits)))
             }
         }
     }

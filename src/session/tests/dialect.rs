@@ -440,3 +440,96 @@ fn in_memory_mode_ids_are_remembered_too() {
     rig.frame(r#"{"id":1}"#);
     assert_eq!(rig.frame(r#"{"id":1}"#), [""; 0]);
 }
+
+/// A session that speaks STOMP and has been let in.
+fn stomp(settings: serde_json::Value) -> Rig {
+    let mut all = json!({"dialect": {"preset": "stomp"}});
+    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let mut rig = speaking(all);
+    rig.open(1, "main");
+    rig.connect();
+    rig.text("CONNECTED\nversion:1.2\n\n\0");
+    rig
+}
+
+impl Rig {
+    /// A text frame that is no JSON.
+    fn text(&mut self, text: &str) -> Vec<String> {
+        self.frame_of(Body::from_text_frame(text.to_owned()))
+    }
+}
+
+#[test]
+fn with_stomp_nothing_is_sent_before_the_server_has_answered_connect() {
+    let mut rig = speaking(json!({"dialect": {"preset": "stomp"}}));
+    rig.open(1, "main");
+    let lines = rig.connect();
+    assert_eq!(sent(&lines), ["#1 send text:CONNECT\naccept-version:1.2,1.1\nheart-beat:0,0\nhost:/\n\n\0"]);
+    assert_eq!(subscribe(&mut rig, "/topic/a:b", None), [""; 0]);
+    let lines = rig.text("CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0");
+    assert_eq!(sent(&lines), ["#1 send text:SUBSCRIBE\ndestination:/topic/a\\cb\nid:/topic/a\\cb\n\n\0"]);
+    assert!(lines.contains(&"1: message 1 text:CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0".into()), "{lines:?}");
+    assert_eq!(sent(&unsubscribe(&mut rig, "/topic/a:b")), ["#1 send text:UNSUBSCRIBE\nid:/topic/a\\cb\n\n\0"]);
+}
+
+#[test]
+fn the_sub_protocols_of_the_dialect_are_offered_unless_others_are_named() {
+    let offered = |protocols: Option<&str>| {
+        let mut rig = speaking(json!({"dialect": {"preset": "stomp"}}));
+        let protocols = protocols.map(|name| vec![name.to_owned()]);
+        rig.session.handle(opening(1, Open { protocols, ..open("main") }, None), rig.now);
+        let actions = std::iter::from_fn(|| rig.session.poll_action());
+        let connect = |action| match action {
+            Action::Connect { protocols, .. } => Some(protocols),
+            _ => None,
+        };
+        actions.filter_map(connect).next().expect("it connects")
+    };
+    assert_eq!(offered(None), ["v12.stomp", "v11.stomp"]);
+    assert_eq!(offered(Some("mine")), ["mine"]);
+}
+
+#[test]
+fn a_stomp_server_that_refuses_is_told_from_one_that_complains_later() {
+    let mut rig = stomp(json!({}));
+    assert_eq!(rig.text("ERROR\nmessage:no\n\nno\0"), ["1: message 2 text:ERROR\nmessage:no\n\nno\0"]);
+    rig.break_and_redial();
+    rig.connect();
+    let lines = rig.text("ERROR\nmessage:who are you\n\n\0");
+    assert!(lines.iter().any(|line| line.contains("(auth-refused)")), "{lines:?}");
+}
+
+#[test]
+fn signs_of_life_of_a_stomp_server_are_not_delivered() {
+    let mut rig = stomp(json!({}));
+    assert_eq!(rig.text("\n"), [""; 0]);
+    assert_eq!(deliveries(&rig.text("MESSAGE\nmessage-id:1\n\nhi\0")).len(), 1);
+}
+
+#[test]
+fn ids_acknowledgements_and_questions_stand_in_frames_of_stomp_as_in_json() {
+    let mut rig = stomp(json!({"dialect": {
+        "preset": "stomp",
+        "ack": {"id": "/headers/receipt-id"},
+        "dedupe": {"id": "/body/id"},
+        "answer": {"when": {"headers": {"kind": "ping"}}, "send": {"command": "SEND", "headers": {"kind": "pong"}, "body": "!"}},
+    }}));
+    let receipts = Some([Stage::Acknowledged].into());
+    rig.send_as(1, Send { receipts, ..send("m") });
+    assert!(rig.text("RECEIPT\nreceipt-id:m\n\n\0").contains(&"1: acknowledged m".into()));
+    assert_eq!(deliveries(&rig.text("MESSAGE\nmessage-id:1\n\n{\"id\":7}\0")).len(), 1);
+    assert_eq!(rig.text("MESSAGE\nmessage-id:2\n\n{\"id\":7}\0"), [""; 0]);
+    let answer = ["#1 send text:SEND\nkind:pong\ncontent-length:1\n\n!\0"];
+    assert_eq!(rig.text("MESSAGE\nkind:ping\n\n\0"), answer);
+}
+
+#[test]
+fn a_token_in_a_stomp_frame_cannot_become_another_header() {
+    let connect = json!({"command": "CONNECT", "headers": {"accept-version": "1.2", "passcode": "{token}"}});
+    let mut rig = speaking(json!({"dialect": {"preset": "stomp"}, "auth": {"via": "message", "send": connect}}));
+    rig.open(1, "main");
+    let token =
+        Input::Token { port: PortId(1), token: "a\nlogin:admin".to_owned().into(), expires_at: None, reference: None };
+    rig.input(token);
+    assert_eq!(sent(&rig.connect()), ["#1 send text:CONNECT\naccept-version:1.2\npasscode:a\u{fffd}login:admin\n\n\0"]);
+}
