@@ -119,3 +119,47 @@ fn what_a_server_repeats_is_left_out_also_by_the_next_daemon() {
     }
     assert_eq!(ids, ["a", "b", "c", "d"]);
 }
+
+#[test]
+fn a_stomp_server_hears_and_says_exactly_what_the_protocol_says_also_after_an_outage() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let settings = json!({
+        "dialect": {"preset": "stomp", "ack": {"id": "/headers/receipt-id"}},
+        "auth": {"via": "message", "send": {"command": "CONNECT", "headers": {
+            "accept-version": "1.2", "host": "demo", "login": "ann", "passcode": "{token}",
+        }}},
+        "reconnect": {"first_ms": 100},
+    });
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url(), "settings": settings}));
+    port.wait_for_type("token-needed");
+    port.post(json!({"type": "token", "token": "se:cret"}));
+    let connect = "CONNECT\naccept-version:1.2\nhost:demo\nlogin:ann\npasscode:se:cret\n\n\0";
+    let subscribe = "SUBSCRIBE\ndestination:/topic/a\\cb\nid:/topic/a\\cb\n\n\0";
+
+    let mut connection = server.accept_with(Some("v12.stomp"));
+    assert_eq!(connection.request.headers()["sec-websocket-protocol"], "v12.stomp, v11.stomp");
+    assert_eq!(connection.next(), Message::text(connect));
+    let connected = "CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0";
+    connection.send(connected);
+    assert_eq!(port.wait_for_type("message")["text"], connected);
+    port.post(json!({"type": "subscribe", "key": "/topic/a:b"}));
+    assert_eq!(connection.next(), Message::text(subscribe));
+    let message = "MESSAGE\nsubscription:/topic/a\\cb\nmessage-id:1\ndestination:/topic/a\\cb\n\n{\"n\":1}\0";
+    connection.send("\n");
+    connection.send(message);
+    assert_eq!(port.wait_for_type("message")["text"], message, "as it came");
+
+    let send = "SEND\ndestination:/queue/q\nreceipt:r1\n\nhello\0";
+    port.post(json!({"type": "send", "id": "r1", "text": send, "receipts": ["acknowledged"]}));
+    assert_eq!(connection.next(), Message::text(send));
+    drop(connection);
+
+    let mut connection = server.accept_with(Some("v12.stomp"));
+    assert_eq!(connection.next(), Message::text(connect));
+    connection.send(connected);
+    assert_eq!(connection.next(), Message::text(subscribe));
+    assert_eq!(connection.next(), Message::text(send), "it was not acknowledged");
+    connection.send("RECEIPT\nreceipt-id:r1\n\n\0");
+    assert_eq!(port.wait_for_type("receipt")["stage"], "acknowledged");
+}
