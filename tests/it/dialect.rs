@@ -54,6 +54,30 @@ fn in_every_dialect_of_the_demo_an_outage_costs_nothing_and_a_subscription_is_a_
 }
 
 #[test]
+fn the_demo_speaks_stomp_and_is_subscribed_to_again_after_an_outage() {
+    let machine = Sandbox::new();
+    let server = DemoServer::start(&machine);
+    let settings = json!({
+        "dialect": {"preset": "stomp", "dedupe": {"id": "/headers/message-id"}}, "reconnect": {"first_ms": 100},
+    });
+    let mut port = machine.port();
+    port.open(json!({"url": server.url(), "settings": settings}));
+    port.post(json!({"type": "subscribe", "key": "channel:updates"}));
+    port.post(json!({"type": "send", "text": "SEND\ndestination:channel\\cupdates\nreceipt:1\n\n{\"number\":1}\0"}));
+    let mut heard =
+        |what: &str| port.wait_for(what, |message| message["text"].as_str().is_some_and(|text| text.contains(what)));
+    let message = heard("\"number\":1")["text"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("MESSAGE\nsubscription:channel\\cupdates\nmessage-id:"), "{message}");
+    heard("RECEIPT\nreceipt-id:1\n");
+    server.post("/control/drop", &json!({}));
+    until("it is connected again", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["reconnections"] == 1).then_some(())
+    });
+    server.publish("channel:updates", 2);
+    heard("\"number\":2");
+}
+
+#[test]
 fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let settings = json!({"dialect": {"resume": {
