@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::connection::Connection;
+use super::fallback::Route;
 use super::*;
 use crate::settings::{Blank, Via};
 
@@ -239,7 +240,8 @@ impl Session {
 
     /// Sends what the first message is to show.
     pub(super) fn ask_for_admission(&mut self, now: Now) -> Admission {
-        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message) else {
+        let by_websocket = matches!(&self.connection, Connection::Open(live) if live.route == Route::WebSocket);
+        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message && by_websocket) else {
             return Admission::Granted;
         };
         let waits = auth.replies.is_some();
@@ -310,6 +312,8 @@ impl Session {
         match verdict(reason) {
             // Only with a credential that it has not seen: see `handle_refusal`.
             Verdict::Park if self.is_about_credential(reason) => Verdict::Soon,
+            // Networks that let no WebSocket through say so, and there are other ways.
+            Verdict::Park if reason.http_status == Some(403) && self.settings.fallback.is_some() => Verdict::Spread,
             verdict => verdict,
         }
     }

@@ -180,7 +180,7 @@ impl Session {
         let template = dialect.subscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(&key, template, dialect.format)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
-        let taken = self.outbox.subscribe(key, body, self.is_connected());
+        let taken = self.outbox.subscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
     }
 
@@ -196,7 +196,7 @@ impl Session {
         let template = dialect.unsubscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(key, template, dialect.format)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
-        let taken = self.outbox.unsubscribe(key, body, self.is_connected());
+        let taken = self.outbox.unsubscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
     }
 

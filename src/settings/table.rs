@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::address::{Address, MAX_ADDRESS};
 use super::template::{Blank, Template};
 use super::{DEDUPE_WINDOW, Limits, SettingError};
 use crate::wire::{MAX_ID, MAX_PROTOCOLS, is_http_token};
@@ -55,6 +56,8 @@ pub enum Kind {
     Name(usize),
     /// A list of at most so many names of sub-protocols.
     Protocols(usize),
+    /// An address for HTTP of at most so many bytes.
+    Address(usize),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -279,6 +282,31 @@ pub const TABLE: &[Setting] = &[
                   whose id came before does not reach the extension.",
     },
     whole(DEDUPE_WINDOW, 1_000, 1, 100_000, "So many ids are remembered, the newest ones; only together with `id`."),
+    Setting {
+        path: "fallback.sse_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where what the server says comes as server-sent events while there is no WebSocket: each event is one message. \
+                  The last cursor is shown as `Last-Event-ID`, too.",
+    },
+    Setting {
+        path: "fallback.poll_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where it is asked for, time and again, if not there: a JSON array, each element one message, or status 204.",
+    },
+    Setting {
+        path: "fallback.post_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where messages to the server are posted meanwhile, one in each request; without it they wait for the \
+                  WebSocket. Only together with one of the two.",
+    },
+    whole(
+        "fallback.after_attempts",
+        3,
+        1,
+        100,
+        "When so many attempts in a row have made no WebSocket, these ways and the WebSocket are tried in turn.",
+    ),
+    whole("fallback.interval_ms", 2_000, 100, HOUR, "So long after a poll that brought nothing the next one is made."),
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];
 
@@ -325,9 +353,6 @@ pub const FILE_ONLY: &[FileOnly] = &[
     },
 ];
 
-/// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["fallback"];
-
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
     Setting { path, kind, meaning }
@@ -349,6 +374,7 @@ pub(super) enum Said {
     Template(Template),
     Name(String),
     Protocols(Vec<String>),
+    Address(Address),
 }
 
 impl Setting {
@@ -382,6 +408,10 @@ impl Setting {
             }
             Kind::Name(max) => format!("1 to {max} letters, digits, `-`, `_` and `.`"),
             Kind::Protocols(max) => format!("a list of at most {max} different names, each of at most {MAX_ID} bytes"),
+            Kind::Address(max) => {
+                let blank = Blank::Cursor.as_str();
+                format!("an http:// or https:// URL of at most {max} bytes, with {blank} in its query or not")
+            }
         }
     }
 
@@ -398,7 +428,8 @@ impl Setting {
             | Kind::Template(..)
             | Kind::Greeting(..)
             | Kind::Name(_)
-            | Kind::Protocols(_) => None,
+            | Kind::Protocols(_)
+            | Kind::Address(_) => None,
         }
     }
 
@@ -485,6 +516,12 @@ impl Setting {
                 }
                 Err(SettingError::Malformed(self.not("another list", limits)))
             }
+            Kind::Address(max) => {
+                let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
+                shorter_than(*max)?;
+                let address = Address::parse(&said);
+                address.map(Said::Address).map_err(|what| SettingError::Malformed(self.not(what, limits)))
+            }
         }
     }
 }
@@ -520,9 +557,6 @@ impl Named {
         }
         if group.is_empty() && FILE_ONLY.iter().any(|setting| setting.name == key) {
             return Err(SettingError::FileOnly(format!("only a configuration file may say `{key}`")));
-        }
-        if group.is_empty() && LATER.contains(&key) {
-            return Err(SettingError::Unsupported(format!("`{key}` is not offered by this version; leave it out")));
         }
         let start = if group.is_empty() { 0 } else { group.len() + 1 };
         let mut allowed: Vec<&str> =
