@@ -610,6 +610,10 @@ impl Session {
         let id = self.seen.id_of(view);
         if id.as_ref().is_some_and(|id| self.seen.has(id)) {
             self.figures.duplicates += 1;
+            if let Connection::Open(live) = &mut self.connection {
+                // It is this message's, and not the next one's.
+                live.next_cursor = None;
+            }
             return;
         }
         self.note_cursor(view);

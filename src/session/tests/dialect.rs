@@ -353,6 +353,23 @@ fn the_beginning_of_an_outage_does_not_move_back_with_what_came_before() {
 }
 
 #[test]
+fn a_cursor_beside_a_message_that_came_before_is_not_that_of_the_next_one() {
+    let mut rig = speaking(json!({"dialect": {
+        "dedupe": {"id": "/id"}, "resume": {"cursor": "/cursor", "send": ["{cursor}"]},
+    }}));
+    rig.open(1, "main");
+    rig.connect();
+    rig.frame(r#"{"id":1,"cursor":1}"#);
+    rig.frame(r#"{"id":2,"cursor":2}"#);
+    let attempt = rig.attempt();
+    rig.input(Input::Cursor { attempt, cursor: "1".into() });
+    rig.frame(r#"{"id":1}"#);
+    rig.frame(r#"{"id":3}"#);
+    rig.break_and_redial();
+    assert_eq!(sent(&rig.connect()), ["#2 send [2]"]);
+}
+
+#[test]
 fn a_killed_daemon_takes_the_ids_along_whose_messages_it_takes_along() {
     let mut rig = remembering(three_ids());
     rig.wait(seconds(1));
