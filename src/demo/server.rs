@@ -4,7 +4,7 @@
 //! `/control/…` with a token from outside). Does not own: what a WebSocket says (`conversation`), the stream and
 //! what is known about clients (`stream`).
 //!
-//! One server speaks all dialects at once, on `/ws` and `/`; the same stream is on `/events` (SSE) and `/poll`.
+//! One server speaks all dialects at once, on `/ws` and `/` (STOMP for whoever offers its sub-protocol); the same stream is on `/events` (SSE) and `/poll`.
 //! `/jira-webhook` adds to it, and `/` is a page to do so by hand.
 //!
 //! A server on loopback is within reach of every page that a browser shows. So a request must name this server as
@@ -12,6 +12,7 @@
 //! all, and must declare JSON if it changes anything (a form cannot).
 
 mod conversation;
+mod stomp;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -517,12 +518,14 @@ async fn socket(
             return Ok(refused_upgrade(UpgradeAnswer { status: StatusCode::UNAUTHORIZED, retry_after: None }));
         }
     };
-    if let Some(protocol) = first_protocol(&headers) {
+    let protocol = first_protocol(&headers);
+    let stomp = protocol.as_ref().is_some_and(|name| stomp::PROTOCOLS.iter().any(|stomp| name == stomp));
+    if let Some(protocol) = protocol {
         request.set_selected_protocol(protocol);
     }
     let orders = hub.orders();
     let request = request.max_frame_size(MAX_MESSAGE).max_message_size(MAX_MESSAGE);
-    Ok(request.on_upgrade(|socket| Conversation::run(hub, socket, options, claims, orders)))
+    Ok(request.on_upgrade(move |socket| Conversation::run(hub, socket, options, claims, stomp, orders)))
 }
 
 /// The client's first choice (axum sorts them): this server speaks under any name.

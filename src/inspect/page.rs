@@ -49,6 +49,9 @@ pub fn overview(status: &Value, rates: Option<&Rates>) -> String {
                 word(&kept["messages"])
             );
         }
+        if let Some(duplicates) = session["duplicates"].as_u64().filter(|duplicates| *duplicates > 0) {
+            let _ = writeln!(text, "  repeated   {duplicates} that came before, and were left out");
+        }
         if session["can_store"] == false {
             let _ = writeln!(text, "  disk       full or failing: nothing is stored");
         }
@@ -180,7 +183,7 @@ mod tests {
             "sessions": [{
                 "session": "jira", "state": "connected", "url": "wss://example.org/\u{1b}[31m", "origin": "x@y",
                 "profile": "p", "mode": "durable", "health": 100, "latency_ms": 12.34, "reconnections": 0,
-                "messages_received": received, "messages_sent": 4,
+                "messages_received": received, "messages_sent": 4, "duplicates": 2,
                 "inbox": {"messages": 3, "bytes": 2048}, "outbox": {"messages": 0, "bytes": 0},
                 "reason": {"message": "\u{202e}why"},
             }],
@@ -196,6 +199,7 @@ mod tests {
             "extension  x@y  profile p  durable",
             "latency 12.3 ms",
             "received   9  waiting 3 (2.0 KiB)",
+            "repeated   2 that came before",
         ] {
             assert!(text.contains(part), "{part}:\n{text}");
         }

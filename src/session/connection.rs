@@ -174,10 +174,11 @@ impl Session {
     }
 
     pub(super) fn connect_showing(&mut self, attempt: u64, credential: Option<Presented>, detour: Option<Detour>) {
+        let protocols = if self.protocols.is_empty() { &self.settings.dialect.protocols } else { &self.protocols };
         self.actions.push_back(Action::Connect {
             attempt,
             url: self.url.clone(),
-            protocols: self.protocols.clone(),
+            protocols: protocols.clone(),
             credential,
             max_message: self.settings.inbox.max_message_bytes,
             detour: detour.map(Box::new),
@@ -311,8 +312,8 @@ impl Session {
         }
         // On a detour it was asked with the cursor in its request.
         if live.route == Route::WebSocket {
-            let question = resume.send.fill(Blank::Cursor, &cursor);
-            self.write(attempt, Body::Json(question.into()));
+            let question = self.settings.dialect.format.frame(resume.send.fill(Blank::Cursor, &cursor));
+            self.write(attempt, question);
         }
     }
 
@@ -597,14 +598,15 @@ impl Session {
         }
         self.figures.messages_received += 1;
         self.figures.bytes_received += body.len() as u64;
-        if self.is_answer_to_beat(&body, now) || self.is_question(attempt, &body) {
+        let format = self.settings.dialect.format;
+        let view = format.view(&body);
+        if format.is_heart_beat(&body) || self.is_answer_to_beat(&view, now) || self.is_question(attempt, &view) {
             return;
         }
-        self.note_acknowledgement(&body, now);
-        self.note_resumption(&body, now);
-        self.note_cursor(&body);
-        let admitted = self.admits_us(&body);
-        self.inbox.push_message(now.unix_ms, now.elapsed, body);
+        self.note_acknowledgement(&view, now);
+        self.note_resumption(&view, now);
+        let admitted = self.admits_us(&view);
+        self.receive(body, &view, now);
         match admitted {
             Some(true) => self.begin(now),
             Some(false) => {
@@ -620,6 +622,24 @@ impl Session {
         match &self.connection {
             Connection::Open(live) if live.route != Route::WebSocket => reason.code == "post-refused",
             _ => retry::may_be_for_a_message(reason),
+        }
+    }
+
+    /// The next message of the stream, unless it came before. What is looked for in it is looked for in `view`.
+    fn receive(&mut self, body: Body, view: &Body, now: Now) {
+        let id = self.seen.id_of(view);
+        if id.as_ref().is_some_and(|id| self.seen.has(id)) {
+            self.figures.duplicates += 1;
+            if let Connection::Open(live) = &mut self.connection {
+                // It is this message's, and not the next one's.
+                live.next_cursor = None;
+            }
+            return;
+        }
+        self.note_cursor(view);
+        self.inbox.push_message(now.unix_ms, now.elapsed, body, view);
+        if let Some(id) = id {
+            self.seen.push(self.inbox.head(), id);
         }
     }
 
@@ -649,9 +669,9 @@ impl Session {
         if !pattern::matches(&answer.when, json) {
             return false;
         }
-        let text = answer.send.as_bytes().to_vec();
+        let answer = self.settings.dialect.format.frame(answer.send.to_string());
         if self.takes_messages() {
-            self.write(attempt, Body::Json(text.into()));
+            self.write(attempt, answer);
         }
         true
     }
@@ -864,7 +884,7 @@ impl Session {
             if heartbeat.reply.is_some() {
                 beat.unanswered.get_or_insert(now.elapsed);
             }
-            let body = Body::Json(text.as_bytes().to_vec().into());
+            let body = self.settings.dialect.format.frame(text.to_string());
             self.write(attempt, body);
         }
     }

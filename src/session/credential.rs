@@ -285,7 +285,7 @@ impl Session {
             auth.send.as_json().to_string()
         };
         self.credentials.show();
-        Some(Body::Json(text.into()))
+        Some(self.settings.dialect.format.frame(text))
     }
 
     /// What the server says to what it was shown: a message like any other all the same.

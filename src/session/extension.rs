@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::inbox::{Content, Delivery, Manner, Place};
 use super::outbox::{NoRoom, Queued};
 use super::*;
-use crate::settings::{Blank, Template};
+use crate::settings::{Blank, Format, Template};
 use crate::wire::event::{Opened, Refusal};
 use crate::wire::{Acknowledge, After, MAX_CONSUMERS, MAX_SUBSCRIPTIONS, Stage, State, Tag, WINDOW};
 
@@ -39,6 +39,7 @@ impl Session {
                 changed = true;
                 // Another stream, perhaps: what is missing of it is not known.
                 self.cursors = Cursors::default();
+                self.seen.clear();
             }
             if !same_server(&self.url, &url) {
                 self.credentials = Credentials::default();
@@ -175,8 +176,9 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.coming_settings().dialect.subscribe.as_ref();
-        let body = payload.or_else(|| template.map(|template| message_about(&key, template)));
+        let dialect = &self.coming_settings().dialect;
+        let template = dialect.subscribe.as_ref();
+        let body = payload.or_else(|| template.map(|template| message_about(&key, template, dialect.format)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.subscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
@@ -190,8 +192,9 @@ impl Session {
         reference: Option<String>,
         now: Now,
     ) {
-        let template = self.coming_settings().dialect.unsubscribe.as_ref();
-        let body = payload.or_else(|| template.map(|template| message_about(key, template)));
+        let dialect = &self.coming_settings().dialect;
+        let template = dialect.unsubscribe.as_ref();
+        let body = payload.or_else(|| template.map(|template| message_about(key, template, dialect.format)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
         let taken = self.outbox.unsubscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
@@ -394,9 +397,9 @@ impl Session {
 }
 
 /// What a template says of the subscription `key`.
-fn message_about(key: &str, template: &Template) -> Body {
+fn message_about(key: &str, template: &Template, format: Format) -> Body {
     let key = serde_json::Value::from(key).to_string();
-    Body::Json(template.fill(Blank::Key, &key).into())
+    format.frame(template.fill(Blank::Key, &key))
 }
 
 impl Delivery {

@@ -12,6 +12,8 @@ use super::*;
 pub(super) struct Figures {
     pub(super) messages_received: u64,
     pub(super) bytes_received: u64,
+    /// Of those, how many had come before.
+    pub(super) duplicates: u64,
     pub(super) messages_sent: u64,
     pub(super) bytes_sent: u64,
     pub(super) connections: u64,
@@ -54,6 +56,7 @@ impl Session {
             "messages_received": figures.messages_received,
             "messages_sent": figures.messages_sent,
             "bytes_received": figures.bytes_received,
+            "duplicates": figures.duplicates,
             "bytes_sent": figures.bytes_sent,
             "reconnections": figures.connections.saturating_sub(1),
             "errors": figures.errors,

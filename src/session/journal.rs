@@ -16,7 +16,7 @@
 use super::connection::Connection;
 use super::inbox::{self, Wanted};
 use super::record::{Record, Sheet};
-use super::{outbox, *};
+use super::{outbox, seen, *};
 
 /// The longest time that what is no message waits to be written: places, endings, states.
 const LAZY: Duration = Duration::from_millis(50);
@@ -70,6 +70,7 @@ struct UnderWay {
     reserved: u64,
     inbox: inbox::Snapshot,
     outbox: outbox::Snapshot,
+    seen: seen::Snapshot,
 }
 
 impl Default for Journal {
@@ -207,6 +208,7 @@ impl Session {
         let mut changes = Vec::new();
         let inbox = self.inbox.snapshot(ripe, now, &mut changes);
         let outbox = self.outbox.snapshot(ripe, now, &mut changes);
+        let seen = self.seen.snapshot(inbox.head, &mut changes);
 
         let head = self.inbox.head();
         let all = inbox.head == head;
@@ -230,7 +232,7 @@ impl Session {
         let sheet = self.sheet(reserved, &inbox, &outbox, now);
         changes.push(Change::Sheet(Box::new(sheet)));
         if let Some(journal) = &mut self.journal {
-            journal.under_way = Some(UnderWay { ticket, reserved, inbox, outbox });
+            journal.under_way = Some(UnderWay { ticket, reserved, inbox, outbox, seen });
         }
         self.actions.push_back(Action::Save { ticket, changes });
     }
@@ -262,6 +264,7 @@ impl Session {
             answers_beats: self.answers_beats,
             collapsed: self.inbox.collapsed(),
             cursor: self.cursors.at(inbox.head).map(|cursor| cursor.to_string()),
+            ids_at: self.seen.place().map(str::to_owned),
         }
     }
 
@@ -272,6 +275,7 @@ impl Session {
         let before = self.inbox.saved();
         self.inbox.snapshot_saved(&write.inbox);
         self.cursors.saved(write.inbox.head);
+        self.seen.snapshot_saved(&write.seen);
         self.outbox.snapshot_saved(&write.outbox);
         self.send_receipts();
         // Whoever waited for that is not to wait for it to be read back.
@@ -287,6 +291,7 @@ impl Session {
         journal.retry = Some(now.elapsed + RETRY);
         self.inbox.snapshot_lost(write.inbox);
         self.outbox.snapshot_lost(write.outbox);
+        self.seen.snapshot_lost(&write.seen);
         self.sheet_changed = true;
     }
 
@@ -381,6 +386,7 @@ impl Session {
         let fresh = Self::new(birth, now);
         let inbox = Inbox::restore(Arc::clone(&fresh.name), settings.inbox.clone(), &mut record, now);
         let (outbox, lost) = Outbox::restore(&settings, &mut record, now);
+        let seen = SeenIds::restore(settings.dialect.dedupe.clone(), &record.sheet, record.seen);
         let sheet = record.sheet;
         let connection = if sheet.closed {
             Connection::Closed
@@ -399,6 +405,7 @@ impl Session {
             // Nobody knows what the earlier daemon read from the server after it last wrote.
             outage_since: sheet.outage_since.or(Some(sheet.written_at)),
             cursors: Cursors::restore(sheet.cursor),
+            seen,
             answers_pings: sheet.answers_pings,
             answers_beats: sheet.answers_beats,
             inbox,

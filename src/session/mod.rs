@@ -10,9 +10,10 @@
 //! Each connection has an attempt number; what an older attempt reports is ignored.
 //!
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
-//! server · `fallback`, what is done while there is no WebSocket · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
-//! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `credential` what it is shown, `pattern` looks into
-//! messages · `figures`, what others see · `journal`,
+//! server · `fallback`, what is done while there is no WebSocket · what they stand on: `inbox` keeps what came and who has
+//! read how far, `outbox` what is to be sent and what became of it, `retry` when the next attempt comes, `resume` where the
+//! server is to go on then, `seen` what of it came before, `credential` what it is shown, `pattern` looks into messages,
+//! `stomp` has those of STOMP look like the others · `figures`, what others see · `journal`,
 //! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
 //! [`Action::Save`] and the promise is made when [`Input::Saved`] comes back.
 //!
@@ -33,6 +34,8 @@ mod pattern;
 pub mod record;
 mod resume;
 mod retry;
+mod seen;
+mod stomp;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +61,7 @@ use outbox::Outbox;
 use record::{Change, Losses};
 use resume::Cursors;
 use retry::Retry;
+use seen::SeenIds;
 
 /// How long a session is kept that nobody opens.
 const UNOPENED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -493,6 +497,8 @@ pub struct Session {
     cursors: Cursors,
     /// When the WebSocket is tried again although there is a detour.
     websocket_due: Option<Duration>,
+    /// Which of its messages came already, if they say who they are.
+    seen: SeenIds,
     credentials: Credentials,
     /// Whether this server has answered a ping, on whatever connection: then silence is the connection's fault.
     answers_pings: bool,
@@ -529,6 +535,7 @@ impl Session {
             outbox: if durable { outbox.on_disk() } else { outbox },
             lost: Losses::default(),
             journal: durable.then(Journal::default),
+            seen: SeenIds::new(settings.dialect.dedupe.clone(), durable),
             sheet_changed: false,
             name,
             mode,
@@ -650,6 +657,7 @@ impl Conversation for Session {
             Input::Damaged => {
                 self.inbox.disk_was_damaged();
                 self.outbox.disk_was_damaged();
+                self.seen.disk_was_damaged();
             }
             Input::Stop => return self.stop(now),
             Input::Open { port, open, url, settings, reference } => {
@@ -737,6 +745,7 @@ impl Session {
         if place(&settings) != place(&self.settings) {
             self.cursors = Cursors::default();
         }
+        self.seen.configure(settings.dialect.dedupe.as_ref());
         self.settings = settings;
     }
 
@@ -755,6 +764,7 @@ impl Session {
         self.epoch = new_epoch(&mut self.rng);
         self.outage_since = None;
         (self.cursors, self.credentials) = (Cursors::default(), Credentials::default());
+        self.seen = SeenIds::new(self.settings.dialect.dedupe.clone(), self.journal.is_some());
         self.retry.learn_window(None);
         (self.answers_pings, self.answers_beats) = (false, false);
         self.blank = true;

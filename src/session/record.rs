@@ -5,6 +5,8 @@
 //!
 //! The changes of one [`super::Action::Save`] are kept together or not at all, and after those of the one before.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::wire::event::{Gap, Refusal};
@@ -71,6 +73,9 @@ pub struct Sheet {
     /// From where the server can go on behind `head`, as JSON text, if it says so itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// Where in messages the ids stand that are kept as [`Seen`], as a JSON Pointer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids_at: Option<String>,
 }
 
 /// How much of what concerns the server was lost with a damaged file. (What came from it shows by itself, as gaps.)
@@ -196,6 +201,15 @@ pub struct Subscription {
     pub body: Body,
 }
 
+/// The id of a message that came from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The number of the message.
+    pub seq: u64,
+    /// What the server calls it, as JSON text.
+    pub id: Arc<str>,
+}
+
 /// One change of what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -249,6 +263,13 @@ pub enum Change {
         /// What the extension calls it.
         key: String,
     },
+    /// A message came that has an id.
+    Seen(Seen),
+    /// The ids of messages up to this number are forgotten.
+    Unseen {
+        /// The highest number.
+        to: u64,
+    },
     /// Nothing of the session may stay.
     Forgotten,
 }
@@ -272,4 +293,6 @@ pub struct Record {
     pub outcomes: Vec<Outcome>,
     /// What is sent on every connection, in its order.
     pub subscriptions: Vec<Subscription>,
+    /// The ids of messages that came, in the order of the numbers.
+    pub seen: Vec<Seen>,
 }

@@ -1,8 +1,9 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect`, `fallback` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
-//! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
-//! checked after every step against a model that knows only the protocol.
+//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect`, `fallback` and `endings` are its specification:
+//! sentences, each with a short script. A [`Rig`] drives the session as the daemon does and puts every action into a line of
+//! text. `world` is the sceptic: generated histories, checked after every step against a model that knows only the protocol;
+//! `replay` is another one, for servers that say things again.
 
 mod connection;
 mod credentials;
@@ -12,6 +13,7 @@ mod endings;
 mod fallback;
 mod places;
 mod queue;
+mod replay;
 mod restart;
 mod shelf;
 mod stream;

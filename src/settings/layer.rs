@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::table::{Kind, Named, Said, Setting, found, number, the};
 use super::template::Blank;
-use super::{FIRST, MAX, SettingError, preset};
+use super::{DEDUPE_WINDOW, FIRST, MAX, SettingError, preset};
 
 /// The longest `settings` of an `open`, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -129,6 +130,7 @@ impl Layer {
             ("dialect.resume.refused", "dialect.resume.accepted"),
             ("dialect.answer.when", "dialect.answer.send"),
             ("dialect.answer.send", "dialect.answer.when"),
+            (DEDUPE_WINDOW, "dialect.dedupe.id"),
         ] {
             if self.0.contains_key(path) && !whole.0.contains_key(needed) {
                 let message = format!("`{path}` needs `{needed}` beside it; say both or neither");
@@ -165,6 +167,9 @@ impl Layer {
                 return Err(("auth.via", SettingError::Malformed(refusal.to_owned())));
             }
         }
+        if whole.get("dialect.format") == Some(&Said::Word("stomp")) {
+            whole.check_frames()?;
+        }
         let number = |path| match self.get(path) {
             Some(Said::Number(number)) => Some(*number),
             _ => None,
@@ -176,6 +181,46 @@ impl Layer {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Layer {
+    /// Whether what is sent can be frames of STOMP.
+    fn check_frames(&self) -> Result<(), (&'static str, SettingError)> {
+        let is_frame = |value: &Value| {
+            let Some(members) = value.as_object() else { return false };
+            let command = members.get("command").and_then(Value::as_str).unwrap_or_default();
+            let flat = |value: &Value| value.is_string() || value.is_number();
+            !command.is_empty()
+                && command.bytes().all(|byte| byte.is_ascii_uppercase())
+                && members
+                    .get("headers")
+                    .is_none_or(|headers| headers.as_object().is_some_and(|headers| headers.values().all(flat)))
+                && members.keys().all(|name| ["command", "headers", "body"].contains(&name.as_str()))
+        };
+        let by_message = self.get("auth.via") == Some(&Said::Word("message"));
+        for path in [
+            "auth.send",
+            "heartbeat.send",
+            "dialect.subscribe",
+            "dialect.unsubscribe",
+            "dialect.resume.send",
+            "dialect.answer.send",
+        ] {
+            let is_one = match self.get(path) {
+                Some(Said::Template(template)) => is_frame(template.as_json()) || (path == "auth.send" && !by_message),
+                Some(Said::Json(text)) => serde_json::from_str(text).is_ok_and(|value| is_frame(&value)),
+                _ => true,
+            };
+            if !is_one {
+                let message = format!(
+                    "`{path}` must be a frame where `dialect.format` is \"stomp\": {{\"command\": \"SEND\", \"headers\": \
+                     {{\"name\": \"value\"}}, \"body\": \"\"}}, in which `headers` and `body` may be left out"
+                );
+                return Err((path, SettingError::Malformed(message)));
+            }
+        }
+        Ok(())
     }
 }
 

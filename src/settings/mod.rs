@@ -160,6 +160,10 @@ pub enum Via {
 /// What the server's own messages mean.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dialect {
+    /// The sub-protocols to offer if nobody names others.
+    pub protocols: Vec<String>,
+    /// What its messages are written in.
+    pub format: Format,
     /// What is sent for a subscription.
     pub subscribe: Option<Template>,
     /// What is sent when one ends.
@@ -170,6 +174,27 @@ pub struct Dialect {
     pub answer: Option<Answer>,
     /// Where in one stands the id of a message that it acknowledges, as a JSON Pointer.
     pub ack: Option<String>,
+    /// How one is known that came before.
+    pub dedupe: Option<Dedupe>,
+}
+
+/// What the messages of a server are written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, or what nobody looks into.
+    #[default]
+    Json,
+    /// Frames of STOMP, which count as JSON with `command`, `headers` and `body`.
+    Stomp,
+}
+
+/// How a message of the server is known that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dedupe {
+    /// Where in it its id stands, as a JSON Pointer.
+    pub id: String,
+    /// How many ids are remembered.
+    pub window: usize,
 }
 
 /// How a server is asked to go on where the last connection ended.
@@ -258,12 +283,14 @@ const FIRST: &str = "reconnect.first_ms";
 const MAX: &str = "reconnect.max_ms";
 const HERD_WINDOW: &str = "reconnect.herd_window_ms";
 const REFILL: &str = "reconnect.refill_ms";
+const DEDUPE_WINDOW: &str = "dialect.dedupe.window";
 
 impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
     ///
     /// What belongs together comes from one layer: `heartbeat.send` and `reply`, the two of `inbox.collapse`, those of
-    /// `auth`, of `dialect.resume`, of `dialect.answer` and the URLs of `fallback`. What a preset says counts as said by the layer that names it. If one
+    /// `auth`, of `dialect.resume`, of `dialect.answer` and of `dialect.dedupe`, and the URLs of `fallback`. What a preset
+    /// says counts as said by the layer that names it. If one
     /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
     #[must_use]
     pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
@@ -303,11 +330,14 @@ impl Settings {
             },
             auth: said.auth(),
             dialect: Dialect {
+                protocols: said.protocols(),
+                format: said.format(),
                 subscribe: said.template("dialect.subscribe"),
                 unsubscribe: said.template("dialect.unsubscribe"),
                 resume: said.resume(),
                 answer: said.answer(),
                 ack: said.pointer("dialect.ack.id"),
+                dedupe: said.dedupe(),
             },
             fallback: said.fallback(),
             linger: said.duration("linger_ms"),
@@ -366,7 +396,13 @@ impl Settings {
             }
             Replies::put(replies, &mut json["auth"]);
         }
-        let Dialect { subscribe, unsubscribe, resume, answer, ack } = dialect;
+        let Dialect { protocols, format, subscribe, unsubscribe, resume, answer, ack, dedupe } = dialect;
+        if !protocols.is_empty() {
+            json["dialect"]["protocols"] = json!(protocols);
+        }
+        if *format == Format::Stomp {
+            json["dialect"]["format"] = "stomp".into();
+        }
         for (name, template) in [("subscribe", subscribe), ("unsubscribe", unsubscribe)] {
             if let Some(template) = template {
                 json["dialect"][name] = template.as_json().clone();
@@ -382,6 +418,9 @@ impl Settings {
         }
         if let Some(id) = ack {
             json["dialect"]["ack"] = json!({ "id": id });
+        }
+        if let Some(Dedupe { id, window }) = dedupe {
+            json["dialect"]["dedupe"] = json!({ "id": id, "window": window });
         }
         if let Some(Fallback { sse, poll, post, after, interval }) = fallback {
             json["fallback"] = json!({ "after_attempts": after, "interval_ms": ms(*interval) });
@@ -418,7 +457,12 @@ impl<'a> Stack<'a> {
     }
 
     fn number(&self, path: &str) -> f64 {
-        let number = match (self.get(path), &the(path).kind) {
+        self.number_beside(path, path)
+    }
+
+    /// The number that the layer says that counts for `deciding`, or else the default.
+    fn number_beside(&self, deciding: &str, path: &str) -> f64 {
+        let number = match (self.beside(deciding, path), &the(path).kind) {
             (Some(Said::Number(number)), _) => *number,
             // Nobody storms a server on this machine, and whoever writes one restarts it often.
             (_, Kind::Number { .. }) if path == HERD_WINDOW && self.place.loopback => 0.0,
@@ -506,6 +550,26 @@ impl<'a> Stack<'a> {
         let deciding = "dialect.answer.when";
         let Said::Json(send) = self.beside(deciding, "dialect.answer.send")? else { return None };
         Some(Answer { when: self.pattern_beside(deciding, deciding)?, send: Arc::clone(send) })
+    }
+
+    fn protocols(&self) -> Vec<String> {
+        match self.get("dialect.protocols") {
+            Some(Said::Protocols(protocols)) => protocols.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self.get("dialect.format") {
+            Some(Said::Word("stomp")) => Format::Stomp,
+            _ => Format::Json,
+        }
+    }
+
+    fn dedupe(&self) -> Option<Dedupe> {
+        let deciding = "dialect.dedupe.id";
+        let window = self.number_beside(deciding, DEDUPE_WINDOW) as usize;
+        Some(Dedupe { id: self.pointer(deciding)?, window })
     }
 
     fn fallback(&self) -> Option<Fallback> {

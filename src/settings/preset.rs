@@ -87,18 +87,36 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "graphql-transport-ws",
-        meaning: "GraphQL over WebSocket, as the library graphql-ws speaks it: offer the sub-protocol of this name in `open`, \
-                  and subscribe with the operation's id as `key` and its message as `payload`. Say `auth.send` beside it to \
-                  put a token into `connection_init`.",
+        meaning: "GraphQL over WebSocket, as the library graphql-ws speaks it: subscribe with the operation's id as `key` \
+                  and its message as `payload`. Say `auth.send` beside it to put a token into `connection_init`.",
         settings: r#"{
             "auth": {
                 "via": "message", "send": {"type": "connection_init"}, "accepted": {"type": "connection_ack"}
             },
             "dialect": {
+                "protocols": ["graphql-transport-ws"],
                 "unsubscribe": {"id": "{key}", "type": "complete"},
                 "answer": {"when": {"type": "ping"}, "send": {"type": "pong"}}
             },
             "heartbeat": {"send": {"type": "ping"}, "reply": {"type": "pong"}}
+        }"#,
+    },
+    Preset {
+        name: "stomp",
+        meaning: "STOMP 1.1 and 1.2 over WebSocket: subscribe with the destination as `key`. Say `auth.send` beside it \
+                  to put a token into `CONNECT`, or for another `host`.",
+        settings: r#"{
+            "auth": {
+                "via": "message",
+                "send": {"command": "CONNECT", "headers": {"accept-version": "1.2,1.1", "heart-beat": "0,0", "host": "/"}},
+                "accepted": {"command": "CONNECTED"}, "refused": {"command": "ERROR"}
+            },
+            "dialect": {
+                "protocols": ["v12.stomp", "v11.stomp"],
+                "format": "stomp",
+                "subscribe": {"command": "SUBSCRIBE", "headers": {"id": "{key}", "destination": "{key}"}},
+                "unsubscribe": {"command": "UNSUBSCRIBE", "headers": {"id": "{key}"}}
+            }
         }"#,
     },
 ];

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::address::{Address, MAX_ADDRESS};
 use super::template::{Blank, Template};
-use super::{Limits, SettingError};
+use super::{DEDUPE_WINDOW, Limits, SettingError};
+use crate::wire::{MAX_ID, MAX_PROTOCOLS, is_http_token};
 
 /// One setting.
 #[derive(Debug, PartialEq)]
@@ -53,6 +54,8 @@ pub enum Kind {
     Greeting(Blank, usize),
     /// Letters, digits, `-`, `_` and `.`, at most so many.
     Name(usize),
+    /// A list of at most so many names of sub-protocols.
+    Protocols(usize),
     /// An address for HTTP of at most so many bytes.
     Address(usize),
 }
@@ -210,8 +213,19 @@ pub const TABLE: &[Setting] = &[
     },
     Setting {
         path: "dialect.preset",
-        kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws"]),
+        kind: Kind::Choice(&["channel", "task", "room", "jira", "graphql-transport-ws", "stomp"]),
         meaning: "The dialect that the server speaks: settings that need not be written out; see below.",
+    },
+    Setting {
+        path: "dialect.protocols",
+        kind: Kind::Protocols(MAX_PROTOCOLS),
+        meaning: "The sub-protocols that are offered to the server if `open` names none.",
+    },
+    Setting {
+        path: "dialect.format",
+        kind: Kind::Choice(&["json", "stomp"]),
+        meaning: "What messages are written in: JSON, which is so if nothing is said, or frames of STOMP, which templates, patterns \
+                  and places see as JSON with `command`, `headers` and `body`.",
     },
     Setting {
         path: "dialect.subscribe",
@@ -261,6 +275,13 @@ pub const TABLE: &[Setting] = &[
         meaning: "Where in a message of the server the `id` stands that it acknowledges by that: text, or a number. A message \
                   with an id is then kept, and sent again after a lost connection, until the server has named it.",
     },
+    Setting {
+        path: "dialect.dedupe.id",
+        kind: Kind::Pointer(MAX_POINTER),
+        meaning: "Where in a message of the server its own id stands: text, or a number, of at most 256 bytes of JSON. A message \
+                  whose id came before does not reach the extension.",
+    },
+    whole(DEDUPE_WINDOW, 1_000, 1, 100_000, "So many ids are remembered, the newest ones; only together with `id`."),
     Setting {
         path: "fallback.sse_url",
         kind: Kind::Address(MAX_ADDRESS),
@@ -352,6 +373,7 @@ pub(super) enum Said {
     Pointer(String),
     Template(Template),
     Name(String),
+    Protocols(Vec<String>),
     Address(Address),
 }
 
@@ -385,6 +407,7 @@ impl Setting {
                 format!("JSON, with {} where that is to stand in a string, of at most {max} bytes", blank.as_str())
             }
             Kind::Name(max) => format!("1 to {max} letters, digits, `-`, `_` and `.`"),
+            Kind::Protocols(max) => format!("a list of at most {max} different names, each of at most {MAX_ID} bytes"),
             Kind::Address(max) => {
                 let blank = Blank::Cursor.as_str();
                 format!("an http:// or https:// URL of at most {max} bytes, with {blank} in its query or not")
@@ -405,6 +428,7 @@ impl Setting {
             | Kind::Template(..)
             | Kind::Greeting(..)
             | Kind::Name(_)
+            | Kind::Protocols(_)
             | Kind::Address(_) => None,
         }
     }
@@ -482,6 +506,15 @@ impl Setting {
                     return Ok(Said::Name(said));
                 }
                 Err(SettingError::Malformed(self.not("another string", limits)))
+            }
+            Kind::Protocols(max) => {
+                let said: Vec<String> = serde_json::from_str(json).map_err(|_| malformed())?;
+                let is_name = |name: &String| name.len() <= MAX_ID && is_http_token(name);
+                let is_new = |(at, name): (usize, &String)| is_name(name) && !said[..at].contains(name);
+                if said.len() <= *max && said.iter().enumerate().all(is_new) {
+                    return Ok(Said::Protocols(said));
+                }
+                Err(SettingError::Malformed(self.not("another list", limits)))
             }
             Kind::Address(max) => {
                 let said: String = serde_json::from_str(json).map_err(|_| malformed())?;

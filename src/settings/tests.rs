@@ -35,9 +35,10 @@ const EVERYTHING: &str = r#"{
     "inbox": {"max_messages": 6, "max_bytes": 2048, "retention_ms": 5000, "persist_after_ms": 0,
         "overflow": "pause", "max_message_bytes": 99, "collapse": {"when": {"type": "progress"}, "key": "/data/id"}},
     "auth": {"via": "message", "send": ["v1 {token}"], "accepted": {"ok": 1}, "refused": {"ok": 0}, "renew": "message"},
-    "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
+    "dialect": {"protocols": ["v2.chat", "v1.chat"], "subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
-        "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
+        "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"},
+        "dedupe": {"id": "/data/id", "window": 7}},
     "fallback": {"sse_url": "https://a.example/e", "poll_url": "http://localhost:8/p", "post_url": "http://b/",
         "after_attempts": 2, "interval_ms": 500},
     "linger_ms": 0
@@ -84,8 +85,8 @@ fn the_table_has_every_setting_once_with_a_default_that_is_allowed() {
     let mut found = Vec::new();
     paths("", &effective(&[EVERYTHING]).to_json(), &mut found);
     let mut table: Vec<_> = TABLE.iter().map(|setting| setting.path.to_owned()).collect();
-    // What counts is what it stands for; and no message has a name.
-    found.extend(["dialect.preset", "auth.name"].map(str::to_owned));
+    // What counts is what it stands for; no message has a name, and these are no frames.
+    found.extend(["dialect.preset", "dialect.format", "auth.name"].map(str::to_owned));
     table.sort();
     found.sort();
     assert_eq!(table, found);
@@ -113,6 +114,8 @@ fn a_preset_counts_as_if_the_layer_that_names_it_said_it_all() {
     assert_eq!(query["auth"], json!({"via": "query", "name": "key", "send": "{token}"}));
     let header = r#"{"dialect":{"preset":"room"},"auth":{"via":"header"}}"#;
     assert_eq!(effective(&[header]).to_json()["auth"], json!({"via": "header", "send": "Bearer {token}"}));
+    let unnamed = effective(&[r#"{"dialect":{"preset":"stomp","protocols":[]}}"#]);
+    assert_eq!(unnamed.dialect.protocols, [""; 0], "for a server that knows of none");
     let settings = effective(&[r#"{"dialect":{"preset":"task"}}"#, r#"{"dialect":{"preset":"channel"}}"#]).to_json();
     assert_eq!(settings["dialect"]["subscribe"], json!({"type": "subscribe", "channel": "{key}"}));
 }
@@ -142,6 +145,8 @@ fn what_belongs_together_comes_from_one_layer() {
     assert_eq!((settings.heartbeat.send.as_deref(), settings.heartbeat.reply), (Some("2"), None));
     let collapse = Collapse { when: json!({"a": 1}), key: "/a".to_owned() };
     assert_eq!(settings.inbox.collapse, Some(collapse));
+    let dedupe = [r#"{"dialect":{"dedupe":{"id":"/a","window":5}}}"#, r#"{"dialect":{"dedupe":{"id":"/b"}}}"#];
+    assert_eq!(effective(&dedupe).dialect.dedupe, Some(Dedupe { id: "/b".to_owned(), window: 1000 }));
 }
 
 #[test]
@@ -332,6 +337,26 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             "malformed `dialect.resume.refused` needs `dialect.resume.accepted` beside it",
         ),
         (r#"{"dialect":{"answer":{"when":{"a":1}}}}"#, "malformed `dialect.answer.when` needs `dialect.answer.send`"),
+        (
+            r#"{"dialect":{"dedupe":{"window":5}}}"#,
+            "malformed `dialect.dedupe.window` needs `dialect.dedupe.id` beside it",
+        ),
+        (
+            r#"{"dialect":{"dedupe":{"id":"/a","window":100001}}}"#,
+            "out of bounds `dialect.dedupe.window` must be a whole number from 1 to 100000, not 100001",
+        ),
+        (
+            r#"{"dialect":{"protocols":["a","a"]}}"#,
+            "malformed `dialect.protocols` must be a list of at most 32 different names, each of at most 128 bytes, \
+             not another list",
+        ),
+        (r#"{"dialect":{"protocols":["a b"]}}"#, "malformed `dialect.protocols` must be"),
+        (r#"{"dialect":{"protocols":"a"}}"#, "malformed `dialect.protocols` must be"),
+        (
+            r#"{"dialect":{"format":"stomp","subscribe":"SUBSCRIBE {key}"}}"#,
+            "malformed `dialect.subscribe` must be a frame where `dialect.format` is \"stomp\"",
+        ),
+        (r#"{"dialect":{"preset":"stomp"},"heartbeat":{"send":"hush"}}"#, "malformed `heartbeat.send` must be a frame"),
         (r#"{"heartbeat":{"reply":{"a":1}}}"#, "malformed `heartbeat.reply` needs `heartbeat.send` beside it"),
         (r#"{"heartbeat":{"send":1,"reply":"pong"}}"#, "malformed `heartbeat.reply` must be a JSON object"),
         (&hush, "out of bounds `heartbeat.send` must be JSON of at most 4096 bytes, not 4098 bytes"),

@@ -28,7 +28,7 @@ const MIN_SQLITE_NUMBER: i32 = 3_051_003;
 pub(super) const PAGE: usize = 4096;
 
 /// How to get from each format to the next; the first is that of an empty file.
-const STEPS: &[&str] = &[rows::SCHEMA];
+const STEPS: &[&str] = &[rows::SCHEMA, rows::SEEN_SCHEMA];
 
 /// `application_id` of our files: "WSB" and the format, which is in `user_version` too. If the two do not agree, the
 /// file is damaged.
@@ -392,10 +392,10 @@ pub(super) fn check(db: &Connection, table: Option<&str>) -> Result<(), Failure>
 ///
 /// # Errors
 /// Why not; an empty file is damaged, as there should be tables in it.
-pub(super) fn known_version(db: &Connection, path: &Path) -> Result<(), Failure> {
+pub(super) fn known_version(db: &Connection, path: &Path) -> Result<i32, Failure> {
     match version(db, path, STEPS)? {
         0 => Err(Failure::Damaged(Damage::Holes, "it holds nothing".to_owned())),
-        _ => Ok(()),
+        version => Ok(i32::try_from(version).expect("a few steps")),
     }
 }
 

@@ -82,8 +82,8 @@ pub fn inspect(path: &Path, limit: Duration) -> Inspection {
 /// Whether all of it could be looked at in time.
 fn look(place: &Place, limit: Duration, sessions: &mut Vec<(Owner, Sheet)>) -> Result<bool, Failure> {
     let db = place.connect_alone()?;
-    file::known_version(&db, &place.path)?;
-    let (kept, unsound) = rows::read(&db)?;
+    let version = file::known_version(&db, &place.path)?;
+    let (kept, unsound) = rows::read(&db, version)?;
     sessions.extend(kept.into_iter().map(|kept| (kept.owner, kept.record.sheet)));
     if !log::is_whole(place)? {
         let why = "what was written last cannot be read".to_owned();

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::Kept;
-use crate::session::record::{Arrival, Change, Content, Outcome, Outline, OutlineContent, Post, Record, Subscription};
+use crate::session::record::{
+    Arrival, Change, Content, Outcome, Outline, OutlineContent, Post, Record, Seen, Subscription,
+};
 use crate::wire::{Body, Gap};
 
 /// The tables of format 1.
@@ -53,6 +55,17 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE rewound (session INTEGER PRIMARY KEY, sum INTEGER NOT NULL) STRICT;
 ";
 
+/// What format 2 has besides.
+pub(super) const SEEN_SCHEMA: &str = "
+    CREATE TABLE seen (
+        session INTEGER NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, seq)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// The first format with ids.
+const WITH_SEEN: i32 = 2;
+
 /// One table, as it is copied out of a damaged file.
 pub(super) struct Table {
     /// Its name.
@@ -77,7 +90,7 @@ pub(super) enum Key {
 }
 
 /// All tables: those first without which the others are worth nothing.
-pub(super) const TABLES: [Table; 9] = [
+pub(super) const TABLES: [Table; 10] = [
     Table { name: "owner", columns: NOTE, key: Key::None, is_sound: |row| note(row, "owner").is_some() },
     Table { name: "sheet", columns: NOTE, key: Key::None, is_sound: |row| note(row, "sheet").is_some() },
     Table { name: "given", columns: NOTE, key: Key::None, is_sound: |row| note(row, "given").is_some() },
@@ -92,6 +105,7 @@ pub(super) const TABLES: [Table; 9] = [
         key: Key::Text("key"),
         is_sound: |row| subscription(row).is_some(),
     },
+    Table { name: "seen", columns: SEEN, key: Key::Number("seq"), is_sound: |row| seen(row).is_some() },
 ];
 
 const NOTE: &str = "session, about, sum";
@@ -103,6 +117,7 @@ const OUTLINE: &str = "session, seq, at, kind, sum, body_sum, length(body), CASE
 const POST: &str = "session, number, about, kind, sum, body_sum, body";
 const OUTCOME: &str = "session, ordinal, id, unreported, about, sum";
 const SUBSCRIPTION: &str = "session, key, position, kind, sum, body";
+const SEEN: &str = "session, seq, id, sum";
 
 /// How many prepared statements are worth keeping: all of them.
 pub(super) const STATEMENTS: usize = 32;
@@ -206,6 +221,15 @@ pub(super) fn apply(db: &Connection, session: u64, change: &Change) -> rusqlite:
         Change::Unsubscribed { key } => {
             execute(db, "DELETE FROM subscription WHERE session = ? AND key = ?", &[&session, key])
         }
+        Change::Seen(Seen { seq, id }) => {
+            let seq = integer(*seq);
+            let sum = seen_sum(session, seq, id).end();
+            let sql = "INSERT OR REPLACE INTO seen (session, seq, id, sum) VALUES (?, ?, ?, ?)";
+            execute(db, sql, &[&session, &seq, &&**id, &sum])
+        }
+        Change::Unseen { to } => {
+            execute(db, "DELETE FROM seen WHERE session = ? AND seq <= ?", &[&session, &integer(*to)])
+        }
         Change::Forgotten => forget(db, session),
     }
 }
@@ -261,6 +285,10 @@ fn outcome_sum(session: i64, ordinal: i64, id: &str, unreported: i64, about: &st
 
 fn subscription_sum(session: i64, key: &str, position: i64, kind: i64, body: &[u8]) -> Sum {
     Sum::of("subscription").number(session).text(key).number(position).number(kind).bytes(body)
+}
+
+fn seen_sum(session: i64, seq: i64, id: &str) -> Sum {
+    Sum::of("seen").number(session).number(seq).text(id)
 }
 
 fn forget(db: &Connection, session: i64) -> rusqlite::Result<()> {
@@ -332,8 +360,9 @@ pub(super) fn load(
     Ok((bodies, to))
 }
 
-/// Reads everything that is kept, but for the messages to the extension, and counts the rows that cannot be believed.
-pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
+/// Reads everything that is kept in a file of this format, but for the messages to the extension, and counts the rows that
+/// cannot be believed.
+pub(super) fn read(db: &Connection, format: i32) -> rusqlite::Result<(Vec<Kept>, usize)> {
     let mut found: BTreeMap<i64, Kept> = BTreeMap::new();
     let mut unsound = 0;
     let mut sheets = BTreeMap::new();
@@ -354,6 +383,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
                 posts: Vec::new(),
                 outcomes: Vec::new(),
                 subscriptions: Vec::new(),
+                seen: Vec::new(),
             };
             found.insert(session, Kept { session: natural(session), owner, given: String::new(), record });
         }
@@ -412,6 +442,15 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<(Vec<Kept>, usize)> {
         }
         Some(())
     })?;
+    if format >= WITH_SEEN {
+        unsound += each(db, "seen", SEEN, |row| {
+            let (session, seen) = seen(row)?;
+            if let Some(kept) = found.get_mut(&session) {
+                kept.record.seen.push(seen);
+            }
+            Some(())
+        })?;
+    }
     let mut kept: Vec<Kept> = found.into_values().collect();
     kept.iter_mut().for_each(|kept| put_in_order(&mut kept.record));
     Ok((kept, unsound))
@@ -426,6 +465,8 @@ fn put_in_order(record: &mut Record) {
     record.outcomes.sort_by_key(|outcome| outcome.ordinal);
     record.outcomes.dedup_by_key(|outcome| outcome.ordinal);
     record.subscriptions.sort_by_key(|subscription| subscription.position);
+    record.seen.sort_by_key(|seen| seen.seq);
+    record.seen.dedup_by_key(|seen| seen.seq);
 }
 
 /// Removes what belongs to no session of these.
@@ -523,6 +564,11 @@ fn subscription(row: &Row<'_>) -> Option<(i64, Subscription)> {
     is(row, 4, subscription_sum(session, key, position, kind, body)).then_some(())?;
     let body = Kind::from_number(kind)?.body(body)?;
     Some((session, Subscription { position: natural(position), key: key.to_owned(), body }))
+}
+
+fn seen(row: &Row<'_>) -> Option<(i64, Seen)> {
+    let (session, seq, id) = (number(row, 0)?, number(row, 1)?, text(row, 2)?);
+    is(row, 3, seen_sum(session, seq, id)).then(|| (session, Seen { seq: natural(seq), id: id.into() }))
 }
 
 /// Whether a column holds this sum.

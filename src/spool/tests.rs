@@ -164,6 +164,7 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
     let bookmark =
         |consumer: &str, acked| Bookmark { consumer: consumer.to_owned(), acked, left_at: Some(3), dropped: false };
     let subscription = |position, key: &str, text| Subscription { position, key: key.to_owned(), body: body(text) };
+    let seen = |seq, id: &str| Seen { seq, id: id.into() };
     rig.write(SESSION, born("a"));
     rig.write(
         SESSION,
@@ -188,6 +189,9 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
             Change::Subscribed(subscription(1, "t", "1")),
             Change::Subscribed(subscription(3, "u", "3")),
             Change::Subscribed(subscription(4, "u", "4")),
+            Change::Seen(seen(1, "7")),
+            Change::Seen(seen(4, "8")),
+            Change::Seen(seen(5, "\"8\"")),
         ],
     );
     rig.write(
@@ -198,6 +202,7 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
             Change::Unposted { from: 1, to: 1 },
             Change::EndingsForgotten { to: 2 },
             Change::Unsubscribed { key: "s".to_owned() },
+            Change::Unseen { to: 3 },
         ],
     );
     rig.write(8, born("b"));
@@ -225,6 +230,7 @@ fn everything_that_is_written_is_there_when_the_file_is_opened_again() {
                 posts: vec![(post(2), Some(Body::Text("2".into()))), (post(3), Some(Body::Binary("3".into())))],
                 outcomes: vec![outcome(2, "j", true), outcome(4, "k", false)],
                 subscriptions: vec![subscription(1, "t", "1"), subscription(4, "u", "4")],
+                seen: vec![seen(4, "8"), seen(5, "\"8\"")],
             }
         }
     );
@@ -456,7 +462,7 @@ fn sqlite_is_told_how_to_treat_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = file::File::open(&Place::new(&directory.path().join("spool.db"))).unwrap();
     let expected = [
-        ("application_id", "1465074177"),
+        ("application_id", "1465074178"),
         ("auto_vacuum", "2"),
         ("cache_size", "-2048"),
         ("cell_size_check", "1"),
@@ -471,7 +477,7 @@ fn sqlite_is_told_how_to_treat_the_file() {
         ("synchronous", "2"),
         ("temp_store", "2"),
         ("trusted_schema", "0"),
-        ("user_version", "1"),
+        ("user_version", "2"),
         ("wal_autocheckpoint", "0"),
     ];
     for (pragma, value) in expected {
@@ -504,7 +510,7 @@ fn a_file_of_a_newer_version_or_another_program_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let newer = directory.path().join("newer.db");
     let content =
-        database(&newer, "CREATE TABLE arrival (x); PRAGMA user_version = 2; PRAGMA application_id = 1465074178;");
+        database(&newer, "CREATE TABLE arrival (x); PRAGMA user_version = 3; PRAGMA application_id = 1465074179;");
     // Whatever its mark may mean, it is not for us to say that it is damaged.
     let mut mark = [7; 20];
     mark[8..16].copy_from_slice(&9u64.to_be_bytes());
@@ -512,7 +518,7 @@ fn a_file_of_a_newer_version_or_another_program_is_refused_and_left_as_it_is() {
     mark[16..].copy_from_slice(&sum.to_be_bytes());
     std::fs::write(newer.with_extension("mark"), mark).unwrap();
     let said = refusal(&newer);
-    assert!(matches!(said, SpoolError::Newer { version: 2, .. }), "{said}");
+    assert!(matches!(said, SpoolError::Newer { version: 3, .. }), "{said}");
     assert!(said.to_string().contains("start that version"), "{said}");
     assert_eq!(std::fs::read(&newer).unwrap(), content);
 
@@ -546,6 +552,24 @@ fn a_file_of_an_older_format_is_brought_up_step_by_step_or_not_at_all() {
     // What is done is not done again.
     file::migrate(&mut db, &path, &steps).unwrap();
     assert!(matches!(file::migrate(&mut db, &path, &steps[..2]), Err(Failure::Refused(SpoolError::Newer { .. }))));
+}
+
+#[test]
+fn a_file_of_format_1_goes_on_and_whoever_only_looks_at_it_finds_it_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool.db");
+    let mut db = rusqlite::Connection::open(&path).unwrap();
+    file::migrate(&mut db, &path, &[rows::SCHEMA]).unwrap();
+    born("a").iter().chain(&[message(1, "1")]).for_each(|change| rows::apply(&db, SESSION, change).unwrap());
+    drop(db);
+    let found = inspect::inspect(&path, PATIENCE);
+    assert!(matches!(found.condition, inspect::Condition::Sound), "{found:?}");
+    assert_eq!(found.sessions.len(), 1);
+    let seen = Seen { seq: 1, id: "7".into() };
+    let mut rig = Rig::open(&path);
+    rig.write(SESSION, vec![Change::Seen(seen.clone())]);
+    rig.spool.close();
+    assert_eq!(Rig::open(&path).kept[0].record.seen, [seen]);
 }
 
 #[test]

@@ -382,7 +382,7 @@ fn read(place: &Place) -> Result<(File, Vec<Kept>, usize), Failure> {
     for table in rows::TABLES.iter().filter(|table| table.name != "arrival") {
         file.check(Some(table.name))?;
     }
-    let (kept, unsound) = rows::read(file.db())?;
+    let (kept, unsound) = rows::read(file.db(), file::VERSION)?;
     if unsound == 0 {
         file.write(|db| rows::sweep(db, &kept))?;
     }

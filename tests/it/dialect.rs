@@ -54,6 +54,30 @@ fn in_every_dialect_of_the_demo_an_outage_costs_nothing_and_a_subscription_is_a_
 }
 
 #[test]
+fn the_demo_speaks_stomp_and_is_subscribed_to_again_after_an_outage() {
+    let machine = Sandbox::new();
+    let server = DemoServer::start(&machine);
+    let settings = json!({
+        "dialect": {"preset": "stomp", "dedupe": {"id": "/headers/message-id"}}, "reconnect": {"first_ms": 100},
+    });
+    let mut port = machine.port();
+    port.open(json!({"url": server.url(), "settings": settings}));
+    port.post(json!({"type": "subscribe", "key": "channel:updates"}));
+    port.post(json!({"type": "send", "text": "SEND\ndestination:channel\\cupdates\nreceipt:1\n\n{\"number\":1}\0"}));
+    let mut heard =
+        |what: &str| port.wait_for(what, |message| message["text"].as_str().is_some_and(|text| text.contains(what)));
+    let message = heard("\"number\":1")["text"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("MESSAGE\nsubscription:channel\\cupdates\nmessage-id:"), "{message}");
+    heard("RECEIPT\nreceipt-id:1\n");
+    server.post("/control/drop", &json!({}));
+    until("it is connected again", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["reconnections"] == 1).then_some(())
+    });
+    server.publish("channel:updates", 2);
+    heard("\"number\":2");
+}
+
+#[test]
 fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let settings = json!({"dialect": {"resume": {
@@ -83,4 +107,83 @@ fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk
     let message =
         port.wait_for("what comes next", |message| ["message", "gap"].contains(&message["type"].as_str().unwrap()));
     assert_eq!(message["payload"], json!({"going": "on"}), "no gap is before it");
+}
+
+#[test]
+fn what_a_server_repeats_is_left_out_also_by_the_next_daemon() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let settings = json!({"dialect": {"dedupe": {"id": "/id"}}, "reconnect": {"first_ms": 100}});
+    let request = json!({"url": server.url(), "settings": settings});
+    let mut port = machine.port();
+    let mut connection = None;
+    port.open_with(request, || connection = Some(server.accept()));
+    let mut connection = connection.unwrap();
+    for text in [r#"{"id":"a"}"#, r#"{"id":"b"}"#, r#"{"id":"a"}"#, r#"{"id":"b"}"#, r#"{"id":"c"}"#] {
+        connection.send(text);
+    }
+    for id in ["a", "b", "c"] {
+        assert_eq!(port.wait_for_type("message")["payload"]["id"], id);
+    }
+    assert_eq!(machine.json(&["status", "--json"])["sessions"][0]["duplicates"], 2);
+    until("the session is on the disk", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["saved"] == true).then_some(())
+    });
+    kill(machine.daemon().unwrap());
+    drop(connection);
+
+    let mut port = machine.port();
+    port.post(json!({"type": "open"}));
+    let mut connection = server.accept();
+    for text in [r#"{"id":"b"}"#, r#"{"id":"c"}"#, r#"{"id":"d"}"#] {
+        connection.send(text);
+    }
+    let mut ids = Vec::new();
+    while ids.last().is_none_or(|id| id != "d") {
+        ids.push(port.wait_for_type("message")["payload"]["id"].clone());
+    }
+    assert_eq!(ids, ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_stomp_server_hears_and_says_exactly_what_the_protocol_says_also_after_an_outage() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    let settings = json!({
+        "dialect": {"preset": "stomp", "ack": {"id": "/headers/receipt-id"}},
+        "auth": {"via": "message", "send": {"command": "CONNECT", "headers": {
+            "accept-version": "1.2", "host": "demo", "login": "ann", "passcode": "{token}",
+        }}},
+        "reconnect": {"first_ms": 100},
+    });
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url(), "settings": settings}));
+    port.wait_for_type("token-needed");
+    port.post(json!({"type": "token", "token": "se:cret"}));
+    let connect = "CONNECT\naccept-version:1.2\nhost:demo\nlogin:ann\npasscode:se:cret\n\n\0";
+    let subscribe = "SUBSCRIBE\ndestination:/topic/a\\cb\nid:/topic/a\\cb\n\n\0";
+
+    let mut connection = server.accept_with(Some("v12.stomp"));
+    assert_eq!(connection.request.headers()["sec-websocket-protocol"], "v12.stomp, v11.stomp");
+    assert_eq!(connection.next(), Message::text(connect));
+    let connected = "CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0";
+    connection.send(connected);
+    assert_eq!(port.wait_for_type("message")["text"], connected);
+    port.post(json!({"type": "subscribe", "key": "/topic/a:b"}));
+    assert_eq!(connection.next(), Message::text(subscribe));
+    let message = "MESSAGE\nsubscription:/topic/a\\cb\nmessage-id:1\ndestination:/topic/a\\cb\n\n{\"n\":1}\0";
+    connection.send("\n");
+    connection.send(message);
+    assert_eq!(port.wait_for_type("message")["text"], message, "as it came");
+
+    let send = "SEND\ndestination:/queue/q\nreceipt:r1\n\nhello\0";
+    port.post(json!({"type": "send", "id": "r1", "text": send, "receipts": ["acknowledged"]}));
+    assert_eq!(connection.next(), Message::text(send));
+    drop(connection);
+
+    let mut connection = server.accept_with(Some("v12.stomp"));
+    assert_eq!(connection.next(), Message::text(connect));
+    connection.send(connected);
+    assert_eq!(connection.next(), Message::text(subscribe));
+    assert_eq!(connection.next(), Message::text(send), "it was not acknowledged");
+    connection.send("RECEIPT\nreceipt-id:r1\n\n\0");
+    assert_eq!(port.wait_for_type("receipt")["stage"], "acknowledged");
 }

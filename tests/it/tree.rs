@@ -14,7 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("os", &[]),
     ("log", &["os", "config"]),
-    ("settings", &[]),
+    ("settings", &["wire"]),
     ("config", &["settings", "wire", "os"]),
     // Decides, and does nothing: the vocabulary and what was set are all that it knows.
     ("session", &["settings", "wire"]),

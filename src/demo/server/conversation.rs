@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::stomp::{self, Frame, Stomp};
 use super::stream::{Hub, Order, Payload, Portion, Reader, Topic, is_name, next_order, now_ms};
 
 /// Close code for a client that the history moved past; private use, so that no library acts on it by itself.
@@ -359,6 +360,8 @@ pub(super) struct Conversation {
     may_speak: bool,
     expires: Option<Instant>,
     holds_until: Option<Instant>,
+    /// It is one in STOMP.
+    stomp: Option<Stomp>,
 }
 
 impl Conversation {
@@ -369,6 +372,7 @@ impl Conversation {
         socket: WebSocket,
         options: Options,
         claims: Option<Claims>,
+        stomp: bool,
         mut orders: broadcast::Receiver<Order>,
     ) {
         let seat = Seat { id: hub.arrive(), hub: Arc::clone(&hub) };
@@ -381,6 +385,7 @@ impl Conversation {
             expires: None,
             holds_until: (!options.client.is_empty()).then(|| Instant::now() + HOLD),
             client: options.client,
+            stomp: stomp.then(Stomp::default),
             hub: Arc::clone(&hub),
             socket,
         };
@@ -398,7 +403,7 @@ impl Conversation {
     }
 
     async fn talk(&mut self) -> Result<Infallible, Ended> {
-        if self.welcome {
+        if self.welcome && self.stomp.is_none() {
             let text = "Welcome to the demo server of websocket-bridge";
             self.reply(json!({ "type": "connection", "message": text, "connection": self.id })).await?;
         }
@@ -481,7 +486,13 @@ impl Conversation {
         let portion = self.hub.read(&mut self.reader, PORTION).map_err(|_| self.too_slow())?;
         let count = portion.len();
         for delivery in portion {
-            self.feed(Message::Text(delivery.text)).await?;
+            let Some(stomp) = &self.stomp else {
+                self.feed(Message::Text(delivery.text)).await?;
+                continue;
+            };
+            for frame in stomp.messages(&delivery) {
+                self.feed(Message::text(frame)).await?;
+            }
         }
         Ok(count)
     }
@@ -504,7 +515,7 @@ impl Conversation {
             }
             Some(Ok(Message::Text(text))) => {
                 self.hub.record(self.id, Payload::Text(text.clone()));
-                self.answer(text).await
+                if self.stomp.is_some() { self.answer_frame(&text).await } else { self.answer(text).await }
             }
         }
     }
@@ -537,6 +548,69 @@ impl Conversation {
             }
             ClientMessage::Start(plan) => self.start(plan).await,
         }
+    }
+
+    /// The same for what is said in STOMP.
+    async fn answer_frame(&mut self, text: &str) -> Result<(), Ended> {
+        if text.trim_matches(['\r', '\n']).is_empty() {
+            return Ok(());
+        }
+        let Some(frame) = Frame::parse(text) else { return self.refuse_frame("that is no frame of STOMP").await };
+        let topic = frame.header("destination").map(str::parse::<Topic>);
+        let is_connected = self.stomp.as_ref().is_some_and(|stomp| stomp.is_connected);
+        match (&*frame.command, frame.header("id"), topic) {
+            ("CONNECT" | "STOMP", ..) => return self.connect(frame.header("passcode")).await,
+            _ if !is_connected => return self.refuse_frame("connect first").await,
+            ("SUBSCRIBE", Some(id), Some(Ok(topic))) => {
+                if self.reader.topics().len() >= MAX_TOPICS || !self.hub.remember(&self.client, topic.clone()) {
+                    return self.refuse_frame("too many subscriptions").await;
+                }
+                self.reader.topics().insert(topic.clone());
+                self.holds_until = None;
+                self.stomp.get_or_insert_default().subscriptions.insert(id.to_owned(), topic);
+            }
+            ("UNSUBSCRIBE", Some(id), _) => {
+                let subscriptions = &mut self.stomp.get_or_insert_default().subscriptions;
+                if let Some(topic) = subscriptions.remove(id)
+                    && !subscriptions.values().any(|other| *other == topic)
+                {
+                    self.reader.topics().remove(&topic);
+                    self.hub.forget(&self.client, &topic);
+                }
+            }
+            ("SEND", _, Some(Ok(topic))) => {
+                let json = serde_json::from_str::<&RawValue>(&frame.body).map(ToString::to_string);
+                self.hub.publish(topic, &json.unwrap_or_else(|_| Value::from(&*frame.body).to_string()));
+            }
+            ("DISCONNECT", ..) => {}
+            _ => {
+                return self
+                    .refuse_frame("it is not known here, or lacks an id or a destination that is a topic")
+                    .await;
+            }
+        }
+        match frame.header("receipt") {
+            Some(id) => self.feed(Message::text(stomp::written("RECEIPT", &[("receipt-id", id)], ""))).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn connect(&mut self, passcode: Option<&str>) -> Result<(), Ended> {
+        match passcode.map(|passcode| judge(passcode, now_ms())) {
+            Some(Ok(claims)) => self.accept(claims),
+            Some(Err(reason)) => return self.refuse_frame(reason).await,
+            None if self.may_speak => {}
+            None => return self.refuse_frame("a passcode is needed").await,
+        }
+        self.stomp.get_or_insert_default().is_connected = true;
+        let headers = [("version", "1.2"), ("heart-beat", "0,0")];
+        self.feed(Message::text(stomp::written("CONNECTED", &headers, ""))).await
+    }
+
+    /// After an `ERROR` the connection ends.
+    async fn refuse_frame(&mut self, why: &str) -> Result<(), Ended> {
+        self.feed(Message::text(stomp::written("ERROR", &[("message", why)], ""))).await?;
+        Err(Ended::Close { code: 1008, reason: why.to_owned() })
     }
 
     /// Does `work` unless the same sender's message with this id was taken before, and acknowledges it either way.
@@ -593,7 +667,9 @@ impl Conversation {
     }
 
     async fn expire<T>(&mut self) -> Result<T, Ended> {
-        self.reply(json!({ "type": "auth_failed", "reason": "expired" })).await?;
+        if self.stomp.is_none() {
+            self.reply(json!({ "type": "auth_failed", "reason": "expired" })).await?;
+        }
         Err(Ended::Close { code: CLOSE_TOKEN_EXPIRED, reason: "the token expired".to_owned() })
     }
 

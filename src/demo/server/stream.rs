@@ -144,6 +144,7 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Delivery {
     pub(super) cursor: u64,
+    pub(super) topic: Topic,
     pub(super) text: Utf8Bytes,
 }
 
@@ -288,7 +289,7 @@ impl Reader {
                 if taken.len() == portion.messages || (bytes > portion.bytes && !taken.is_empty()) {
                     return Ok(taken);
                 }
-                taken.push(Delivery { cursor: entry.cursor, text: entry.text.clone() });
+                taken.push(Delivery { cursor: entry.cursor, topic: entry.topic.clone(), text: entry.text.clone() });
             }
             self.position = entry.cursor;
         }

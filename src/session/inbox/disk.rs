@@ -266,8 +266,10 @@ impl Inbox {
     /// The disk may have lost anything of what was written: what is in memory is written anew.
     pub(in super::super) fn disk_was_damaged(&mut self) {
         let written = self.entries.iter().filter(|entry| entry.seq <= self.disk.saving);
-        self.disk.outdated =
-            written.filter(|entry| !matches!(entry.kept, Kept::OnDisk(_))).map(|entry| entry.seq).collect();
+        // What was to be removed has no entry any more, and may be there still.
+        self.disk
+            .outdated
+            .extend(written.filter(|entry| !matches!(entry.kept, Kept::OnDisk(_))).map(|entry| entry.seq));
         for consumer in &mut self.consumers {
             consumer.changed = true;
         }

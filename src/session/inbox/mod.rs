@@ -241,9 +241,9 @@ impl Inbox {
         self.kept().0 >= self.settings.max_messages || self.bytes >= self.settings.max_bytes || self.outgrows_memory()
     }
 
-    /// Appends a message.
-    pub(super) fn push_message(&mut self, at: u64, now: Duration, body: Body) {
-        self.collapse(&body);
+    /// Appends a message. What `inbox.collapse` looks for is looked for in `view`.
+    pub(super) fn push_message(&mut self, at: u64, now: Duration, body: Body, view: &Body) {
+        self.collapse(view);
         self.push(at, now, |_| Kept::Message(body));
     }
 
@@ -310,10 +310,10 @@ impl Inbox {
         self.resident -= entry.resident();
     }
 
-    /// If `body` takes the place of an older message that nobody is reading just now, that one goes.
-    fn collapse(&mut self, body: &Body) {
+    /// If the message of this `view` takes the place of an older one that nobody is reading just now, that one goes.
+    fn collapse(&mut self, view: &Body) {
         let Some(collapse) = &self.settings.collapse else { return };
-        let Body::Json(json) = body else { return };
+        let Body::Json(json) = view else { return };
         if !pattern::matches(&collapse.when, json) {
             return;
         }

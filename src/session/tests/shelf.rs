@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::session::record::{
-    Arrival, Bookmark, Content, Outcome, Outline, OutlineContent, Post, Record, Sheet, Subscription,
+    Arrival, Bookmark, Content, Outcome, Outline, OutlineContent, Post, Record, Seen, Sheet, Subscription,
 };
 
 /// What is kept of one session.
@@ -16,6 +16,7 @@ pub(super) struct Shelf {
     pub(super) posts: BTreeMap<u64, (Post, Body)>,
     outcomes: BTreeMap<String, Outcome>,
     subscriptions: BTreeMap<String, Subscription>,
+    pub(super) seen: BTreeMap<u64, Seen>,
     /// Something was lost that was here.
     damaged: bool,
 }
@@ -52,6 +53,10 @@ impl Shelf {
                 Change::Unsubscribed { key } => {
                     self.subscriptions.remove(&key);
                 }
+                Change::Seen(seen) => {
+                    self.seen.insert(seen.seq, seen);
+                }
+                Change::Unseen { to } => self.seen.retain(|seq, _| *seq > to),
                 Change::Forgotten => *self = Self::default(),
             }
         }
@@ -99,6 +104,11 @@ impl Shelf {
         let others = [self.bookmarks.len(), self.outcomes.len(), self.subscriptions.len()].map(|rows| rows as u64);
         let counted = [sheet.bookmarks, sheet.outcomes, sheet.subscriptions];
         assert!(others == counted || self.damaged, "{others:?} rows of consumers, endings, subscriptions: {sheet:?}");
+        let known = self.seen.keys().all(|seq| *seq <= sheet.head);
+        assert!(
+            known && (self.seen.is_empty() || sheet.ids_at.is_some()),
+            "an id of a message that may be lost: {sheet:?}"
+        );
         assert!(sheet.floor <= sheet.head && sheet.head <= sheet.reserved, "{sheet:?}");
     }
 
@@ -138,6 +148,7 @@ impl Shelf {
             posts: self.posts.values().map(|(post, body)| (post.clone(), Some(body.clone()))).collect(),
             outcomes,
             subscriptions,
+            seen: self.seen.values().cloned().collect(),
         })
     }
 

@@ -78,15 +78,14 @@ fn explore(mode: Mode, special: &[&'static str]) {
 
 /// Makes the history as short as it can be, and says what it is.
 fn fail(mode: Mode, history: Vec<Step>) -> ! {
-    let history = shortest(mode, history);
+    let history = shortest(history, |history| catch_unwind(|| live_through(mode, history)).is_err());
     let script: String = history.iter().map(|step| format!("    {step:?}\n")).collect();
     assert!(catch_unwind(|| live_through(mode, &history)).is_err());
     panic!("the shortest history that fails as said above, of a session in {} mode:\n{script}", mode.as_str());
 }
 
 /// The history without what it does not need in order to fail.
-fn shortest(mode: Mode, mut history: Vec<Step>) -> Vec<Step> {
-    let fails = |history: &[Step]| catch_unwind(|| live_through(mode, history)).is_err();
+pub(super) fn shortest<S: Clone>(mut history: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {
     let mut size = history.len().div_ceil(2);
     loop {
         let before = history.len();

@@ -142,6 +142,7 @@ fn nothing_in_a_row_can_be_changed_without_the_row_being_lost() {
             Change::Posted { post, body: body("5") },
             Change::Ended(outcome),
             Change::Subscribed(subscription),
+            Change::Seen(Seen { seq: 7, id: "\"i\"".into() }),
         ]);
         rig.write(session, changes);
     };
@@ -182,6 +183,7 @@ fn nothing_in_a_row_can_be_changed_without_the_row_being_lost() {
                 ("post", _) => record.posts.clear(),
                 ("outcome", _) => record.outcomes.clear(),
                 ("subscription", _) => record.subscriptions.clear(),
+                ("seen", _) => record.seen.clear(),
                 other => panic!("{other:?}"),
             }
             assert_eq!(kept, expected, "{case}");

@@ -36,6 +36,7 @@ impl Model {
                 posts: Vec::new(),
                 outcomes: Vec::new(),
                 subscriptions: Vec::new(),
+                seen: Vec::new(),
             };
             let kept = Kept { session, owner, given: String::new(), record };
             self.0.insert(session, Known { kept, messages: BTreeMap::new() });
@@ -91,6 +92,12 @@ impl Model {
                 record.subscriptions.sort_by_key(|subscription| subscription.position);
             }
             Change::Unsubscribed { key } => record.subscriptions.retain(|other| other.key != key),
+            Change::Seen(seen) => {
+                record.seen.retain(|other| other.seq != seen.seq);
+                record.seen.push(seen);
+                record.seen.sort_by_key(|seen| seen.seq);
+            }
+            Change::Unseen { to } => record.seen.retain(|seen| seen.seq > to),
             Change::Forgotten => drop(self.0.remove(&session)),
         }
     }
@@ -166,7 +173,7 @@ impl Sessions {
         let number = self.next;
         let name = |chance: &mut fastrand::Rng| format!("n{}", chance.u8(..9));
         let some_back = |chance: &mut fastrand::Rng| number.saturating_sub(chance.u64(..60));
-        match self.chance.u8(..20) {
+        match self.chance.u8(..23) {
             0..9 => Change::Arrived(Arrival { seq: number, at: number, content: Content::Message(self.body()) }),
             9 => {
                 let reason = GapReason::Disconnected;
@@ -209,6 +216,8 @@ impl Sessions {
                 let key = name(&mut self.chance);
                 Change::Subscribed(Subscription { position: number, key, body: self.body() })
             }
+            19 | 20 => Change::Seen(Seen { seq: number, id: name(&mut self.chance).into() }),
+            21 => Change::Unseen { to: some_back(&mut self.chance) },
             _ if self.chance.bool() => Change::Unsubscribed { key: name(&mut self.chance) },
             _ => Change::Given(format!("{{\"n\":{number}}}")),
         }
@@ -243,6 +252,8 @@ pub(super) fn assert_only_marked_losses(found: &[Kept], model: &Model, case: &st
         assert!(is_part(&there.arrivals, &wanted.arrivals), "{case}");
         assert!(is_part(&there.outcomes, &wanted.outcomes), "{case}");
         assert!(is_part(&there.subscriptions, &wanted.subscriptions), "{case}");
+        // What is missing of these may come once more, and nothing needs to say so.
+        assert!(is_part(&there.seen, &wanted.seen), "{case}");
         for (post, body) in &there.posts {
             let wanted = wanted.posts.iter().find(|(wanted, _)| wanted == post).expect(case);
             assert!(body.is_none() || *body == wanted.1, "{case}");
