@@ -17,15 +17,16 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 use url::Url;
 
+use super::credential;
 use super::launch;
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
+use crate::config::{Config, ConfigError, Env, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Layer, Limits, Place, SettingError, Settings};
+use crate::settings::{Layer, Limits, Place, SettingError, Settings, Source};
 use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
@@ -112,7 +113,8 @@ struct Slot {
 pub(super) struct Core {
     this: Weak<RefCell<Self>>,
     pub(super) paths: Paths,
-    /// What the environment of the daemon says about proxies.
+    /// The environment of the daemon, and what it says about proxies.
+    env: Rc<Env>,
     proxy_variables: Arc<ProxyVariables>,
     config: Config,
     /// The sessions are to be told.
@@ -144,17 +146,13 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(
-        paths: Paths,
-        proxy_variables: ProxyVariables,
-        spool: Spool,
-        kept: Vec<Kept>,
-    ) -> Rc<RefCell<Self>> {
+    pub(super) fn new(paths: Paths, env: Env, spool: Spool, kept: Vec<Kept>) -> Rc<RefCell<Self>> {
         let core = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 this: this.clone(),
                 paths,
-                proxy_variables: Arc::new(proxy_variables),
+                proxy_variables: Arc::new(ProxyVariables::of(&env)),
+                env: Rc::new(env),
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
@@ -410,6 +408,16 @@ impl Core {
             }
             SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
         })?;
+        let about_credential = given.about_credential();
+        if let Some(path) = about_credential.filter(|_| self.config.bound_url(origin, &open.session).is_some()) {
+            let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
+            let message = format!(
+                "the configuration has secrets for the server of session `{}`, so only it says how a credential is shown \
+                 ({file}, below {table}); leave `{path}` out of `settings`",
+                open.session
+            );
+            return Err(Problem::new(Code::FileOnly, message));
+        }
         let meaningless = given.paths().find(|path| open.mode == Mode::Direct && !Direct::knows_setting(path));
         if let Some(path) = meaningless {
             let message = format!("`{path}` means nothing to a plain WebSocket (direct mode); leave it out");
@@ -421,8 +429,17 @@ impl Core {
     /// What holds for a session: defaults, then the files, then what it was given.
     fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
         let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
-        let files = self.config.layers(&identity.origin, &identity.name);
-        Settings::effective(files.chain([given]), self.config.limits(), place)
+        let (origin, name, limits) = (&identity.origin, &identity.name, self.config.limits());
+        let files = || self.config.layers(origin, name);
+        let mut settings = Settings::effective(files().chain([given]), limits, place);
+        if self.config.bound_url(origin, name).is_some() {
+            // Whatever was given before the files had secrets, or by a preset: only they say how a credential is shown.
+            settings.auth = Settings::effective(files(), limits, place).auth;
+        }
+        if let Some(auth) = &mut settings.auth {
+            auth.source = self.config.source(origin, name);
+        }
+        settings
     }
 
     /// Whether `origin` may reach the server of `url`, by the configuration that was read just now, or is `unusable`.
@@ -504,7 +521,7 @@ impl Core {
         let mut answers = VecDeque::new();
         loop {
             let Some(slot) = self.sessions.get_mut(&id) else { return };
-            let mut dial = None;
+            let (mut dial, mut fetch) = (None, None);
             while let Some(action) = slot.session.poll_action() {
                 match action {
                     Action::ToExtension { port, event } => {
@@ -534,6 +551,7 @@ impl Core {
                         };
                         dial = Some((attempt, target));
                     }
+                    Action::Fetch { attempt, source } => fetch = Some((attempt, source)),
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");
                         slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
@@ -562,9 +580,11 @@ impl Core {
                     }
                 }
             }
-            if let Some((attempt, target)) = dial
-                && let Err(message) = self.connect(id, attempt, target)
-            {
+            let refusals = [
+                fetch.and_then(|(attempt, source)| Some((attempt, self.fetch(id, attempt, source).err()?))),
+                dial.and_then(|(attempt, target)| Some((attempt, self.connect(id, attempt, target).err()?))),
+            ];
+            for (attempt, message) in refusals.into_iter().flatten() {
                 info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
                 answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new("not-allowed", message) });
@@ -589,17 +609,16 @@ impl Core {
         }
     }
 
-    /// Begins an attempt to connect.
+    /// The server that a session may connect to which wants to connect to that of `url`.
     ///
     /// # Errors
-    /// If the server is not allowed any more; says why.
-    fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
-        // What was allowed when the session was opened may be so no more, and other settings may hold.
+    /// If it is not allowed any more; says why.
+    fn permitted(&mut self, identity: &Identity, url: &Url) -> Result<Url, String> {
+        // What was allowed when the session was opened may be so no more.
         self.reload_config();
-        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
-        let Identity { origin, name, .. } = &slot.identity;
+        let Identity { origin, name, .. } = identity;
         let url = match self.config.bound_url(origin, name) {
-            Some(bound) if bound.origin() != target.url.origin() => {
+            Some(bound) if bound.origin() != url.origin() => {
                 let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
                 return Err(format!(
                     "the session was opened for another server than the one that the configuration has secrets for ({file}, \
@@ -607,11 +626,45 @@ impl Core {
                 ));
             }
             Some(bound) => bound.clone(),
-            None => target.url,
+            None => url.clone(),
         };
+        self.config.permits(origin, &url, self.paths.config_file())?;
+        Ok(url)
+    }
+
+    /// Begins to get the credential for an attempt to connect.
+    ///
+    /// # Errors
+    /// If the server is not allowed any more; says why.
+    fn fetch(&mut self, id: SessionId, attempt: u64, source: Source) -> Result<(), String> {
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let (identity, url) = (slot.identity.clone(), slot.session.url().clone());
+        self.permitted(&identity, &url)?;
+        let (core, env) = (self.this.clone(), Rc::clone(&self.env));
+        tokio::task::spawn_local(async move {
+            let credential = credential::fetch(&source, &env).await;
+            if let Err(reason) = &credential {
+                let message = identity.is_loggable().then(|| tracing::field::display(harmless(&reason.message)));
+                info!(session = id.0, attempt, code = reason.code, reason = message, "no credential");
+            }
+            if let Some(core) = core.upgrade() {
+                core.borrow_mut().input(id, Input::Fetched { attempt, credential });
+            }
+        });
+        Ok(())
+    }
+
+    /// Begins an attempt to connect.
+    ///
+    /// # Errors
+    /// If the server is not allowed any more; says why.
+    fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), String> {
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let identity = slot.identity.clone();
+        let url = self.permitted(&identity, &target.url)?;
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = server::Target { url, ..target };
-        self.config.permits(&target.origin, &target.url, self.paths.config_file())?;
-        // The session hears of them only when it has been served, but they count for this connection.
+        // Other settings may hold by now. The session hears of them only when it has been served, but they count for this connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
         let way = self.config.way(&slot.identity.origin, &slot.identity.name, &target.url);
         let target = server::Target { max_message, way, ..target };

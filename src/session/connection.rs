@@ -26,7 +26,7 @@ const WHAT_ENDS_PARKING: &str = "nothing is tried until the extension opens the 
 pub(super) enum Connection {
     /// Closed on request, or because no port came back.
     Closed,
-    /// An attempt is under way; `again` if an earlier one failed or its connection was lost. `auth` is how the server is
+    /// An attempt is under way, and be it that its credential is fetched; `again` if an earlier one failed or its connection was lost. `auth` is how the server is
     /// shown a credential on it, whatever the settings say since.
     Dialling { attempt: u64, again: bool, auth: Option<Box<Auth>> },
     /// It is made.
@@ -151,6 +151,14 @@ impl Session {
         let again = !matches!(self.connection, Connection::Closed);
         let auth = self.settings.auth.clone().map(Box::new);
         self.set_connection(Connection::Dialling { attempt, again, auth }, now);
+        match self.fetches_from() {
+            Some(source) => self.actions.push_back(Action::Fetch { attempt, source }),
+            None => self.connect(attempt, now),
+        }
+    }
+
+    /// All is there that the attempt needs.
+    pub(super) fn connect(&mut self, attempt: u64, now: Now) {
         let credential = self.show_credential(now);
         self.actions.push_back(Action::Connect {
             attempt,
@@ -221,6 +229,9 @@ impl Session {
                 // It has ended while the connection was made.
                 self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "no credential" });
                 self.connection_over(now);
+                if self.fetches_from().is_some() {
+                    return self.dial(now);
+                }
                 self.park_for_credential(want, now);
             }
         }
@@ -305,7 +316,7 @@ impl Session {
             retry::Next::After(delay) => self.wait(delay, reason, now),
             retry::Next::Never(why) => {
                 let why = why.map_or_else(String::new, |why| format!("; {why}"));
-                let message = if reason.code == "not-allowed" {
+                let message = if matches!(reason.code, "not-allowed" | "token-needed") {
                     reason.message // which says what to change
                 } else {
                     format!("{}{why}; {WHAT_ENDS_PARKING}", reason.message)

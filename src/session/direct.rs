@@ -333,6 +333,8 @@ impl Conversation for Direct {
             | Input::Alive { .. }
             | Input::Woke
             | Input::NetworkChanged
+            | Input::Fetched { .. }
+            | Input::Renewed
             | Input::Saved { .. }
             | Input::NotSaved { .. }
             | Input::Loaded { .. }

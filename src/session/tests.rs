@@ -360,6 +360,7 @@ fn line(action: &Action) -> Option<String> {
             };
             format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
         }
+        Action::Fetch { attempt, .. } => format!("#{attempt} fetch"),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),

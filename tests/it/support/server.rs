@@ -50,6 +50,12 @@ impl Server {
         stream
     }
 
+    /// Nobody has called since the last client.
+    pub(crate) fn is_left_alone(&self) {
+        self.listener.set_nonblocking(true).unwrap();
+        assert!(self.listener.accept().is_err(), "somebody calls {}", self.address());
+    }
+
     /// Takes the next client.
     pub(crate) fn accept(&self) -> Connection {
         self.accept_with(None)
