@@ -17,6 +17,9 @@ use crate::log::{Consumer, Entry, Event, PortId, Post};
 /// How many events are shown with what is wrong.
 const SHOWN: usize = 60;
 
+/// How much later than it should be something is on the disk, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
 /// How long it may take until it is noticed that a disk has room again.
 const ROOM_AGAIN: Duration = Duration::from_secs(7);
 
@@ -354,9 +357,9 @@ impl History {
         self.ends.iter().find(|end| end.over > from && end.begin < to)
     }
 
-    /// Whether the daemon could run and write in all of that time.
-    fn is_untroubled(&self, from: Duration, to: Duration) -> bool {
-        !self.is_full_between(from, to) && !overlaps(&self.suspended, from, to)
+    /// Whether what the daemon was to write at `from` must be on the disk at `to`.
+    fn could_write(&self, from: Duration, to: Duration) -> bool {
+        from + PATIENCE < to && !self.is_full_between(from, to) && !overlaps(&self.suspended, from, to)
     }
 
     /// Whether there may have been no room on the disk.

@@ -24,7 +24,7 @@ const PACE: std::ops::Range<u64> = 150..1300;
 
 /// How long a worker stays away whose messages are to be on the disk when the daemon is killed: longer than the judge
 /// grants a busy machine, by far.
-const AWAY: Duration = Duration::from_millis(2500);
+const AWAY: Duration = Duration::from_secs(4);
 
 /// How long everything may take to come to rest.
 const REST: Duration = Duration::from_secs(60);

@@ -14,9 +14,6 @@ use std::time::Duration;
 use super::{About, Count, History, Reckoning};
 use crate::log::{Consumer, Entry, Event, Post, Stage};
 
-/// How long an ending may take to be on the disk, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_millis(1500);
-
 /// Timers may be early by as much as clocks are coarse.
 const COARSE: Duration = Duration::from_millis(20);
 
@@ -97,9 +94,7 @@ impl Judge<'_> {
             Event::Fault(..) if self.history.ends_abruptly(index) => {
                 let history = self.history;
                 for fate in self.fates.values_mut() {
-                    fate.known_ending = fate
-                        .known_ending
-                        .filter(|(_, heard)| *heard + PATIENCE < entry.at && history.is_untroubled(*heard, entry.at));
+                    fate.known_ending = fate.known_ending.filter(|(_, heard)| history.could_write(*heard, entry.at));
                 }
             }
             _ => {}

@@ -16,9 +16,6 @@ use std::time::Duration;
 use super::{About, Count, End, History, Reckoning, Terms};
 use crate::log::{Consumer, Entry, Event, Gap, PortId};
 
-/// How much later than it should be something is on the disk, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_millis(1500);
-
 pub(super) fn judge(log: &[Entry], history: &History, terms: &Terms, reckoning: &mut Reckoning) {
     let mut judge = Judge {
         history,
@@ -132,7 +129,7 @@ impl<'a> Judge<'a> {
             }
             Event::Fault(..) if self.history.ends_abruptly(index) => {
                 let history = self.history;
-                let kept = |heard| heard + PATIENCE < entry.at && history.is_untroubled(heard, entry.at);
+                let kept = |heard| history.could_write(heard, entry.at);
                 for reader in &mut self.readers {
                     reader.taken.retain(|(heard, _)| kept(*heard));
                 }
@@ -339,9 +336,7 @@ impl<'a> Judge<'a> {
             let what = format!("push {lost}{read} never came to `{}`; gaps there: {reasons:?}", consumer.name());
             return self.reckoning.find(Count::LostUnreported, index, about, what);
         };
-        let safe = sent.read.is_some_and(|read| {
-            read + self.terms.persist_after + PATIENCE < end.at && self.history.is_untroubled(read, end.at)
-        });
+        let safe = sent.read.is_some_and(|read| self.history.could_write(read + self.terms.persist_after, end.at));
         // With a full disk everything waits in memory.
         let kept = sent.delivered.is_some_and(|given| given < end.at && !self.history.is_full_between(given, end.at));
         let had = if safe {
