@@ -103,7 +103,7 @@ impl File {
                 if let Some(message) = never_an_origin(name) {
                     return Err(reader.at_key(origins, name, message.to_owned()));
                 }
-                file.origins.insert(name.to_owned(), reader.origin(item, limits)?);
+                file.origins.insert(name.to_owned(), reader.origin(name, item, limits)?);
             }
         }
         Ok(file)
@@ -167,7 +167,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn origin(&self, item: &Item, limits: &Limits) -> Result<Origin, Fault> {
+    fn origin(&self, extension: &str, item: &Item, limits: &Limits) -> Result<Origin, Fault> {
         let table = self.table(item, "origins.…")?;
         let mut origin = Origin::default();
         for (key, item) in table.iter() {
@@ -185,7 +185,7 @@ impl Reader<'_> {
                             let message = format!("the name of a session must be {allowed}, not something else");
                             return Err(self.at_key(sessions, name, message));
                         }
-                        origin.sessions.insert(name.to_owned(), self.session(item, limits)?);
+                        origin.sessions.insert(name.to_owned(), self.session((extension, name), item, limits)?);
                     }
                 }
                 other => return Err(self.unknown(table, other, "allow, allow_insecure, sessions")),
@@ -211,7 +211,7 @@ impl Reader<'_> {
         list.iter().enumerate().map(pattern).collect()
     }
 
-    fn session(&self, item: &Item, limits: &Limits) -> Result<Session, Fault> {
+    fn session(&self, owner: (&str, &str), item: &Item, limits: &Limits) -> Result<Session, Fault> {
         let table = self.table(item, "sessions.…")?;
         let url = self.text(table, "url", "wss://example.org/ws", server_url)?;
         let beside = ["url", "proxy", "headers", "origin", "tls", "auth.source", "auth.command"];
@@ -227,19 +227,25 @@ impl Reader<'_> {
             headers: self.headers(table)?,
             origin: self.text(table, "origin", "https://example.org", way::origin)?,
             tls: self.tls(table)?,
-            source: self.source(table, has_url, &settings)?,
+            source: self.source(owner, table, has_url, &settings)?,
             settings,
         })
     }
 
     /// Where the credential comes from; another place than the extension needs a server that it is for, and a way to show it.
-    fn source(&self, table: &dyn TableLike, has_url: bool, settings: &Layer) -> Result<Source, Fault> {
+    fn source(
+        &self,
+        owner: (&str, &str),
+        table: &dyn TableLike,
+        has_url: bool,
+        settings: &Layer,
+    ) -> Result<Source, Fault> {
         let command = self.command(table)?;
         let Some((auth, key)) = SOURCE.into_iter().find_map(|key| member(table, key)) else {
             return Ok(Source::Extension);
         };
-        let read = |text: &str| way::source(text, command);
-        let Some(source) = self.text_of(auth, "source", "auth.source", "env:NAME", read)? else {
+        let read = |text: &str| way::source(text, command, owner);
+        let Some(source) = self.text_of(auth, "source", "auth.source", "keyring", read)? else {
             return Err(self.at_key(auth, key, "`auth.command` needs `auth.source` \"command\" beside it".into()));
         };
         let shows_token = || Settings::effective([settings], &Limits::default(), Place::default()).shows_token();

@@ -249,13 +249,13 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         (bound("tls = { client_cert = \"/hush\" }"), "line 3: `tls.client_cert` and `tls.client_key` need each other"),
         (
             bound("auth = { via = \"header\", source = \"hush\" }"),
-            "line 3: `auth.source` must be \"extension\", \"env:NAME\"",
+            "line 3: `auth.source` must be \"extension\", \"keyring\", \"env:NAME\"",
         ),
         (
             bound("auth = { via = \"header\", source = \"env:\" }"),
-            "line 3: `auth.source` must be \"extension\", \"env:NAME\"",
+            "line 3: `auth.source` must be \"extension\", \"keyring\", \"env:NAME\"",
         ),
-        (bound("auth = { via = \"header\", source = 7 }"), "line 3: `auth.source` must be a string like \"env:NAME\""),
+        (bound("auth = { via = \"header\", source = 7 }"), "line 3: `auth.source` must be a string like \"keyring\""),
         (bound("auth.source = \"env:HUSH\""), "line 3: `auth.source` needs `auth.via` beside it"),
         (
             bound("auth = { via = \"message\", send = { hush = 1 }, source = \"env:HUSH\" }"),
@@ -402,6 +402,7 @@ fn a_credential_that_the_extension_does_not_give_binds_the_session_to_the_url_be
     let command = Source::Command(vec!["/bin/pass".into(), "show it".into()]);
     for (auth, source) in [
         ("via = \"header\", source = \"env:NAME\"", Source::Variable("NAME".into())),
+        ("via = \"header\", source = \"keyring\"", Source::Keyring { origin: ORIGIN.into(), session: "s".into() }),
         ("via = \"query\", source = \"command\", command = [\"/bin/pass\", \"show it\"]", command),
         ("via = \"header\", source = \"extension\"", Source::Extension),
         ("via = \"header\"", Source::Extension),

@@ -124,13 +124,18 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Err("must look like https://example.org: no path, not even a slash at the end".to_owned())
 }
 
-/// What `auth.source` says, with `command` beside it.
+/// What `auth.source` says for a session, by its extension and name, with `command` beside it.
 ///
 /// # Errors
 /// What is wrong with one of them, to follow its name.
-pub(super) fn source(text: &str, command: Option<Vec<&str>>) -> Result<Source, String> {
+pub(super) fn source(
+    text: &str,
+    command: Option<Vec<&str>>,
+    (origin, session): (&str, &str),
+) -> Result<Source, String> {
     let source = match (text, command) {
         ("extension", None) => Source::Extension,
+        ("keyring", None) => Source::Keyring { origin: origin.to_owned(), session: session.to_owned() },
         ("command", Some(command)) => Source::Command(command.into_iter().map(str::to_owned).collect()),
         ("command", None) => {
             return Err(
@@ -140,7 +145,11 @@ pub(super) fn source(text: &str, command: Option<Vec<&str>>) -> Result<Source, S
         (_, Some(_)) => return Err("must be \"command\", because `auth.command` stands beside it".to_owned()),
         (other, None) => match other.strip_prefix("env:") {
             Some(name) if !name.is_empty() && !name.contains(['=', '\0']) => Source::Variable(name.to_owned()),
-            _ => return Err("must be \"extension\", \"env:NAME\" or \"command\", not another string".to_owned()),
+            _ => {
+                return Err(
+                    "must be \"extension\", \"keyring\", \"env:NAME\" or \"command\", not another string".to_owned()
+                );
+            }
         },
     };
     Ok(source)

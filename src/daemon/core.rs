@@ -640,9 +640,9 @@ impl Core {
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let (identity, url) = (slot.identity.clone(), slot.session.url().clone());
         self.permitted(&identity, &url)?;
-        let (core, env) = (self.this.clone(), Rc::clone(&self.env));
+        let (core, env, host) = (self.this.clone(), Rc::clone(&self.env), self.paths.host().clone());
         tokio::task::spawn_local(async move {
-            let credential = credential::fetch(&source, &env).await;
+            let credential = credential::fetch(&source, &env, &host).await;
             if let Err(reason) = &credential {
                 let message = identity.is_loggable().then(|| tracing::field::display(harmless(&reason.message)));
                 info!(session = id.0, attempt, code = reason.code, reason = message, "no credential");
@@ -884,6 +884,23 @@ impl Core {
         let id = self.find(identity)?;
         self.input(id, Input::Close { forget: true, code: None, reason: None });
         Ok(self.status_of(id))
+    }
+
+    /// The keyring may have another credential for the sessions of that name: those that wait for one try again. Says how many
+    /// there are.
+    pub(super) fn renew_for_person(&mut self, origin: &str, name: &str) -> serde_json::Value {
+        let uses_keyring = |settings: Source| matches!(settings, Source::Keyring { .. });
+        self.reload_config();
+        let is_meant = |slot: &Slot| &*slot.identity.origin == origin && slot.identity.name == name;
+        let meant: Vec<_> = self.sessions.iter().filter(|(_, slot)| is_meant(slot)).map(|(id, _)| *id).collect();
+        if !uses_keyring(self.config.source(origin, name)) {
+            return json!({"sessions": 0});
+        }
+        for id in &meant {
+            self.configure(*id);
+            self.input(*id, Input::Renewed);
+        }
+        json!({"sessions": meant.len()})
     }
 
     fn find(&self, identity: &Identity) -> Result<SessionId, String> {

@@ -9,18 +9,22 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use crate::config::Env;
-use crate::os;
+use crate::config::{Env, HostName};
+use crate::os::{self, keyring::KeyringError};
 use crate::settings::Source;
 use crate::wire::event::Reason;
 use crate::wire::{MAX_TOKEN, Secret, is_token};
 
 /// How long a program may take to print a credential.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the keyring may take: it may ask somebody to unlock it.
+const KEYRING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How much of what it prints is read, in bytes.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -30,11 +34,42 @@ const MAX_OUTPUT: usize = 64 * 1024;
 /// # Errors
 /// Why there is none, and what to do about it: `token-needed` if a person has to do something, `token-failed` if it may go
 /// better the next time.
-pub(super) async fn fetch(source: &Source, env: &Env) -> Result<Secret, Reason> {
+pub(super) async fn fetch(source: &Source, env: &Env, host: &HostName) -> Result<Secret, Reason> {
     match source {
         Source::Extension => Err(missing("the credential of this session comes from the extension (`token`)".into())),
+        Source::Keyring { origin, session } => of_keyring(host, origin, session).await,
         Source::Variable(name) => of_variable(name, env.get(name)),
         Source::Command(words) => of_command(words).await,
+    }
+}
+
+/// Another process of this program asks the keyring: it may wait for somebody, and can be ended.
+async fn of_keyring(host: &HostName, origin: &str, session: &str) -> Result<Secret, Reason> {
+    let set = format!("`websocket-bridge token set {origin} {session}`");
+    let program = std::env::current_exe().map_err(|error| failed(format!("this program cannot be found: {error}")))?;
+    let mut command = Command::new(program);
+    command.args(["--name", host.as_str(), "token", "read", origin, session]);
+    let text = match output(command, KEYRING_TIMEOUT).await {
+        Ok(text) => text,
+        Err(Failure::TimedOut) => {
+            let patience = KEYRING_TIMEOUT.as_secs();
+            return Err(failed(format!(
+                "the keyring did not answer within {patience} s; it may wait for somebody to unlock it"
+            )));
+        }
+        Err(failure) => return Err(failed(format!("the process that asks the keyring is of no use: {failure:?}"))),
+    };
+    match serde_json::from_str(&text) {
+        Ok(KeyringAnswer::Token(token)) => secret(Zeroizing::new(token)).ok_or_else(|| {
+            missing(format!("what the keyring has is not {}; store another one: {set}", what_a_token_is()))
+        }),
+        Ok(KeyringAnswer::Missing) => {
+            Err(missing(format!("the keyring has no credential for session `{session}` of {origin}; store it: {set}")))
+        }
+        Ok(KeyringAnswer::Failed(why)) => Err(failed(why)),
+        Err(_) => {
+            Err(failed("the process that asks the keyring is of another version; `websocket-bridge stop` helps".into()))
+        }
     }
 }
 
@@ -83,6 +118,40 @@ async fn of_command(words: &[String]) -> Result<Secret, Reason> {
             Err(failed(format!("what `{program}` (`auth.command`) printed cannot be read: {error}")))
         }
     }
+}
+
+/// What the process says that asks the keyring (`websocket-bridge token read`).
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyringAnswer {
+    /// The credential.
+    Token(String),
+    /// There is none.
+    Missing,
+    /// Why that is not known.
+    Failed(String),
+}
+
+impl KeyringAnswer {
+    /// Asks the keyring.
+    #[must_use]
+    pub fn of(host: &HostName, origin: &str, session: &str) -> Self {
+        match keyring_place(host, origin, session).and_then(|place| place.read()) {
+            Ok(Some(token)) => Self::Token(token.to_string()),
+            Ok(None) => Self::Missing,
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Where in the keyring the credential of a session is.
+///
+/// # Errors
+/// If there is no keyring.
+pub fn keyring_place(host: &HostName, origin: &str, session: &str) -> Result<os::keyring::Secret, KeyringError> {
+    let service = if host.is_usual() { "websocket-bridge" } else { host.as_str() };
+    // No name of a session has a space.
+    os::keyring::Secret::of(service, &format!("{origin} {session}"))
 }
 
 /// Why a program gave nothing.
@@ -148,7 +217,7 @@ mod tests {
 
     async fn fetched(source: &Source, variables: &[(&str, &str)]) -> Result<String, Reason> {
         let env = variables.iter().copied().collect();
-        fetch(source, &env).await.map(|secret| secret.reveal().to_owned())
+        fetch(source, &env, &HostName::default()).await.map(|secret| secret.reveal().to_owned())
     }
 
     /// Why it cannot be had; nothing of what is meant to be a secret is in it.

@@ -7,7 +7,7 @@
 //! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
 
 mod core;
-mod credential;
+pub mod credential;
 pub mod endpoint;
 pub mod launch;
 mod person;

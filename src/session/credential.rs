@@ -454,6 +454,9 @@ impl Session {
 fn remedy(source: &Source) -> String {
     match source {
         Source::Extension => "the extension gives another one (`token`)".to_owned(),
+        Source::Keyring { origin, session } => {
+            format!("the keyring has another one: `websocket-bridge token set {origin} {session}`")
+        }
         Source::Variable(name) => {
             format!(
                 "a daemon has another value of the environment variable `{name}`: end this one with `websocket-bridge stop`"

@@ -133,6 +133,13 @@ pub enum Source {
     /// The extension gives it.
     #[default]
     Extension,
+    /// The system's keyring has it, for this session of this extension.
+    Keyring {
+        /// The extension, as its browser names it.
+        origin: String,
+        /// The name of the session.
+        session: String,
+    },
     /// The value of this variable in the daemon's environment.
     Variable(String),
     /// What this program prints: its name or path, and its arguments.

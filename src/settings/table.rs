@@ -305,7 +305,7 @@ pub const FILE_ONLY: &[FileOnly] = &[
     FileOnly {
         name: "auth.source",
         default: "`\"extension\"`",
-        allowed: "\"extension\", \"env:NAME\" or \"command\"",
+        allowed: "\"extension\", \"keyring\", \"env:NAME\" or \"command\"",
         meaning: "Where the credential comes from: the extension gives it, or it is read before each connection. Any other than \
                   \"extension\" only with `url` and `auth.via` beside it.",
     },

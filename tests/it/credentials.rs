@@ -104,7 +104,7 @@ fn what_is_no_token_is_refused_without_being_repeated() {
 }
 
 /// The section of a session of [`ORIGIN`] with this URL and these lines.
-fn section(session: &str, url: &str, lines: &str) -> String {
+pub(crate) fn section(session: &str, url: &str, lines: &str) -> String {
     format!("[origins.\"{ORIGIN}\".sessions.{session}]\nurl = \"{url}\"\n{lines}\n")
 }
 
@@ -123,7 +123,7 @@ fn bound_machine(server: &Server) -> Sandbox {
 }
 
 /// The next request that a server gets, as text, and nothing is answered.
-fn request_at(server: &Server) -> String {
+pub(crate) fn request_at(server: &Server) -> String {
     let request = server.accept().request;
     format!("{} {:?}", request.uri(), request.headers())
 }
@@ -377,8 +377,57 @@ fn nor_does_a_token_of_the_extension_take_its_place() {
     }
 }
 
+/// On other systems there is a keyring whatever the environment says, and it is the person's own.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_keyring_the_session_tries_again_and_says_so_and_a_person_is_told_too() {
+    let server = Server::start();
+    let machine = Sandbox::new().with("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nobody/listens/here");
+    write_config(&machine, &section("bound", &server.url(), "auth = { via = \"header\", source = \"keyring\" }"));
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "session": "bound"}));
+    let told = port.wait_for("why", |message| message["type"] == "state" && message["reason"].is_object());
+    assert_eq!((&told["state"], &told["reason"]["code"]), (&json!("reconnecting"), &json!("token-failed")), "{told}");
+    assert!(told["reason"]["message"].as_str().unwrap().contains("no keyring answers here"), "{told}");
+    for what in ["set", "clear"] {
+        let output = token_command(&machine, &[what, ORIGIN, "bound"], SECRET);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("no keyring answers here") && !said.contains(SECRET), "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_token_or_nobodys_is_wrong_usage_and_is_not_repeated() {
+    let machine = Sandbox::new();
+    for (arguments, input) in [
+        (&["set", ORIGIN, "bound"][..], "hush\nhush"),
+        (&["set", ORIGIN, "bound"], ""),
+        (&["set", ORIGIN, "bound", "hush"], "x"),
+        (&["set", "nobody", "bound"], "hush"),
+        (&["set", ORIGIN, "no name"], "hush"),
+        (&["clear", ORIGIN], ""),
+    ] {
+        let output = token_command(&machine, arguments, input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty() && !said.contains("hush") || arguments.len() > 3, "{said}");
+    }
+}
+
+/// Runs `websocket-bridge token` and says this to its standard input.
+fn token_command(machine: &Sandbox, arguments: &[&str], input: &str) -> std::process::Output {
+    let mut command = machine.command();
+    command.arg("token").args(arguments);
+    let piped = std::process::Stdio::piped;
+    let mut child = crate::support::start(|| command.stdin(piped()).stdout(piped()).stderr(piped()).spawn());
+    // It may have ended without reading.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
 /// The head of a request.
-fn read_head(stream: &mut impl std::io::Read) -> String {
+pub(crate) fn read_head(stream: &mut impl std::io::Read) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).unwrap();
