@@ -26,7 +26,7 @@ use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Layer, Limits, Place, SettingError, Settings, Source};
+use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings, Source, Via};
 use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
@@ -77,6 +77,9 @@ impl Clock {
     }
 }
 
+/// The group of settings that names other servers.
+const FALLBACK: &str = "fallback";
+
 /// Bytes of messages that are read from the spool at once.
 const PAGE: usize = 1024 * 1024;
 
@@ -103,8 +106,8 @@ struct Slot {
     introduced: bool,
     /// With which write it hears of that.
     introducing: Option<u64>,
-    /// The connection that is made or being made, and its attempt.
-    connection: Option<(u64, Rc<Outgoing>)>,
+    /// The connection that is made or being made, with its attempt; beside a detour perhaps another one.
+    connections: Vec<(u64, Rc<Outgoing>)>,
     /// The deadline that stands in [`Core::timers`].
     deadline: Option<Duration>,
 }
@@ -210,7 +213,7 @@ impl Core {
                 given_text,
                 introduced: true,
                 introducing: None,
-                connection: None,
+                connections: Vec::new(),
                 deadline: None,
             };
             self.sessions.insert(id, slot);
@@ -263,6 +266,12 @@ impl Core {
         let moves = is_loopback(target) != is_loopback(slot.session.url());
         let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
         let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
+        if let Some(settings) = &settings
+            && let Err(problem) = self.check_fallback(origin, settings)
+        {
+            self.remove_if_void(id);
+            return Err(problem);
+        }
         let mut before = None;
         if slot.session.admits(port, &open, url.as_ref()) {
             if let (Some(given), Some(text), Some(slot)) = (given, &open.settings, self.sessions.get_mut(&id)) {
@@ -364,7 +373,7 @@ impl Core {
             given_text: String::new(),
             introduced: false,
             introducing: None,
-            connection: None,
+            connections: Vec::new(),
             deadline: None,
         };
         self.sessions.insert(id, slot);
@@ -406,14 +415,14 @@ impl Core {
                 let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
                 Problem::new(Code::FileOnly, format!("{message}: {file}, below {table}"))
             }
-            SettingError::Unsupported(message) => Problem::new(Code::Unsupported, message),
         })?;
-        let about_credential = given.about_credential();
-        if let Some(path) = about_credential.filter(|_| self.config.bound_url(origin, &open.session).is_some()) {
+        // How and where the secrets of the files are shown is for the files to say.
+        let about_secrets = given.about_credential().or_else(|| given.says(FALLBACK).then_some(FALLBACK));
+        if let Some(what) = about_secrets.filter(|_| self.config.bound_url(origin, &open.session).is_some()) {
             let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
             let message = format!(
-                "the configuration has secrets for the server of session `{}`, so only it says how a credential is shown \
-                 ({file}, below {table}); leave `{path}` out of `settings`",
+                "the configuration has secrets for the server of session `{}`, so only a configuration file may say \
+                 `{what}`: {file}, below {table}; leave it out of `settings`",
                 open.session
             );
             return Err(Problem::new(Code::FileOnly, message));
@@ -426,14 +435,39 @@ impl Core {
         Ok(given)
     }
 
+    /// Whether all that `fallback` names may be reached, and can be used with what else is set.
+    fn check_fallback(&self, origin: &str, settings: &Settings) -> Result<(), Problem> {
+        let Some(Fallback { sse, poll, post, .. }) = &settings.fallback else { return Ok(()) };
+        for (name, address) in [("sse_url", sse), ("poll_url", poll), ("post_url", post)] {
+            let Some(address) = address else { continue };
+            let url = server_url(address.as_websocket().as_str())
+                .map_err(|what| Problem::new(Code::UrlInvalid, format!("`fallback.{name}` {what}")))?;
+            self.config
+                .permits(origin, &url, self.paths.config_file())
+                .map_err(|refusal| Problem::new(Code::ServerNotAllowed, format!("`fallback.{name}`: {refusal}")))?;
+        }
+        let unfit = settings.auth.as_ref().filter(|auth| matches!(auth.via, Via::Message | Via::Protocol));
+        if let Some(auth) = unfit.filter(|_| settings.shows_token()) {
+            let message = format!(
+                "`auth.via` \"{}\" cannot show a credential on a `fallback`; use \"header\" or \"query\", or leave `fallback` out",
+                auth.via.as_str()
+            );
+            return Err(Problem::new(Code::InvalidMessage, message));
+        }
+        Ok(())
+    }
+
     /// What holds for a session: defaults, then the files, then what it was given.
     fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
         let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
         let (origin, name, limits) = (&identity.origin, &identity.name, self.config.limits());
         let files = || self.config.layers(origin, name);
+        let is_bound = self.config.bound_url(origin, name).is_some();
+        // It may have been said before the files had secrets.
+        let given = if is_bound { &given.without(FALLBACK) } else { given };
         let mut settings = Settings::effective(files().chain([given]), limits, place);
-        if self.config.bound_url(origin, name).is_some() {
-            // Whatever was given before the files had secrets, or by a preset: only they say how a credential is shown.
+        if is_bound {
+            // The same, and a preset may say it.
             settings.auth = Settings::effective(files(), limits, place).auth;
         }
         if let Some(auth) = &mut settings.auth {
@@ -533,9 +567,10 @@ impl Core {
                     }
                     Action::ToServer { attempt, body } => slot.outgoing(attempt, |outgoing| outgoing.send(body)),
                     Action::Ping { attempt, payload } => slot.outgoing(attempt, |outgoing| outgoing.ping(payload)),
+                    Action::PollAt { attempt, url } => slot.outgoing(attempt, |outgoing| outgoing.poll_at(url)),
                     Action::Pause { attempt } => slot.outgoing(attempt, Outgoing::pause_reading),
                     Action::Resume { attempt } => slot.outgoing(attempt, Outgoing::resume_reading),
-                    Action::Connect { attempt, url, protocols, credential, max_message } => {
+                    Action::Connect { attempt, url, protocols, credential, max_message, detour } => {
                         let origin = Arc::clone(&slot.identity.origin);
                         let timeouts = server::Timeouts::default();
                         let (way, proxy_variables) = (Way::default(), Arc::clone(&self.proxy_variables));
@@ -545,6 +580,7 @@ impl Core {
                             protocols,
                             credential,
                             max_message,
+                            detour: detour.map(|detour| *detour),
                             way,
                             proxy_variables,
                             timeouts,
@@ -555,7 +591,7 @@ impl Core {
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");
                         slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
-                        slot.connection = None;
+                        slot.connections.retain(|(current, _)| *current != attempt);
                     }
                     Action::Finish { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, "connection is being closed by this side");
@@ -664,13 +700,26 @@ impl Core {
         let url = self.permitted(&identity, &target.url)?;
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = server::Target { url, ..target };
-        // Other settings may hold by now. The session hears of them only when it has been served, but they count for this connection.
+        // Secrets that stand beside the server's URL go to that server, on whichever way, and to no other.
+        let mut beside = &target.url;
+        let detour = target.detour.iter().flat_map(|detour| [Some(&detour.url), detour.post.as_ref()]);
+        for url in detour.flatten() {
+            self.config.permits(&target.origin, url, self.paths.config_file())?;
+            if url.origin() != target.url.origin() {
+                beside = url;
+            }
+        }
+        let is_elsewhere = *beside != target.url;
+        let of_extension = self.config.source(&identity.origin, &identity.name) == Source::Extension;
+        let credential = target.credential.clone().filter(|_| of_extension || !is_elsewhere);
+        // Other settings may hold by now. The session hears of them only when it has been served, but they count for this
+        // connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
-        let way = self.config.way(&slot.identity.origin, &slot.identity.name, &target.url);
-        let target = server::Target { max_message, way, ..target };
+        let way = self.config.way(&slot.identity.origin, &slot.identity.name, beside);
+        let target = server::Target { max_message, way, credential, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
-        slot.connection = Some((attempt, Rc::clone(&outgoing)));
+        slot.connections.push((attempt, Rc::clone(&outgoing)));
         let loggable = slot.identity.is_loggable();
         self.connections.spawn_local(run_connection(self.this.clone(), id, attempt, target, outgoing, loggable));
         while self.connections.try_join_next().is_some() {}
@@ -792,7 +841,7 @@ impl Core {
     /// Closes all connections, behind what was sent before; whoever takes them sees how they end.
     pub(super) fn disconnect_all(&mut self) -> JoinSet<()> {
         for slot in self.sessions.values_mut() {
-            if let Some((_, outgoing)) = slot.connection.take() {
+            for (_, outgoing) in slot.connections.drain(..) {
                 outgoing.finish(1001, "the daemon ends");
             }
         }
@@ -944,9 +993,7 @@ impl Slot {
     }
 
     fn outgoing(&self, attempt: u64, act: impl FnOnce(&Outgoing)) {
-        if let Some((current, outgoing)) = &self.connection
-            && *current == attempt
-        {
+        if let Some((_, outgoing)) = self.connections.iter().find(|(current, _)| *current == attempt) {
             act(outgoing);
         }
     }
@@ -972,6 +1019,7 @@ async fn run_connection(
                 Input::Connected { attempt, protocol }
             }
             server::Happened::Frame(body) => Input::Frame { attempt, body },
+            server::Happened::Cursor(cursor) => Input::Cursor { attempt, cursor },
             server::Happened::Pong(payload) => Input::Pong { attempt, payload },
             server::Happened::Flushed { bytes, all } => Input::Flushed { attempt, bytes, all },
             server::Happened::Alive => Input::Alive { attempt },
@@ -986,6 +1034,9 @@ async fn run_connection(
     info!(session, attempt, code, close_code = close.code, clean = close.clean, reason = message, "connection ended");
     let Some(core) = core.upgrade() else { return };
     let mut core = core.borrow_mut();
+    if let Some(slot) = core.sessions.get_mut(&id) {
+        slot.connections.retain(|(current, _)| *current != attempt);
+    }
     if let Some(reason) = reason {
         core.input(id, Input::Lost { attempt, reason });
     }

@@ -580,6 +580,7 @@ fn servers(
         protocols,
         credential: None,
         max_message: crate::wire::frame::MAX_FROM_EXTENSION,
+        detour: None,
         way,
         proxy_variables: Arc::clone(&proxy_variables),
         timeouts: TIMEOUTS,

@@ -27,19 +27,26 @@ use crate::wire::Reason;
 /// How long the first address of a server may take before another is tried beside it (RFC 8305).
 const HAPPY_EYEBALLS: Duration = Duration::from_millis(300);
 
+/// How long a connection may be silent before the system asks whether the other side is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// A connected stream, whatever is below it.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Transport for T {}
 
-/// Makes the connection, and tells what it finds on the way.
+/// Makes a WebSocket, and tells what it finds on the way.
 pub(super) async fn dial(target: &Target, found: &mut impl FnMut(Found)) -> Result<Upgraded, Reason> {
+    let transport = connect(target, found).await?;
+    upgrade(target, transport, found).await
+}
+
+/// Makes the connection, and tells what it finds on the way.
+pub(super) async fn connect(target: &Target, found: &mut impl FnMut(Found)) -> Result<Box<dyn Transport>, Reason> {
     let stream: Box<dyn Transport> = match choose_proxy(target).await? {
         Some(chosen) => Box::new(through(&chosen, target, found).await?),
         None => Box::new(straight(target, found).await?),
     };
-    let transport: Box<dyn Transport> =
-        if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream };
-    upgrade(target, transport, found).await
+    Ok(if target.url.scheme() == "wss" { Box::new(tls::encrypt(target, stream, found).await?) } else { stream })
 }
 
 /// The proxy that leads to the server, if one does.
@@ -65,7 +72,7 @@ async fn straight(target: &Target, found: &mut impl FnMut(Found)) -> Result<TcpS
         .await
         .map_err(|what| Reason::new("dns", format!("cannot look up the address of {host}: {what}")))?;
     found(Found::Addresses(addresses.clone()));
-    let tcp = connect(host, port, addresses, target.timeouts.tcp)
+    let tcp = connect_to(host, port, addresses, target.timeouts.tcp)
         .await
         .map_err(|(code, what)| Reason::new(code, format!("cannot connect to {host}:{port}: {what}")))?;
     if let Ok(peer) = tcp.peer_addr() {
@@ -92,7 +99,7 @@ async fn through(
     };
     let addresses =
         resolve(name, target.timeouts.dns).await.map_err(|what| unreachable(format!("no address: {what}")))?;
-    let tcp = connect(&host.to_string(), port, addresses, target.timeouts.tcp)
+    let tcp = connect_to(&host.to_string(), port, addresses, target.timeouts.tcp)
         .await
         .map_err(|(_, what)| unreachable(what))?;
     let tunnel = proxy::tunnel(chosen, &target.url, tcp, target.timeouts.proxy).await?;
@@ -124,7 +131,7 @@ async fn resolve(host: Host<&str>, limit: Duration) -> Result<Vec<IpAddr>, Strin
 ///
 /// # Errors
 /// Why there is none, and the word for it.
-async fn connect(
+async fn connect_to(
     host: &str,
     port: u16,
     addresses: Vec<IpAddr>,
@@ -133,6 +140,10 @@ async fn connect(
     let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    // For whoever cannot be pinged: on a detour nothing else finds out that the server is gone.
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE / 4));
+    connector.set_keepalive_retries(Some(4));
     connector.set_connect_timeout(Some(limit));
     connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
     let uri = format!("http://{host}:{port}/").parse().map_err(|error| ("network", format!("{error}")))?;

@@ -1,4 +1,4 @@
-//! One WebSocket connection to a server, from the first packet to the last.
+//! One connection to a server, from the first packet to the last: a WebSocket, or what takes its place.
 //!
 //! Owns: what a connection is asked and what it tells ([`Outgoing`], [`Happened`], [`End`]), and the truth about how it
 //! ended. How it is made is `dial`'s, `proxy`'s, `tls`'s and `upgrade`'s, how messages are carried is `pump`'s, when a server wants to be tried again is read
@@ -6,7 +6,9 @@
 //! where it ends.
 
 mod certificate;
+mod detour;
 mod dial;
+mod events;
 mod hint;
 mod proxy;
 mod pump;
@@ -33,7 +35,7 @@ use url::Url;
 
 use crate::config::{ProxyVariables, Way};
 use crate::wire::event::Closed;
-use crate::wire::{Body, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
+use crate::wire::{Body, Detour, MAX_CLOSE_REASON, NO_CLOSE_CODE, PING_BYTES, Presented, Reason};
 pub use certificate::Certificate;
 use pump::{Over, Pump, Socket};
 
@@ -53,6 +55,8 @@ pub struct Target {
     pub credential: Option<Presented>,
     /// The longest message that the server may send, in bytes.
     pub max_message: usize,
+    /// The way to go instead of a WebSocket.
+    pub detour: Option<Detour>,
     /// What the files say about the way there.
     pub way: Way,
     /// What the environment says about proxies.
@@ -97,6 +101,8 @@ pub enum Happened {
     },
     /// A message came.
     Frame(Body),
+    /// On a detour, from where the server can go on behind the next message, as JSON text.
+    Cursor(Arc<str>),
     /// What was sent is in the hands of the system.
     Flushed {
         /// Bytes of all messages so far whose every byte is, pings and framing not counted.
@@ -147,6 +153,7 @@ pub enum Found {
 pub struct Outgoing {
     queue: RefCell<VecDeque<Message>>,
     closing: Cell<Closing>,
+    poll_at: RefCell<Option<Url>>,
     paused: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -211,6 +218,38 @@ impl Outgoing {
         self.wake();
     }
 
+    /// Has the next poll made here.
+    pub fn poll_at(&self, url: Url) {
+        self.poll_at.replace(Some(url));
+    }
+
+    /// The next message to be sent.
+    async fn next(&self) -> Message {
+        self.when(|| self.queue.borrow_mut().pop_front()).await
+    }
+
+    /// Whether nothing waits to be sent.
+    fn is_idle(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// Done when the server is to be read.
+    async fn reading(&self) {
+        self.when(|| self.is_reading().then_some(())).await;
+    }
+
+    /// Done when there is what is looked for. All who wait belong to one task.
+    async fn when<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        std::future::poll_fn(|cx| {
+            if let Some(found) = look() {
+                return Poll::Ready(found);
+            }
+            self.waker.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+
     fn push(&self, message: Message) {
         self.queue.borrow_mut().push_back(message);
         self.wake();
@@ -233,14 +272,7 @@ impl Outgoing {
 
     /// Done when this side wants the connection closed.
     async fn closed(&self) {
-        std::future::poll_fn(|cx| {
-            if self.is_closing() {
-                return Poll::Ready(());
-            }
-            self.waker.replace(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+        self.when(|| self.is_closing().then_some(())).await;
     }
 }
 
@@ -254,6 +286,10 @@ fn close_message(code: u16, reason: &str) -> Message {
 /// Connects and carries messages until the connection ends.
 pub async fn run(target: Target, outgoing: &Outgoing, mut report: impl FnMut(Happened)) -> End {
     let ended = |reason, close| End { reason: (!outgoing.is_closing()).then_some(reason).flatten(), close };
+    if let Some(detour) = &target.detour {
+        let reason = detour::carry(&target, detour, outgoing, &mut report).await;
+        return ended(reason, Closed::abnormal());
+    }
     let mut nobody = |_| ();
     let dialled = tokio::select! {
         dialled = dial::dial(&target, &mut nobody) => dialled,

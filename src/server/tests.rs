@@ -3,6 +3,7 @@
 //! Here: the two ends, and servers that do not do their part. No step waits for ever.
 
 mod closing;
+mod detour;
 mod flow;
 mod frames;
 mod proxy;
@@ -47,6 +48,7 @@ fn target(listener: &TcpListener, change: impl FnOnce(&mut Target)) -> Target {
         protocols: Vec::new(),
         credential: None,
         max_message: MAX_MESSAGE,
+        detour: None,
         way: Way::default(),
         proxy_variables: Arc::default(),
         timeouts,

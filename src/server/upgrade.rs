@@ -93,7 +93,7 @@ pub(super) async fn upgrade(
         found(Found::Date(date));
     }
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(answer.refusal(target));
+        return Err(answer.refusal(&server, &target.url, "the WebSocket upgrade", 101));
     }
     answer.check(&key).map_err(|what| no_upgrade(&server, what))?;
     let protocol = answer.protocol(target)?;
@@ -110,35 +110,12 @@ pub(super) async fn upgrade(
 fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let server = target.url.origin().ascii_serialization();
     let unaskable = |what: String| Reason { retryable: false, ..Reason::new("upgrade", what) };
-    let mut url = target.url.clone();
-    if let Some(Presented::Query(name, secret)) = &target.credential {
-        url.query_pairs_mut().append_pair(name, secret.reveal());
-    }
-    let mut request = url
+    let mut request = with_credential(&target.url, target)
         .as_str()
         .into_client_request()
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
     let headers = request.headers_mut();
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("websocket-bridge/", env!("CARGO_PKG_VERSION"))));
-    for (name, value) in &target.way.headers {
-        // What comes from the configuration was checked there.
-        if let (Ok(name), Ok(mut value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.reveal()))
-        {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-    }
-    let origin = target.way.origin.clone().unwrap_or_else(|| web_origin(&target.origin));
-    if let Ok(origin) = HeaderValue::from_str(&origin) {
-        headers.insert(ORIGIN, origin);
-    }
-    if let Some(Presented::Header(secret)) = &target.credential {
-        let value = HeaderValue::from_str(secret.reveal());
-        let mut value = value.map_err(|_| unfit(&server, "in a header"))?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
+    common_headers(target, headers)?;
     let mut offered = target.protocols.clone();
     if let Some(Presented::Protocol(secret)) = &target.credential {
         if !is_http_token(secret.reveal()) {
@@ -155,6 +132,41 @@ fn request(target: &Target) -> Result<(Zeroizing<Vec<u8>>, String), Reason> {
     let (request, key) = generate_request(request)
         .map_err(|error| unaskable(format!("{server} cannot be asked to upgrade: {error}")))?;
     Ok((Zeroizing::new(request), key))
+}
+
+/// A URL with the credential, if that is to be shown there.
+pub(super) fn with_credential(url: &Url, target: &Target) -> Url {
+    let mut url = url.clone();
+    if let Some(Presented::Query(name, secret)) = &target.credential {
+        url.query_pairs_mut().append_pair(name, secret.reveal());
+    }
+    url
+}
+
+/// What every request has, whatever it asks for.
+pub(super) fn common_headers(target: &Target, headers: &mut HeaderMap) -> Result<(), Reason> {
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("websocket-bridge/", env!("CARGO_PKG_VERSION"))));
+    for (name, value) in &target.way.headers {
+        // What comes from the configuration was checked there.
+        if let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.reveal()))
+        {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    let origin = target.way.origin.clone().unwrap_or_else(|| web_origin(&target.origin));
+    if let Ok(origin) = HeaderValue::from_str(&origin) {
+        headers.insert(ORIGIN, origin);
+    }
+    if let Some(Presented::Header(secret)) = &target.credential {
+        let value = HeaderValue::from_str(secret.reveal());
+        let server = target.url.origin().ascii_serialization();
+        let mut value = value.map_err(|_| unfit(&server, "in a header"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(())
 }
 
 /// The credential is of no use; nothing may be said of it.
@@ -206,17 +218,21 @@ impl Answer {
         httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()
     }
 
-    /// Why the server said no.
-    fn refusal(&self, target: &Target) -> Reason {
-        let server = target.url.origin().ascii_serialization();
+    /// An answer that somebody else has read.
+    pub(super) fn of_request(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { version: 1, status: status.as_u16(), headers }
+    }
+
+    /// Why `server`, at `url`, said no to `what`, to which it says yes by the status `wanted`.
+    pub(super) fn refusal(&self, server: &str, url: &Url, what: &str, wanted: u16) -> Reason {
         let status = self.status;
         // Not in the server's own words, which may be any.
         let shown = StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string());
-        let mut message = format!("{server} answered the WebSocket upgrade with {shown} instead of 101");
-        if let Some(elsewhere) = self.points_to(&target.url).filter(|_| (300..400).contains(&status)) {
+        let mut message = format!("{server} answered {what} with {shown} instead of {wanted}");
+        if let Some(elsewhere) = self.points_to(url).filter(|_| (300..400).contains(&status)) {
             message += &format!("; it points to {elsewhere}, which is not followed");
         }
-        if self.seems_a_login_page(&target.url) {
+        if self.seems_a_login_page(url) {
             message += "; a login page of the network (captive portal) seems to answer instead of the server: open any page in \
                         the browser, and log in";
         }

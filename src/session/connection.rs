@@ -4,8 +4,10 @@
 //! waits is `outbox`'s, and how long to wait before the next attempt is `retry`'s to say.
 
 use super::credential::Admission;
+use super::fallback::{Route, Trial};
 use super::*;
 use crate::settings::{self, Auth, Blank};
+use crate::wire::DetourKind;
 use crate::wire::event::{State, StateReport};
 
 /// How long a connection has to prove that it outlived a sleep or a change of the network.
@@ -26,9 +28,9 @@ const WHAT_ENDS_PARKING: &str = "nothing is tried until the extension opens the 
 pub(super) enum Connection {
     /// Closed on request, or because no port came back.
     Closed,
-    /// An attempt is under way, and be it that its credential is fetched; `again` if an earlier one failed or its connection was lost. `auth` is how the server is
-    /// shown a credential on it, whatever the settings say since.
-    Dialling { attempt: u64, again: bool, auth: Option<Box<Auth>> },
+    /// An attempt is under way, and be it that its credential is fetched; `again` if an earlier one failed or its connection
+    /// was lost. `auth` is how the server is shown a credential on it, whatever the settings say since.
+    Dialling { attempt: u64, again: bool, auth: Option<Box<Auth>>, route: Route },
     /// It is made.
     Open(Box<Live>),
     /// The next attempt has its time.
@@ -41,6 +43,9 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) attempt: u64,
+    pub(super) route: Route,
+    /// On a detour, what becomes of the WebSocket.
+    pub(super) trial: Option<Trial>,
     pub(super) protocol: Option<Arc<str>>,
     /// An earlier attempt failed, or its connection was lost.
     again: bool,
@@ -68,6 +73,8 @@ pub(super) struct Live {
     greeted: bool,
     /// The mark of the last outage, as long as nobody knows whether it is to stay.
     undecided: Option<Undecided>,
+    /// From where the server could go on behind the next message, unless that says so itself.
+    next_cursor: Option<Arc<str>>,
 }
 
 /// A mark in the stream of which nobody knows yet whether it is to stay.
@@ -144,21 +151,34 @@ impl Session {
             return self.wait(wait, Reason::new("attempt-budget", message.into()), now);
         }
         self.blank = false;
-        self.retry.spend(&self.settings.reconnect, now.elapsed);
-        self.attempts += 1;
-        self.last_attempt = now.elapsed;
-        let attempt = self.attempts;
+        let attempt = self.begin_attempt(now);
         let again = !matches!(self.connection, Connection::Closed);
         let auth = self.settings.auth.clone().map(Box::new);
-        self.set_connection(Connection::Dialling { attempt, again, auth }, now);
+        self.set_connection(Connection::Dialling { attempt, again, auth, route: Route::WebSocket }, now);
         match self.fetches_from() {
             Some(source) => self.actions.push_back(Action::Fetch { attempt, source }),
-            None => self.connect(attempt, now),
+            None => self.set_out(attempt, now),
         }
     }
 
-    /// All is there that the attempt needs.
-    pub(super) fn connect(&mut self, attempt: u64, now: Now) {
+    /// The number of a new attempt, which is charged to the budget.
+    pub(super) fn begin_attempt(&mut self, now: Now) -> u64 {
+        self.retry.spend(&self.settings.reconnect, now.elapsed);
+        self.attempts += 1;
+        self.last_attempt = now.elapsed;
+        self.attempts
+    }
+
+    /// All is there that the attempt needs: it sets out.
+    pub(super) fn set_out(&mut self, attempt: u64, now: Now) {
+        let detour = self.choose_detour();
+        if let (Connection::Dialling { route, .. }, Some(detour)) = (&mut self.connection, &detour) {
+            *route = Route::Detour { kind: detour.kind, posts: detour.post.is_some() };
+        }
+        self.connect(attempt, detour, now);
+    }
+
+    pub(super) fn connect(&mut self, attempt: u64, detour: Option<Detour>, now: Now) {
         let credential = self.show_credential(now);
         self.actions.push_back(Action::Connect {
             attempt,
@@ -166,6 +186,7 @@ impl Session {
             protocols: self.protocols.clone(),
             credential,
             max_message: self.settings.inbox.max_message_bytes,
+            detour: detour.map(Box::new),
         });
     }
 
@@ -187,8 +208,9 @@ impl Session {
     }
 
     pub(super) fn handle_connected(&mut self, attempt: u64, protocol: Option<Arc<str>>, now: Now) {
-        let Connection::Dialling { attempt: current, again, auth } = &self.connection else { return };
-        let again = *again;
+        self.leave_detour(attempt, now);
+        let Connection::Dialling { attempt: current, again, auth, route } = &self.connection else { return };
+        let (again, route) = (*again, *route);
         if *current != attempt {
             return;
         }
@@ -201,8 +223,14 @@ impl Session {
             let mark = self.inbox.push_outage(since, now.unix_ms, now.elapsed);
             Undecided { mark, since, cursor: self.cursors.last().cloned(), asked: None }
         });
+        let (trial, answers) = match route {
+            Route::WebSocket => (None, self.answers_pings.then_some(true)),
+            Route::Detour { .. } => (Some(self.plan_trial(now)), Some(false)),
+        };
         let live = Live {
             attempt,
+            route,
+            trial,
             protocol,
             again,
             admission: None,
@@ -213,13 +241,14 @@ impl Session {
             given_up: now.elapsed,
             nonce: self.rng.u32(..).to_be_bytes(),
             ping: None,
-            answers: self.answers_pings.then_some(true),
+            answers,
             flushed: true,
             latency: None,
             beat: None,
             paused: false,
             greeted: false,
             undecided,
+            next_cursor: None,
         };
         self.connection = Connection::Open(Box::new(live));
         match self.ask_for_admission(now) {
@@ -247,7 +276,9 @@ impl Session {
         });
         let Connection::Open(live) = &mut self.connection else { return };
         let attempt = live.attempt;
-        (live.admission, live.beat) = (None, beat);
+        live.admission = None;
+        // A server's own kind of ping is for WebSockets.
+        live.beat = beat.filter(|_| live.route == Route::WebSocket);
         (live.since, live.since_ms) = (now.elapsed, now.unix_ms);
         self.figures.connections += 1;
         self.since = now.unix_ms;
@@ -256,8 +287,10 @@ impl Session {
         self.show_newer_credential(now);
         self.ask_to_resume(now);
         self.deliver(now);
-        for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
-            self.write(attempt, body);
+        if self.takes_messages() {
+            for body in self.outbox.subscriptions().cloned().collect::<Vec<_>>() {
+                self.write(attempt, body);
+            }
         }
         // After the machine slept, this may come before the timer's call.
         self.outbox.expire(now);
@@ -280,8 +313,10 @@ impl Session {
         } else {
             live.undecided = None;
         }
-        let question = resume.send.fill(Blank::Cursor, &cursor);
-        self.write(attempt, Body::Json(question.into()));
+        if live.route == Route::WebSocket {
+            let question = resume.send.fill(Blank::Cursor, &cursor);
+            self.write(attempt, Body::Json(question.into()));
+        } // else it was asked with the cursor in its request
     }
 
     /// The highest number that may be given out although nobody knows yet what the server makes of the last outage.
@@ -293,10 +328,14 @@ impl Session {
     }
 
     pub(super) fn handle_lost(&mut self, attempt: u64, reason: Reason, now: Now) {
-        if self.attempt() != Some(attempt) {
+        if self.trial_failed(attempt, now) || self.attempt() != Some(attempt) {
             return;
         }
         self.figures.errors += 1;
+        if !matches!(reason.code, "token-needed" | "token-failed") {
+            // Without a credential nothing was tried.
+            self.note_way();
+        }
         if matches!(self.connection, Connection::Open(_)) {
             if reason.code == "message-too-large" {
                 self.inbox.push_too_large(now.unix_ms, now.elapsed);
@@ -351,8 +390,11 @@ impl Session {
     }
 
     /// What the end of a connection means for the streams, whoever ended it.
-    fn connection_over(&mut self, now: Now) {
+    pub(super) fn connection_over(&mut self, now: Now) {
         if let Connection::Open(live) = &self.connection {
+            if let Some(attempt) = live.trial.as_ref().and_then(Trial::attempt) {
+                self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "not needed" });
+            }
             if live.admission.is_none() {
                 let lived = now.elapsed.saturating_sub(live.since);
                 self.retry.connection_lived(lived, &self.settings.reconnect);
@@ -495,7 +537,13 @@ impl Session {
         }
     }
 
-    /// Whether messages can be sent.
+    /// Whether the server can be sent messages.
+    pub(super) fn takes_messages(&self) -> bool {
+        let on_the_way = |live: &Live| !matches!(live.route, Route::Detour { posts: false, .. });
+        matches!(&self.connection, Connection::Open(live) if live.admission.is_none() && on_the_way(live))
+    }
+
+    /// Whether the server is there, and has let us in.
     pub(super) fn is_connected(&self) -> bool {
         matches!(&self.connection, Connection::Open(live) if live.admission.is_none())
     }
@@ -514,7 +562,10 @@ impl Session {
             Connection::Closed => State::Disconnected,
             Connection::Dialling { again: false, .. } => State::Connecting,
             Connection::Dialling { .. } | Connection::Waiting { .. } => State::Reconnecting,
-            Connection::Open(live) if live.admission.is_none() => State::Connected,
+            Connection::Open(live) if live.admission.is_none() => match live.route {
+                Route::WebSocket => State::Connected,
+                Route::Detour { .. } => State::Polling,
+            },
             Connection::Open(live) if live.again => State::Reconnecting,
             Connection::Open(_) => State::Connecting,
             Connection::Parked { .. } => State::Error,
@@ -585,7 +636,7 @@ impl Session {
 
     /// Whether the server wants an answer to this, which is for nobody else (`dialect.answer`). It gets it.
     fn is_question(&mut self, attempt: u64, body: &Body) -> bool {
-        if !self.is_connected() {
+        if !self.takes_messages() {
             return false;
         }
         let (Some(answer), Body::Json(json)) = (&self.settings.dialect.answer, body) else { return false };
@@ -613,9 +664,26 @@ impl Session {
 
     /// From where the server can go on if this message, the next of the stream, was the last.
     fn note_cursor(&mut self, body: &Body) {
-        let (Some(resume), Body::Json(json)) = (&self.settings.dialect.resume, body) else { return };
-        if let Some(cursor) = pattern::at(&resume.cursor, json).filter(|cursor| *cursor != "null") {
-            self.cursors.push(self.inbox.head() + 1, cursor, self.journal.is_some());
+        let Connection::Open(live) = &mut self.connection else { return };
+        let beside = live.next_cursor.take();
+        let inside = match (&self.settings.dialect.resume, body) {
+            (Some(resume), Body::Json(json)) => pattern::at(&resume.cursor, json).filter(|cursor| *cursor != "null"),
+            _ => None,
+        };
+        let Some(cursor) = inside.map(Arc::from).or(beside) else { return };
+        let polls = matches!(live.route, Route::Detour { kind: DetourKind::Polls, .. });
+        let attempt = live.attempt;
+        if let Some(url) = polls.then(|| self.poll_behind(&cursor)).flatten() {
+            self.actions.push_back(Action::PollAt { attempt, url });
+        }
+        self.cursors.push(self.inbox.head() + 1, &cursor, self.journal.is_some());
+    }
+
+    pub(super) fn handle_cursor(&mut self, attempt: u64, cursor: Arc<str>) {
+        if cursor.len() <= pattern::MAX_FOUND
+            && let Some(live) = self.live(attempt)
+        {
+            live.next_cursor = Some(cursor);
         }
     }
 
@@ -670,7 +738,7 @@ impl Session {
     /// Writes what waits, if there is a connection.
     pub(super) fn write_queue(&mut self, now: Now) {
         let Connection::Open(live) = &self.connection else { return };
-        if live.admission.is_some() {
+        if !self.takes_messages() {
             return;
         }
         let attempt = live.attempt;
@@ -724,6 +792,7 @@ impl Session {
 
     /// Does what is due: a ping, or what follows from one that was not answered in time.
     fn heartbeat(&mut self, now: Now) {
+        self.try_websocket(now);
         self.beat(now);
         if let Connection::Open(live) = &mut self.connection {
             // Who does not answer that has not confirmed it, and may be as well as ever.
@@ -818,19 +887,28 @@ impl Session {
 }
 
 impl Live {
+    /// Whether the server has said anything on it.
+    pub(super) fn has_been_heard(&self) -> bool {
+        self.greeted || self.latency.is_some()
+    }
+
     /// When the heartbeat has something to do.
     fn due(&self, heartbeat: &settings::Heartbeat) -> Option<Duration> {
         let beat = self.beat.iter().flat_map(|beat| {
             let answer = beat.unanswered.filter(|_| !self.paused).map(|sent| sent + heartbeat.timeout);
             [Some(beat.next), answer].into_iter().flatten()
         });
+        let trial = self.trial.iter().filter_map(|trial| match trial {
+            Trial::Waiting { until } => Some(*until),
+            Trial::Dialling { .. } => None,
+        });
         let undecided = self.undecided.iter().filter_map(|undecided| Some(undecided.asked?.until));
-        self.ping_due(heartbeat).into_iter().chain(beat).chain(undecided).chain(self.admission).min()
+        self.ping_due(heartbeat).into_iter().chain(beat).chain(undecided).chain(trial).chain(self.admission).min()
     }
 
     /// When a ping is due, or the answer to one. Whoever does not listen must not wait for an answer.
     fn ping_due(&self, heartbeat: &settings::Heartbeat) -> Option<Duration> {
-        if self.paused || self.admission.is_some() {
+        if self.paused || self.admission.is_some() || self.route != Route::WebSocket {
             return None;
         }
         Some(match &self.ping {

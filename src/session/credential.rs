@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::connection::Connection;
+use super::fallback::Route;
 use super::*;
 use crate::settings::{Blank, Via};
 
@@ -250,7 +251,8 @@ impl Session {
 
     /// Sends what the first message is to show.
     pub(super) fn ask_for_admission(&mut self, now: Now) -> Admission {
-        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message) else {
+        let by_websocket = matches!(&self.connection, Connection::Open(live) if live.route == Route::WebSocket);
+        let Some(auth) = self.settings.auth.as_ref().filter(|auth| auth.via == Via::Message && by_websocket) else {
             return Admission::Granted;
         };
         let waits = auth.replies.is_some();
@@ -386,6 +388,9 @@ impl Session {
 
     /// The driver has the credential that an attempt needs, or a fresh one for the connection that there is.
     pub(super) fn handle_fetched(&mut self, attempt: u64, credential: Result<Secret, Reason>, now: Now) {
+        if self.is_trial(attempt) {
+            return self.go_on_with_trial(attempt, credential.ok(), now);
+        }
         if self.attempt() != Some(attempt) {
             return;
         }
@@ -407,7 +412,7 @@ impl Session {
         };
         let chance = self.rng.f64();
         match self.credentials.give(secret, None, chance, now) {
-            Given::Fresh | Given::Known => self.connect(attempt, now),
+            Given::Fresh | Given::Known => self.set_out(attempt, now),
             Given::RefusedBefore => {
                 let remedy = remedy(self.settings.source());
                 let message = format!(
@@ -416,6 +421,17 @@ impl Session {
                 );
                 self.park(Reason::new("token-needed", message), now);
             }
+        }
+    }
+
+    /// An attempt beside a detour has its credential, or there is none.
+    fn go_on_with_trial(&mut self, attempt: u64, credential: Option<Secret>, now: Now) {
+        let chance = self.rng.f64();
+        let given = credential.map(|secret| self.credentials.give(secret, None, chance, now));
+        if matches!(given, Some(Given::Fresh | Given::Known)) {
+            self.connect(attempt, None, now);
+        } else {
+            self.trial_failed(attempt, now);
         }
     }
 

@@ -135,6 +135,7 @@ impl Direct {
             url: self.url.clone(),
             protocols: open.protocols.unwrap_or_default(),
             max_message: self.settings.inbox.max_message_bytes,
+            detour: None,
         });
     }
 
@@ -331,6 +332,7 @@ impl Conversation for Direct {
             Input::Configure { .. }
             | Input::Pong { .. }
             | Input::Alive { .. }
+            | Input::Cursor { .. }
             | Input::Woke
             | Input::NetworkChanged
             | Input::Fetched { .. }

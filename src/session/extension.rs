@@ -178,7 +178,7 @@ impl Session {
         let template = self.coming_settings().dialect.subscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(&key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
-        let taken = self.outbox.subscribe(key, body, self.is_connected());
+        let taken = self.outbox.subscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
     }
 
@@ -193,7 +193,7 @@ impl Session {
         let template = self.coming_settings().dialect.unsubscribe.as_ref();
         let body = payload.or_else(|| template.map(|template| message_about(key, template)));
         let Some(body) = self.subscription_body(port, body, &reference) else { return };
-        let taken = self.outbox.unsubscribe(key, body, self.is_connected());
+        let taken = self.outbox.unsubscribe(key, body, self.takes_messages());
         self.subscriptions_changed(taken, port, reference, now);
     }
 

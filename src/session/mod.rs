@@ -10,7 +10,7 @@
 //! Each connection has an attempt number; what an older attempt reports is ignored.
 //!
 //! To read in this order: this file, the vocabulary · `extension`, the side of the ports · `connection`, the side of the
-//! server · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
+//! server · `fallback`, what is done while there is no WebSocket · what they stand on: `inbox` keeps what came and who has read how far, `outbox` what is to be sent and what
 //! became of it, `retry` when the next attempt comes, `resume` where the server is to go on then, `credential` what it is shown, `pattern` looks into
 //! messages · `figures`, what others see · `journal`,
 //! what of all that is written to the disk and when, in the words of `record`. What a promise depends on goes out as
@@ -24,6 +24,7 @@ mod connection;
 mod credential;
 mod direct;
 mod extension;
+mod fallback;
 mod figures;
 mod inbox;
 mod journal;
@@ -47,7 +48,7 @@ use url::Url;
 
 use crate::settings::{Settings, Source};
 use crate::wire::event::{Closed, Event, Problem, Reason};
-use crate::wire::{Body, Code, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
+use crate::wire::{Body, Code, Detour, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
 use connection::{Connection, Suspicion};
 use credential::Credentials;
 use figures::Figures;
@@ -241,7 +242,14 @@ pub enum Input {
         /// The message.
         body: Body,
     },
-    /// What was to be sent is in the hands of the system.
+    /// The server says from where it could go on behind the next message, if that does not say so itself.
+    Cursor {
+        /// On which connection.
+        attempt: u64,
+        /// That place, as JSON text.
+        cursor: Arc<str>,
+    },
+    /// What was to be sent is in the hands of the system, or on a detour in those of the server.
     Flushed {
         /// On which connection.
         attempt: u64,
@@ -322,6 +330,15 @@ pub enum Action {
         credential: Option<Presented>,
         /// The longest message to take, in bytes.
         max_message: usize,
+        /// The way to go instead of a WebSocket.
+        detour: Option<Box<Detour>>,
+    },
+    /// Make the next poll here.
+    PollAt {
+        /// On which connection.
+        attempt: u64,
+        /// Where, as [`Detour::url`].
+        url: Url,
     },
     /// Get the credential for a connection from where it comes; answered by [`Input::Fetched`].
     Fetch {
@@ -628,6 +645,7 @@ impl Conversation for Session {
         self.debug_assert_drained();
         match input {
             Input::Frame { attempt, body } => self.handle_frame(attempt, body, now),
+            Input::Cursor { attempt, cursor } => self.handle_cursor(attempt, cursor),
             Input::Ack { port, seq, epoch, reference } => self.handle_ack(port, seq, epoch.as_deref(), reference),
             Input::Written { tag } => self.inbox.written(tag.attachment, tag.seq),
             Input::Send { port, send, reference } => self.handle_send(port, send, reference, now),

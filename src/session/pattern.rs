@@ -29,7 +29,7 @@ pub(super) fn verdict(replies: &Replies, json: &[u8]) -> Option<bool> {
 }
 
 /// The longest text at a place, in bytes: it is remembered for longer than the message, and is to be a name.
-const MAX_FOUND: usize = 256;
+pub(super) const MAX_FOUND: usize = 256;
 
 /// The JSON text at `pointer` (RFC 6901) in a JSON text, unless it is longer than [`MAX_FOUND`].
 pub(super) fn at<'a>(pointer: &str, json: &'a [u8]) -> Option<&'a str> {

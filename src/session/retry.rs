@@ -110,6 +110,7 @@ pub const ENDINGS: &[Ending] = {
             Spread,
             "The server sent more than `inbox.max_message_bytes` in one message.",
         ),
+        ending(Code("post-refused"), Spread, "The server does not take a message that was posted (`fallback`)."),
         ending(Code("write-timeout"), Soon, "The server took nothing for too long."),
         ending(Code("heartbeat"), Soon, "The server did not answer a ping and said nothing else."),
         ending(Code("sleep"), Soon, "The machine slept, and the connection did not outlive it."),
@@ -140,7 +141,7 @@ pub(super) fn may_be_for_a_message(reason: &Reason) -> bool {
         // These say that it is the server's own affair.
         Some(1000 | 1001 | 1012..=1014) => false,
         Some(_) => true,
-        None => matches!(reason.code, "reset" | "protocol"),
+        None => matches!(reason.code, "reset" | "protocol" | "post-refused"),
     }
 }
 
@@ -170,6 +171,8 @@ pub(super) struct Retry {
     faults: u32,
     /// Attempts made in that time.
     attempts: u32,
+    /// Attempts in a row that have made no WebSocket on which anything was heard.
+    missed: u32,
     /// When the budget of attempts will be full again: each attempt moves it by one refill.
     full_at: Duration,
     /// One of the failures since then looked like everybody's: so do all that follow, because a server that is overrun may
@@ -245,7 +248,7 @@ impl Retry {
     /// A connection that was open for `lifetime` has ended: one that lasted has proved the server well.
     pub(super) fn connection_lived(&mut self, lifetime: Duration, settings: &settings::Reconnect) {
         if lifetime >= settings.stable {
-            self.start_anew();
+            self.forget_failures();
         }
     }
 
@@ -256,6 +259,11 @@ impl Retry {
 
     /// Somebody changed something, or asked: what was counted counts no more. The budget does.
     pub(super) fn start_anew(&mut self) {
+        self.missed = 0;
+        self.forget_failures();
+    }
+
+    fn forget_failures(&mut self) {
         (self.failures, self.faults, self.attempts) = (0, 0, 0);
         (self.spread, self.asked_window) = (false, None);
     }
@@ -278,6 +286,21 @@ impl Retry {
     /// As an earlier daemon left it.
     pub(super) fn restore(full_at: Duration, learnt_window: Option<Duration>) -> Self {
         Self { full_at, learnt_window, ..Self::default() }
+    }
+
+    /// One more attempt has made no WebSocket.
+    pub(super) fn miss(&mut self) {
+        self.missed = self.missed.saturating_add(1);
+    }
+
+    /// There was a WebSocket.
+    pub(super) fn reached(&mut self) {
+        self.missed = 0;
+    }
+
+    /// How many attempts in a row have made none.
+    pub(super) fn missed(&self) -> u32 {
+        self.missed
     }
 
     /// An attempt is made.

@@ -1,6 +1,6 @@
 //! Tests of the session under virtual time.
 //!
-//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
+//! `stream`, `places`, `queue`, `connection`, `credentials`, `dialect`, `fallback` and `endings` are its specification: sentences, each with a short script. A [`Rig`] drives the
 //! session as the daemon does and puts every action into a line of text. `world` is the sceptic: generated histories,
 //! checked after every step against a model that knows only the protocol.
 
@@ -9,6 +9,7 @@ mod credentials;
 mod dialect;
 mod direct;
 mod endings;
+mod fallback;
 mod places;
 mod queue;
 mod restart;
@@ -21,8 +22,10 @@ use serde_json::json;
 use shelf::Shelf;
 
 use super::*;
-use crate::settings::{Collapse, Limits, Overflow, Place};
-use crate::wire::{Acknowledge, After, Gap, GapReason, MAX_CONSUMERS, OBSERVER_BYTES, Stage, State, WINDOW};
+use crate::settings::{Collapse, Layer, Limits, Overflow, Place};
+use crate::wire::{
+    Acknowledge, After, DetourKind, Gap, GapReason, MAX_CONSUMERS, OBSERVER_BYTES, Stage, State, WINDOW,
+};
 
 const SERVER: &str = "ws://localhost:8080/ws";
 
@@ -287,6 +290,15 @@ impl Rig {
     }
 }
 
+/// A rig whose settings say this, on this machine.
+fn speaking(settings: serde_json::Value) -> Rig {
+    let layer = Layer::from_json(&settings.to_string(), &Limits::default()).unwrap();
+    Rig::with(|birth| {
+        let place = Place { memory: birth.mode == Mode::Memory, loopback: true };
+        birth.settings = Settings::effective([&layer], &Limits::default(), place);
+    })
+}
+
 fn birth() -> Birth {
     let place = Place { memory: false, loopback: true };
     let mut settings = Settings::effective([], &Limits::default(), place);
@@ -351,6 +363,12 @@ fn large(bytes: usize) -> Body {
 /// An action as a line; nothing for one that every message has and that only the rig needs.
 fn line(action: &Action) -> Option<String> {
     Some(match action {
+        Action::Connect { attempt, detour: Some(detour), .. } => {
+            let Detour { kind, url, last_event, .. } = &**detour;
+            assert_eq!(last_event.is_some(), !url.as_str().ends_with('='), "{url} {last_event:?}");
+            let kind = if *kind == DetourKind::Events { "events" } else { "polls" };
+            format!("#{attempt} {kind} {}", &url[url::Position::BeforePath..])
+        }
         Action::Connect { attempt, url, credential: None, .. } => format!("#{attempt} connect {}", url.path()),
         Action::Connect { attempt, url, credential: Some(presented), .. } => {
             let (way, secret) = match presented {
@@ -361,6 +379,7 @@ fn line(action: &Action) -> Option<String> {
             format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
         }
         Action::Fetch { attempt, .. } => format!("#{attempt} fetch"),
+        Action::PollAt { attempt, url } => format!("#{attempt} poll {}", &url[url::Position::BeforePath..]),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),
         Action::ToServer { attempt, body } => format!("#{attempt} send {}", shown_body(body)),

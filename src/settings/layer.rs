@@ -90,6 +90,19 @@ impl Layer {
         self.0.get(path)
     }
 
+    /// Whether it says something about a group of settings.
+    #[must_use]
+    pub fn says(&self, group: &str) -> bool {
+        self.paths().any(|path| is_within(path, group))
+    }
+
+    /// The same without a group of settings.
+    #[must_use]
+    pub fn without(&self, group: &str) -> Self {
+        let kept = self.0.iter().filter(|(path, _)| !is_within(path, group));
+        Self(kept.map(|(path, said)| (*path, said.clone())).collect())
+    }
+
     /// The names of the settings that it says something about.
     pub fn paths(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
@@ -137,6 +150,16 @@ impl Layer {
                 return Err((path, SettingError::Malformed(message)));
             }
         }
+        if self.0.contains_key("fallback.post_url")
+            && !["fallback.sse_url", "fallback.poll_url"].iter().any(|path| self.0.contains_key(path))
+        {
+            let message = "`fallback.post_url` needs `fallback.sse_url` or `fallback.poll_url` beside it";
+            return Err(("fallback.post_url", SettingError::Malformed(message.to_owned())));
+        }
+        if matches!(self.get("fallback.post_url"), Some(Said::Address(address)) if address.has_cursor()) {
+            let message = "`fallback.post_url` has no use for {cursor}; leave it out";
+            return Err(("fallback.post_url", SettingError::Malformed(message.to_owned())));
+        }
         if let Some(Said::Word(via)) = self.get("auth.via") {
             let means_nothing = |way: &str, path: &'static str| *via != way && self.0.contains_key(path);
             let of_messages = ["auth.accepted", "auth.refused", "auth.renew"];
@@ -169,6 +192,10 @@ impl Layer {
             _ => Ok(()),
         }
     }
+}
+
+fn is_within(path: &str, group: &str) -> bool {
+    path.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The bounds of the settings, as far as the files draw them closer.

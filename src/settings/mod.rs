@@ -8,6 +8,7 @@
 //! A value comes here as JSON text, whichever file or message it stood in: one reader, one set of errors. No error
 //! repeats a string that was found, because it may stand where a secret was meant to be.
 
+mod address;
 mod layer;
 mod preset;
 mod table;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub use address::{Address, cursor_text};
 pub use layer::{Bound, Layer, Limits, MAX_TEXT};
 pub use preset::{PRESETS, Preset};
 pub use table::{FILE_ONLY, FileOnly, Kind, Named, Setting, TABLE, found};
@@ -44,8 +46,25 @@ pub struct Settings {
     pub auth: Option<Auth>,
     /// What the server's own messages mean.
     pub dialect: Dialect,
+    /// What to do while there is no WebSocket.
+    pub fallback: Option<Fallback>,
     /// How long the connection is kept with no port attached.
     pub linger: Duration,
+}
+
+/// What to do while there is no WebSocket. It has at least one way for what the server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// Where its messages come as server-sent events.
+    pub sse: Option<Address>,
+    /// Where they are asked for.
+    pub poll: Option<Address>,
+    /// Where messages to it are posted.
+    pub post: Option<Address>,
+    /// After how many attempts in a row that made no WebSocket.
+    pub after: u32,
+    /// How long after a poll that brought nothing the next one is made.
+    pub interval: Duration,
 }
 
 /// When to try again.
@@ -254,9 +273,6 @@ pub enum SettingError {
     /// Only a file may say it; a sentence that goes on with where.
     #[error("{0}")]
     FileOnly(String),
-    /// This version does not offer the setting.
-    #[error("{0}")]
-    Unsupported(String),
 }
 
 const FIRST: &str = "reconnect.first_ms";
@@ -268,7 +284,7 @@ impl Settings {
     /// What counts: the defaults, over them each layer in its order, all of it within `limits`.
     ///
     /// What belongs together comes from one layer: `heartbeat.send` and `reply`, the two of `inbox.collapse`, those of
-    /// `auth`, of `dialect.resume` and of `dialect.answer`. What a preset says counts as said by the layer that names it. If one
+    /// `auth`, of `dialect.resume`, of `dialect.answer` and the URLs of `fallback`. What a preset says counts as said by the layer that names it. If one
     /// layer's `reconnect.first_ms` is above another one's `max_ms`, the later layer's counts for both.
     #[must_use]
     pub fn effective<'a>(layers: impl IntoIterator<Item = &'a Layer>, limits: &Limits, place: Place) -> Self {
@@ -314,6 +330,7 @@ impl Settings {
                 answer: said.answer(),
                 ack: said.pointer("dialect.ack.id"),
             },
+            fallback: said.fallback(),
             linger: said.duration("linger_ms"),
         }
     }
@@ -322,7 +339,7 @@ impl Settings {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let Self { reconnect, heartbeat, queue, inbox, auth, dialect, linger } = self;
+        let Self { reconnect, heartbeat, queue, inbox, auth, dialect, fallback, linger } = self;
         let mut json = json!({
             "reconnect": {
                 "first_ms": ms(reconnect.first),
@@ -387,6 +404,14 @@ impl Settings {
         }
         if let Some(id) = ack {
             json["dialect"]["ack"] = json!({ "id": id });
+        }
+        if let Some(Fallback { sse, poll, post, after, interval }) = fallback {
+            json["fallback"] = json!({ "after_attempts": after, "interval_ms": ms(*interval) });
+            for (name, address) in [("sse_url", sse), ("poll_url", poll), ("post_url", post)] {
+                if let Some(address) = address {
+                    json["fallback"][name] = address.as_str().into();
+                }
+            }
         }
         json
     }
@@ -503,6 +528,22 @@ impl<'a> Stack<'a> {
         let deciding = "dialect.answer.when";
         let Said::Json(send) = self.beside(deciding, "dialect.answer.send")? else { return None };
         Some(Answer { when: self.pattern_beside(deciding, deciding)?, send: Arc::clone(send) })
+    }
+
+    fn fallback(&self) -> Option<Fallback> {
+        let deciding = ["fallback.sse_url", "fallback.poll_url"].into_iter().max_by_key(|path| self.height(path))?;
+        let address = |path| match self.beside(deciding, path)? {
+            Said::Address(address) => Some(address.clone()),
+            _ => None,
+        };
+        self.height(deciding)?;
+        Some(Fallback {
+            sse: address("fallback.sse_url"),
+            poll: address("fallback.poll_url"),
+            post: address("fallback.post_url"),
+            after: self.number("fallback.after_attempts") as u32,
+            interval: self.duration("fallback.interval_ms"),
+        })
     }
 
     fn inbox_bytes(&self) -> usize {

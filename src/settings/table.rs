@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::address::{Address, MAX_ADDRESS};
 use super::template::{Blank, Template};
 use super::{Limits, SettingError};
 
@@ -52,6 +53,8 @@ pub enum Kind {
     Greeting(Blank, usize),
     /// Letters, digits, `-`, `_` and `.`, at most so many.
     Name(usize),
+    /// An address for HTTP of at most so many bytes.
+    Address(usize),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -258,6 +261,31 @@ pub const TABLE: &[Setting] = &[
         meaning: "Where in a message of the server the `id` stands that it acknowledges by that: text, or a number. A message \
                   with an id is then kept, and sent again after a lost connection, until the server has named it.",
     },
+    Setting {
+        path: "fallback.sse_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where what the server says comes as server-sent events while there is no WebSocket: each event is one message. \
+                  The last cursor is shown as `Last-Event-ID`, too.",
+    },
+    Setting {
+        path: "fallback.poll_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where it is asked for, time and again, if not there: a JSON array, each element one message, or status 204.",
+    },
+    Setting {
+        path: "fallback.post_url",
+        kind: Kind::Address(MAX_ADDRESS),
+        meaning: "Where messages to the server are posted meanwhile, one in each request; without it they wait for the \
+                  WebSocket. Only together with one of the two.",
+    },
+    whole(
+        "fallback.after_attempts",
+        3,
+        1,
+        100,
+        "When so many attempts in a row have made no WebSocket, these ways and the WebSocket are tried in turn.",
+    ),
+    whole("fallback.interval_ms", 2_000, 100, HOUR, "So long after a poll that brought nothing the next one is made."),
     whole("linger_ms", DAY, 0, MONTH, "So long the connection is kept with no port attached."),
 ];
 
@@ -319,9 +347,6 @@ pub const FILE_ONLY: &[FileOnly] = &[
     },
 ];
 
-/// What a later version will know: refused, but not as if it were a slip.
-const LATER: &[&str] = &["fallback"];
-
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
     let kind = Kind::Number { default: default as f64, min: min as f64, max: max as f64, whole: true, or_none: false };
     Setting { path, kind, meaning }
@@ -342,6 +367,7 @@ pub(super) enum Said {
     Pointer(String),
     Template(Template),
     Name(String),
+    Address(Address),
 }
 
 impl Setting {
@@ -374,6 +400,10 @@ impl Setting {
                 format!("JSON, with {} where that is to stand in a string, of at most {max} bytes", blank.as_str())
             }
             Kind::Name(max) => format!("1 to {max} letters, digits, `-`, `_` and `.`"),
+            Kind::Address(max) => {
+                let blank = Blank::Cursor.as_str();
+                format!("an http:// or https:// URL of at most {max} bytes, with {blank} in its query or not")
+            }
         }
     }
 
@@ -389,7 +419,8 @@ impl Setting {
             | Kind::Pointer(_)
             | Kind::Template(..)
             | Kind::Greeting(..)
-            | Kind::Name(_) => None,
+            | Kind::Name(_)
+            | Kind::Address(_) => None,
         }
     }
 
@@ -467,6 +498,12 @@ impl Setting {
                 }
                 Err(SettingError::Malformed(self.not("another string", limits)))
             }
+            Kind::Address(max) => {
+                let said: String = serde_json::from_str(json).map_err(|_| malformed())?;
+                shorter_than(*max)?;
+                let address = Address::parse(&said);
+                address.map(Said::Address).map_err(|what| SettingError::Malformed(self.not(what, limits)))
+            }
         }
     }
 }
@@ -502,9 +539,6 @@ impl Named {
         }
         if FILE_ONLY.iter().any(|setting| setting.name == path) {
             return Err(SettingError::FileOnly(format!("only a configuration file may say `{path}`")));
-        }
-        if group.is_empty() && LATER.contains(&key) {
-            return Err(SettingError::Unsupported(format!("`{key}` is not offered by this version; leave it out")));
         }
         let start = if group.is_empty() { 0 } else { group.len() + 1 };
         let mut allowed: Vec<&str> =

@@ -38,6 +38,8 @@ const EVERYTHING: &str = r#"{
     "dialect": {"subscribe": ["{key}"], "unsubscribe": {"leave": "{key}"}, "resume": {"cursor": "/n",
         "send": {"after": "{cursor}"}, "accepted": {"ok": true}, "refused": {"ok": false}},
         "answer": {"when": {"type": "ping"}, "send": {"z": 1, "a": 2}}, "ack": {"id": "/id"}},
+    "fallback": {"sse_url": "https://a.example/e?x={cursor}", "poll_url": "http://localhost:8/p", "post_url": "http://b/",
+        "after_attempts": 2, "interval_ms": 500},
     "linger_ms": 0
 }"#;
 
@@ -213,7 +215,7 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
         (
             r#"{"linger":1}"#,
             "malformed there is no setting `linger`; known here: reconnect, heartbeat, queue, inbox, auth, dialect, \
-             linger_ms",
+             fallback, linger_ms",
         ),
         (
             r#"{"queue":{"max":1}}"#,
@@ -246,7 +248,19 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             "malformed `auth.send` must be a string with {token} in it",
         ),
         (r#"{"auth":{"via":"message","send":"{key}"}}"#, "malformed `auth.send` must be JSON, with {token} where"),
-        (r#"{"fallback":{}}"#, "unsupported `fallback` is not offered by this version; leave it out"),
+        (r#"{"fallback":{"poll":1}}"#, "malformed there is no setting `fallback.poll`; known here: sse_url, poll_url"),
+        (
+            r#"{"fallback":{"poll_url":"ws://localhost/"}}"#,
+            "malformed `fallback.poll_url` must be an http:// or https://",
+        ),
+        (
+            r#"{"fallback":{"sse_url":"http://a/","post_url":"http://a/?x={cursor}"}}"#,
+            "malformed `fallback.post_url` has no use for {cursor}",
+        ),
+        (
+            r#"{"fallback":{"post_url":"http://localhost/"}}"#,
+            "malformed `fallback.post_url` needs `fallback.sse_url` or",
+        ),
         (r#"{"headers":{"Authorization":"hush"}}"#, "file only only a configuration file may say `headers`"),
         (r#"{"linger_ms":1,"linger_ms":2}"#, "malformed `linger_ms` is there twice"),
         (r#"{"queue":{"ttl_ms":1},"queue":{}}"#, "malformed `queue` is there twice"),
@@ -326,7 +340,6 @@ fn what_is_wrong_is_said_with_the_name_what_was_found_and_what_is_allowed() {
             SettingError::Malformed(message) => format!("malformed {message}"),
             SettingError::OutOfBounds(message) => format!("out of bounds {message}"),
             SettingError::FileOnly(message) => format!("file only {message}"),
-            SettingError::Unsupported(message) => format!("unsupported {message}"),
         };
         assert!(said.starts_with(expected), "{text}: {said}");
         assert!(!said.contains("hush"), "{said}");

@@ -283,6 +283,8 @@ pub enum State {
     Connecting,
     /// Messages flow.
     Connected,
+    /// Messages flow by the settings' `fallback`, while there is no WebSocket.
+    Polling,
     /// The connection was lost or could not be made; the next attempt is under way or waits for its time.
     Reconnecting,
     /// Closed on request.

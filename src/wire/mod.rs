@@ -6,12 +6,14 @@
 //! Payloads pass through untouched: a payload is never parsed into a tree; it is checked and then carried as the
 //! bytes that came ([`Body`]).
 
+mod detour;
 pub mod event;
 pub mod frame;
 pub mod link;
 pub mod request;
 mod secret;
 
+pub use detour::{Detour, DetourKind};
 pub use event::{Encoder, Event, Gap, GapReason, Hint, Opened, Problem, Reason, Stage, State, Tag, Window};
 pub use request::{Acknowledge, After, Mode, Open, Request, Resumption, Send};
 pub use secret::{Presented, Secret};

@@ -284,10 +284,37 @@ fn nor_by_a_fallback_or_a_proxy() {
         (json!({"headers": {"X": "{token}"}}), "file-only"),
         (json!({"tls": {"ca_file": "/x"}}), "file-only"),
         (json!({"allow": [other.url()]}), "invalid-message"),
-        (json!({"fallback": {"poll_url": url, "after_attempts": 1}}), "unsupported"),
-        (json!({"fallback": {"sse_url": format!("{url}?t={{token}}")}}), "unsupported"),
+        (json!({"fallback": {"poll_url": url, "after_attempts": 1}}), "file-only"),
+        (json!({"fallback": {"poll_url": server.url().replace("ws", "http")}}), "file-only"),
+        (json!({"fallback": {"sse_url": url, "post_url": url}}), "file-only"),
     ] {
         assert_eq!(refusal(&mut port, json!({"settings": settings}))["code"], code, "{settings}");
+    }
+}
+
+#[test]
+fn nor_does_a_fallback_of_the_file_with_another_server_hear_it() {
+    let (server, other) = (Server::start(), Server::start());
+    let machine = Sandbox::new().with("BRIDGE_TOKEN", SECRET);
+    let http = |server: &Server| server.url().replace("ws", "http");
+    let lines = |fallback: &str| {
+        format!(
+            "auth = {{ via = \"header\", source = \"env:BRIDGE_TOKEN\" }}\nreconnect = {{ first_ms = 100, herd_window_ms = 0 }}\n\
+             fallback = {{ poll_url = \"{fallback}poll\", after_attempts = 1 }}"
+        )
+    };
+    let sections =
+        section("own", &server.url(), &lines(&http(&server))) + &section("far", &server.url(), &lines(&http(&other)));
+    write_config(&machine, &sections);
+    let mut port = machine.port();
+    for (session, polled, hears) in [("own", &server, true), ("far", &other, false)] {
+        port.post(json!({"type": "open", "session": session}));
+        assert!(read_head(&mut server.accept_tcp()).contains(SECRET));
+        let head = read_head(&mut polled.accept_tcp());
+        assert!(head.starts_with("GET /poll"), "{head}");
+        assert_eq!(head.contains(SECRET), hears, "{head}");
+        port.post(json!({"type": "close", "session": session}));
+        port.wait_for("closed", |message| message["session"] == session && message["state"] == "disconnected");
     }
 }
 

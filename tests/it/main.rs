@@ -29,6 +29,7 @@ mod doctor;
 mod documents;
 /// Every way in which a server ends a connection or refuses one, as the extension hears of it.
 mod endings;
+mod fallback;
 /// A server that comes back is not stormed, by however many.
 mod fleet;
 /// One daemon takes over from another, and ports do not notice.

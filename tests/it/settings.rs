@@ -33,7 +33,18 @@ fn what_is_out_of_bounds_or_wrong_is_refused_with_its_name_and_what_is_allowed()
         (json!({"reconnect": {"frist_ms": 1000}}), "invalid-message", "frist_ms"),
         (json!({"inbox": {"overflow": "explode"}}), "invalid-message", "`inbox.overflow`"),
         (json!({"linger_ms": "long"}), "invalid-message", "`linger_ms`"),
-        (json!({"fallback": {"poll_url": "http://localhost/"}}), "unsupported", "fallback"),
+        (json!({"fallback": {"poll_url": "hush"}}), "invalid-message", "`fallback.poll_url`"),
+        (json!({"fallback": {"poll_url": "http://localhost:0/"}}), "url-invalid", "`fallback.poll_url` has port 0"),
+        (
+            json!({"fallback": {"sse_url": "https://example.org/"}}),
+            "server-not-allowed",
+            "`fallback.sse_url`: wss://example.org",
+        ),
+        (
+            json!({"fallback": {"sse_url": "http://localhost/"}, "auth": {"via": "protocol"}}),
+            "invalid-message",
+            "cannot show a credential on a `fallback`",
+        ),
         (json!([]), "invalid-message", "settings"),
     ] {
         port.post(json!({"type": "open", "url": server.url(), "settings": settings, "ref": "r"}));

@@ -83,8 +83,8 @@ export default [
     name: "the deaf expect answers",
     breaks: "While the server is not read, its deadlines are suspended.",
     file: "src/session/connection.rs",
-    original: "        if self.paused || self.admission.is_some() {\n",
-    replacement: "        if self.admission.is_some() {\n",
+    original: "        if self.paused || self.admission.is_some() || self.route",
+    replacement: "        if self.admission.is_some() || self.route",
   },
   {
     name: "settings hold too early",

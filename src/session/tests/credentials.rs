@@ -537,3 +537,32 @@ fn a_fetched_credential_that_ends_while_the_connection_is_made_is_fetched_anew()
     assert_eq!(rig.connect(), ["#1 disconnect 1000", "1: reconnecting", "#2 fetch"]);
     assert_eq!(fetched(&mut rig, "b"), ["#2 connect /ws"]);
 }
+
+#[test]
+fn an_attempt_on_a_detour_and_one_beside_it_have_their_own_fetched_credential() {
+    let said = json!({
+        "auth": {"via": "header"},
+        "fallback": {"poll_url": "http://localhost:8080/poll?after={cursor}", "after_attempts": 1},
+    });
+    let layer = Layer::from_json(&said.to_string(), &Limits::default()).unwrap();
+    let mut settings = Settings::effective([&layer], &Limits::default(), Place { memory: false, loopback: true });
+    settings.auth.as_mut().unwrap().source = Source::Variable("NAME".into());
+    let mut rig = Rig::with(|birth| birth.settings = settings.clone());
+    rig.open(1, "main");
+    not_fetched(&mut rig, "token-failed");
+    rig.next_timer();
+    assert_eq!(fetched(&mut rig, "a"), ["#2 connect /ws header Bearer a"], "that says nothing of the way");
+    assert_eq!(rig.break_and_redial().last().unwrap(), "#3 fetch");
+    assert_eq!(fetched(&mut rig, "b"), ["#3 polls /poll?after="]);
+    assert_eq!(rig.connect(), ["1: polling"]);
+    let try_beside = |rig: &mut Rig, attempt, credential| {
+        assert_eq!(rig.next_timer(), [format!("#{attempt} fetch")]);
+        rig.input(Input::Fetched { attempt, credential })
+    };
+    let failed = Err(Reason::new("token-needed", "no".into()));
+    assert_eq!(try_beside(&mut rig, 4, failed), [""; 0], "the detour goes on");
+    let fresh = Ok("c".to_owned().into());
+    assert_eq!(try_beside(&mut rig, 5, fresh), ["#5 connect /ws header Bearer c"]);
+    let lines = rig.input(Input::Connected { attempt: 5, protocol: None });
+    assert!(lines.contains(&"1: connected".to_owned()), "{lines:?}");
+}

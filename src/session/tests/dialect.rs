@@ -1,16 +1,6 @@
 //! What the server's own language changes: subscriptions from templates, questions of the server, going on after an outage.
 
 use super::*;
-use crate::settings::Layer;
-
-/// A rig whose settings say this, on this machine.
-fn speaking(settings: serde_json::Value) -> Rig {
-    let layer = Layer::from_json(&settings.to_string(), &Limits::default()).unwrap();
-    Rig::with(|birth| {
-        let place = Place { memory: birth.mode == Mode::Memory, loopback: true };
-        birth.settings = Settings::effective([&layer], &Limits::default(), place);
-    })
-}
 
 /// One whose server goes on where the last connection ended, has sent two messages, and was lost.
 fn after_an_outage() -> Rig {

@@ -594,7 +594,7 @@ impl World {
                     self.disk.save(ticket, changes, self.model.picture_for_disk(self.now));
                 }
                 Action::Load { ticket, from, to } => self.disk.load(ticket, from, to),
-                Action::Connect { attempt, url, protocols, max_message, credential: _ } => {
+                Action::Connect { attempt, url, protocols, max_message, credential: _, detour: _ } => {
                     assert!(self.link.is_none(), "a second connection is opened");
                     assert!(attempt > self.last_attempt, "the number of an attempt is used again");
                     assert_eq!((&url, &protocols), (&self.model.url, &self.model.protocols));
@@ -604,6 +604,7 @@ impl World {
                     self.model.dials(self.now);
                 }
                 Action::Fetch { .. } => panic!("no credential is to be shown"),
+                Action::PollAt { .. } => unreachable!("there is no detour"),
                 Action::Disconnect { attempt, .. } => {
                     let link = self.link.take().expect("there is something to disconnect");
                     assert_eq!(link.attempt, attempt);
