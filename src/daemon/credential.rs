@@ -51,13 +51,10 @@ async fn of_keyring(host: &HostName, origin: &str, session: &str) -> Result<Secr
     command.args(["--name", host.as_str(), "token", "read", origin, session]);
     let text = match output(command, KEYRING_TIMEOUT).await {
         Ok(text) => text,
-        Err(Failure::TimedOut) => {
-            let patience = KEYRING_TIMEOUT.as_secs();
-            return Err(failed(format!(
-                "the keyring did not answer within {patience} s; it may wait for somebody to unlock it"
-            )));
+        Err(failure @ Failure::TimedOut(_)) => {
+            return Err(failed(format!("the keyring {failure}; it may wait for somebody to unlock it")));
         }
-        Err(failure) => return Err(failed(format!("the process that asks the keyring is of no use: {failure:?}"))),
+        Err(failure) => return Err(failed(format!("the process that asks the keyring {failure}"))),
     };
     match serde_json::from_str(&text) {
         Ok(KeyringAnswer::Token(token)) => secret(Zeroizing::new(token)).ok_or_else(|| {
@@ -98,24 +95,17 @@ async fn of_command(words: &[String]) -> Result<Secret, Reason> {
             let message = format!("what `{program}` (`auth.command`) printed is not {}", what_a_token_is());
             missing(format!("{message}; let it print the credential, and nothing else, to its standard output"))
         }),
-        Err(Failure::NotStarted(error)) => {
-            let message = format!("`{program}` (`auth.command`) cannot be started: {error}");
-            Err(missing(format!("{message}; name it by its path from the root on, or install it")))
-        }
-        Err(Failure::Ended(status)) => {
-            let message = format!("`{program}` (`auth.command`) failed with {status}");
-            Err(failed(format!("{message}; run it in a terminal to see what it says")))
-        }
-        Err(Failure::TimedOut) => {
-            let message = format!("`{program}` (`auth.command`) did not end within {} s", COMMAND_TIMEOUT.as_secs());
-            Err(failed(format!("{message}; nobody can answer it, so it must not ask anything")))
-        }
-        Err(Failure::TooLong) => {
-            let message = format!("`{program}` (`auth.command`) printed more than {MAX_OUTPUT} bytes");
-            Err(missing(format!("{message}; let it print the credential, and nothing else")))
-        }
-        Err(Failure::Unreadable(error)) => {
-            Err(failed(format!("what `{program}` (`auth.command`) printed cannot be read: {error}")))
+        Err(failure) => {
+            let message = format!("`{program}` (`auth.command`) {failure}");
+            Err(match failure {
+                Failure::NotStarted(_) => {
+                    missing(format!("{message}; name it by its path from the root on, or install it"))
+                }
+                Failure::TooLong => missing(format!("{message}; let it print the credential, and nothing else")),
+                Failure::Ended(_) => failed(format!("{message}; run it in a terminal to see what it says")),
+                Failure::TimedOut(_) => failed(format!("{message}; nobody can answer it, so it must not ask anything")),
+                Failure::Unreadable(_) => failed(message),
+            })
         }
     }
 }
@@ -154,13 +144,18 @@ pub fn keyring_place(host: &HostName, origin: &str, session: &str) -> Result<os:
     os::keyring::Secret::of(service, &format!("{origin} {session}"))
 }
 
-/// Why a program gave nothing.
-#[derive(Debug)]
+/// Why a program gave nothing, to follow its name.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("cannot be started: {0}")]
     NotStarted(io::Error),
+    #[error("failed with {0}")]
     Ended(ExitStatus),
-    TimedOut,
+    #[error("did not end within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("printed more than {MAX_OUTPUT} bytes")]
     TooLong,
+    #[error("printed what cannot be read: {0}")]
     Unreadable(io::Error),
 }
 
@@ -186,7 +181,7 @@ async fn output(mut command: Command, patience: Duration) -> Result<Zeroizing<St
         // What is not Unicode is no token, and neither is nothing.
         Ok(Zeroizing::new(std::str::from_utf8(&text).unwrap_or_default().to_owned()))
     };
-    tokio::time::timeout(patience, read).await.unwrap_or(Err(Failure::TimedOut))
+    tokio::time::timeout(patience, read).await.unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
 /// A text without the end of its line, if a server can be shown it.
@@ -285,7 +280,7 @@ mod tests {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             let ended = output(command, Duration::from_millis(300)).await;
-            assert!(matches!(ended, Err(Failure::TimedOut)), "{ended:?}");
+            assert!(matches!(ended, Err(Failure::TimedOut(_))), "{ended:?}");
         }
     }
 
