@@ -174,7 +174,7 @@ export class Session {
   }
 
   /**
-   * `connecting`, `connected`, `reconnecting`, `disconnected` and `error` are the bridge's (PROTOCOL.md); besides:
+   * `connecting`, `connected`, `polling`, `reconnecting`, `disconnected` and `error` are the bridge's (PROTOCOL.md); besides:
    * `unattached` (no port at the moment), `refused` (the bridge does not open it: see the `error`), `superseded`
    * (another context of this extension reads instead) and `closed`.
    */

@@ -17,7 +17,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -36,6 +36,9 @@ const LONGEST_POLL: Duration = Duration::from_secs(120);
 
 /// A poll that was sent, and neither answered nor refused for so long, is one that the server holds: it is there.
 const HELD: Duration = Duration::from_secs(1);
+
+/// The shortest time from one poll to the next, so that a server that answers each of them at once is not stormed.
+const BETWEEN_POLLS: Duration = Duration::from_millis(100);
 
 /// Statuses by which a server finds fault with the message that was posted, and with nothing else.
 const AT_FAULT: [u16; 4] = [400, 413, 415, 422];
@@ -117,6 +120,7 @@ async fn poll(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
     let mut client = Client::new(target, detour.url.clone());
     loop {
         outgoing.reading().await;
+        let next = Instant::now() + BETWEEN_POLLS;
         client.url = outgoing.poll_at.take().unwrap_or(client.url);
         let mut request = client.request(Method::GET, Bytes::new())?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -144,6 +148,8 @@ async fn poll(target: &Target, detour: &Detour, outgoing: &Outgoing, tell: &impl
         }
         if messages.is_empty() {
             sleep(detour.interval).await;
+        } else {
+            sleep_until(next).await;
         }
     }
 }

@@ -323,6 +323,8 @@ impl Session {
         match verdict(reason) {
             // Only with a credential that it has not seen: see `handle_refusal`.
             Verdict::Park if self.is_about_credential(reason) => Verdict::Soon,
+            // Networks that let no WebSocket through say so, and there are other ways.
+            Verdict::Park if reason.http_status == Some(403) && self.settings.fallback.is_some() => Verdict::Spread,
             verdict => verdict,
         }
     }

@@ -77,6 +77,19 @@ fn a_websocket_on_which_nothing_is_ever_heard_is_as_good_as_none() {
 }
 
 #[test]
+fn a_network_that_forbids_websockets_does_not_end_the_search_for_other_ways() {
+    let mut rig = rig(json!({"poll_url": POLL}));
+    for _ in 0..2 {
+        rig.lose(refused(403));
+        rig.next_timer();
+    }
+    assert_eq!(rig.connect(), ["1: polling"]);
+    let mut rig = Rig::new();
+    rig.open(1, "main");
+    assert_eq!(rig.lose(refused(403)), ["1: error (http-status)"], "where there are none it does");
+}
+
+#[test]
 fn messages_flow_both_ways_on_a_detour_in_the_order_and_the_numbers_of_the_stream() {
     let (mut rig, _) = turned_down(json!({"sse_url": SSE, "post_url": POST}));
     rig.send("a");
