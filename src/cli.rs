@@ -4,7 +4,7 @@
 //! is a few lines that call the module which does it.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::config::{self, Env, HostName, Paths, server_url};
+use crate::daemon::credential::{self, KeyringAnswer};
 use crate::daemon::launch::{self, Starter};
 use crate::inspect::{self, Choice, InspectError, Logs, Rates, Tail, Visit};
 use crate::install::browsers::{Platform, Scope};
 use crate::install::{self, ExtensionId};
+use crate::settings::Source;
+use crate::wire::{MAX_TOKEN, Secret, is_name, is_token};
 use crate::{daemon, doctor, explain, host, log, os};
 
 /// The name of this program.
@@ -138,6 +142,9 @@ enum Command {
         #[command(flatten)]
         of: Of,
     },
+    /// The credential of a session in the system's keyring, for the server that the configuration names beside it
+    #[command(subcommand)]
+    Token(Token),
     /// Show the log of hosts and daemon
     Logs {
         /// Stay, and show what is added
@@ -165,6 +172,44 @@ enum Command {
     },
     /// Print the manual page, for `man -l`
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Store it, in the place of the one before: typed where nobody sees it, or read from standard input
+    Set {
+        #[command(flatten)]
+        of: TokenOf,
+    },
+    /// Delete it
+    Clear {
+        #[command(flatten)]
+        of: TokenOf,
+    },
+    /// Print what the keyring says, for the daemon
+    #[command(hide = true)]
+    Read {
+        /// The extension, as its browser names it
+        origin: String,
+        /// Name of the session
+        session: String,
+    },
+}
+
+/// Whose credential it is.
+#[derive(Debug, Args)]
+struct TokenOf {
+    /// The extension: its id, or its origin as `sessions` shows it
+    origin: ExtensionId,
+    /// Name of the session
+    #[arg(value_parser = session_name)]
+    session: String,
+}
+
+/// The name of a session.
+fn session_name(text: &str) -> Result<String, String> {
+    let allowed = "it must have 1 to 64 of the letters A-Z and a-z, digits, `.`, `_` and `-`";
+    if is_name(text) { Ok(text.to_owned()) } else { Err(allowed.to_owned()) }
 }
 
 /// Whose session it is, where the name does not tell.
@@ -227,7 +272,7 @@ fn server(text: &str) -> Result<Url, String> {
 struct Uninstall {
     #[command(flatten)]
     which: Which,
-    /// Also delete configuration, messages and logs
+    /// Also delete configuration, messages, logs and credentials
     #[arg(long)]
     purge: bool,
 }
@@ -365,6 +410,7 @@ fn dispatch(command: Command, paths: &Paths, env: &Env) -> anyhow::Result<Exit> 
             complain("the session is closed, and nothing of it is kept");
             Ok(Exit::Fine)
         }
+        Command::Token(token) => run_token(paths, token),
         Command::Logs { follow, lines } => run_logs(paths, follow, lines),
         Command::Doctor(options) => run_doctor(options, env, paths),
         Command::Explain { text } => run_explain(&text.join(" ")),
@@ -578,6 +624,80 @@ fn run_send(paths: &Paths, choice: &Choice, mut json: String) -> anyhow::Result<
     Ok(Exit::Fine)
 }
 
+fn run_token(paths: &Paths, token: Token) -> anyhow::Result<Exit> {
+    let host = paths.host();
+    match token {
+        Token::Set { of: TokenOf { origin, session } } => {
+            let origin = origin.origin();
+            let Some(token) = read_token(&origin, &session)? else {
+                complain(&format!("that is no token: it must have 1 to {MAX_TOKEN} bytes, and no control characters"));
+                return Ok(Exit::Usage);
+            };
+            credential::keyring_place(host, &origin, &session)?.store(token.reveal())?;
+            complain(&format!("the keyring has the token for session `{session}` of {origin}"));
+            tell_of_token(paths, &origin, &session)?;
+        }
+        Token::Clear { of: TokenOf { origin, session } } => {
+            let origin = origin.origin();
+            let was_there = credential::keyring_place(host, &origin, &session)?.clear()?;
+            let had = if was_there { "has no token any more" } else { "had no token" };
+            complain(&format!("the keyring {had} for session `{session}` of {origin}"));
+            if was_there {
+                complain("a connection that was made with it stays until it ends");
+            }
+        }
+        Token::Read { origin, session } => {
+            anyhow::ensure!(!std::io::stdout().is_terminal(), "this is for the daemon, and not to be looked at");
+            print(&serde_json::to_string(&KeyringAnswer::of(host, &origin, &session))?)?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+/// What a person types where nobody sees it, or a program says; nothing if that is no token.
+fn read_token(origin: &str, session: &str) -> anyhow::Result<Option<Secret>> {
+    let text = if std::io::stdin().is_terminal() {
+        let prompt = format!("Token for session `{session}` of {origin} (it is not shown): ");
+        rpassword::prompt_password(prompt).context("cannot read from the terminal")?
+    } else {
+        let mut text = String::new();
+        let most = MAX_TOKEN as u64 + 3;
+        std::io::stdin().take(most).read_to_string(&mut text).context("cannot read standard input")?;
+        text
+    };
+    let text = Zeroizing::new(text);
+    let line = text.strip_suffix('\n').map_or(&**text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(is_token(line).then(|| Secret::from(line.to_owned())))
+}
+
+/// Says to the daemon, if one runs, that there is another token, and to the person what the token still needs.
+fn tell_of_token(paths: &Paths, origin: &str, session: &str) -> anyhow::Result<()> {
+    let file = paths.config_file().display();
+    match config::Config::load(paths) {
+        Ok(config) if !matches!(config.source(origin, session), Source::Keyring { .. }) => {
+            let table = config::session_table(origin, session);
+            complain(&format!(
+                "nobody uses it yet: in {file}, below {table}, say the server's `url` and: \
+                 auth = {{ via = \"header\", source = \"keyring\" }}"
+            ));
+            return Ok(());
+        }
+        Ok(_) => {}
+        Err(error) => complain(&format!("the configuration cannot be used: {}", log::chain(&error))),
+    }
+    if let Some(visit) = running(paths)? {
+        match visit.renew(origin, session) {
+            Ok(0) => {}
+            Ok(_) => {
+                complain("the session has it from the next connection on; if it waited for one, it tries again now");
+            }
+            // A daemon of an older version.
+            Err(error) => complain(&format!("the daemon was not told: {error}")),
+        }
+    }
+    Ok(())
+}
+
 fn run_logs(paths: &Paths, follow: bool, lines: usize) -> anyhow::Result<Exit> {
     let directory = paths.log_directory();
     let mut logs = Logs::new(directory);
@@ -686,7 +806,29 @@ fn run_uninstall(options: Uninstall, env: &Env, paths: &Paths) -> anyhow::Result
         dry_run,
     };
     let plan = install::plan_removal(&removal, &install_context(env, paths, scope)?).map_err(with_next_step)?;
-    report(&install::apply(plan), json)
+    let credentials = if options.purge && scope == Scope::User { kept_credentials(paths) } else { Vec::new() };
+    let exit = report(&install::apply(plan), json)?;
+    // What somebody still uses has kept its configuration.
+    if paths.config_file().exists() {
+        return Ok(exit);
+    }
+    for (origin, session) in credentials {
+        match credential::keyring_place(paths.host(), &origin, &session).and_then(|place| place.clear()) {
+            Ok(_) => complain(&format!("the keyring has no token any more for session `{session}` of {origin}")),
+            Err(error) => {
+                complain(&format!("the token for session `{session}` of {origin} may still be kept: {error}"));
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// The sessions, by extension and name, whose credentials the keyring may have by the configuration.
+fn kept_credentials(paths: &Paths) -> Vec<(String, String)> {
+    let config = config::Config::load(paths).unwrap_or_default();
+    let of_keyring = |origin: &str, session: &str| matches!(config.source(origin, session), Source::Keyring { .. });
+    let sessions = config.sessions().filter(|(origin, session, _)| of_keyring(origin, session));
+    sessions.map(|(origin, session, _)| (origin.to_owned(), session.to_owned())).collect()
 }
 
 fn install_context(env: &Env, paths: &Paths, scope: Scope) -> anyhow::Result<install::Context> {

@@ -11,7 +11,7 @@ use url::Url;
 use super::proxy::ProxyRule;
 use super::servers::{Pattern, server_url};
 use super::way::{self, TlsFiles};
-use crate::settings::{Bound, Layer, Limits, Named, Setting};
+use crate::settings::{Bound, Layer, Limits, Named, Place, Setting, Settings, Source};
 use crate::wire;
 use crate::wire::Secret;
 
@@ -39,13 +39,14 @@ pub(super) struct Session {
     pub(super) headers: Vec<(String, Secret)>,
     pub(super) origin: Option<String>,
     pub(super) tls: TlsFiles,
+    pub(super) source: Source,
     pub(super) settings: Layer,
 }
 
 impl Session {
     /// Whether it says something that no other server than its own may hear.
     pub(super) fn has_secrets(&self) -> bool {
-        !self.headers.is_empty() || self.tls != TlsFiles::default()
+        !self.headers.is_empty() || self.tls != TlsFiles::default() || self.source != Source::Extension
     }
 }
 
@@ -87,6 +88,12 @@ impl File {
                 let message = format!("`{key}` belongs to one session: [origins.\"…\".sessions.NAME]");
                 return Err(reader.at_key(table, key, message));
             }
+            for key in SOURCE {
+                if let Some((auth, key)) = member(table, key) {
+                    let message = format!("`auth.{key}` belongs to one session: [origins.\"…\".sessions.NAME]");
+                    return Err(reader.at_key(auth, key, message));
+                }
+            }
             file.defaults = reader.settings(table, &["proxy"], limits)?;
             file.proxy = reader.proxy(table)?;
         }
@@ -96,7 +103,7 @@ impl File {
                 if let Some(message) = never_an_origin(name) {
                     return Err(reader.at_key(origins, name, message.to_owned()));
                 }
-                file.origins.insert(name.to_owned(), reader.origin(item, limits)?);
+                file.origins.insert(name.to_owned(), reader.origin(name, item, limits)?);
             }
         }
         Ok(file)
@@ -126,7 +133,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads a table of settings, without the keys in `beside`.
+    /// Reads a table of settings, without those in `beside`.
     fn settings(&self, table: &dyn TableLike, beside: &[&str], limits: &Limits) -> Result<Layer, Fault> {
         let (mut layer, mut lines) = (Layer::default(), BTreeMap::new());
         self.each_setting("", table, beside, &mut |setting, item| {
@@ -148,16 +155,19 @@ impl Reader<'_> {
         beside: &[&str],
         visit: &mut dyn FnMut(&'static Setting, &Item) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        for (key, item) in table.iter().filter(|(key, _)| !beside.contains(key)) {
+        let is_read_elsewhere = |key: &str| {
+            beside.iter().any(|path| path.strip_prefix(group).is_some_and(|rest| rest.trim_start_matches('.') == key))
+        };
+        for (key, item) in table.iter().filter(|(key, _)| !is_read_elsewhere(key)) {
             match Named::of(group, key).map_err(|error| self.at_key(table, key, error.to_string()))? {
                 Named::Setting(setting) => visit(setting, item)?,
-                Named::Group(path) => self.each_setting(&path, self.table(item, &path)?, &[], visit)?,
+                Named::Group(path) => self.each_setting(&path, self.table(item, &path)?, beside, visit)?,
             }
         }
         Ok(())
     }
 
-    fn origin(&self, item: &Item, limits: &Limits) -> Result<Origin, Fault> {
+    fn origin(&self, extension: &str, item: &Item, limits: &Limits) -> Result<Origin, Fault> {
         let table = self.table(item, "origins.…")?;
         let mut origin = Origin::default();
         for (key, item) in table.iter() {
@@ -175,7 +185,7 @@ impl Reader<'_> {
                             let message = format!("the name of a session must be {allowed}, not something else");
                             return Err(self.at_key(sessions, name, message));
                         }
-                        origin.sessions.insert(name.to_owned(), self.session(item, limits)?);
+                        origin.sessions.insert(name.to_owned(), self.session((extension, name), item, limits)?);
                     }
                 }
                 other => return Err(self.unknown(table, other, "allow, allow_insecure, sessions")),
@@ -201,22 +211,66 @@ impl Reader<'_> {
         list.iter().enumerate().map(pattern).collect()
     }
 
-    fn session(&self, item: &Item, limits: &Limits) -> Result<Session, Fault> {
+    fn session(&self, owner: (&str, &str), item: &Item, limits: &Limits) -> Result<Session, Fault> {
         let table = self.table(item, "sessions.…")?;
         let url = self.text(table, "url", "wss://example.org/ws", server_url)?;
-        let settings = self.settings(table, &["url", "proxy", "headers", "origin", "tls"], limits)?;
+        let beside = ["url", "proxy", "headers", "origin", "tls", "auth.source", "auth.command"];
+        let settings = self.settings(table, &beside, limits)?;
         if let Some(key) = ["headers", "tls"].into_iter().find(|key| url.is_none() && table.contains_key(key)) {
             let message = format!("`{key}` needs `url` beside it: it is for that server alone");
             return Err(self.at_key(table, key, message));
         }
+        let has_url = url.is_some();
         Ok(Session {
             url,
             proxy: self.proxy(table)?,
             headers: self.headers(table)?,
             origin: self.text(table, "origin", "https://example.org", way::origin)?,
             tls: self.tls(table)?,
+            source: self.source(owner, table, has_url, &settings)?,
             settings,
         })
+    }
+
+    /// Where the credential comes from; another place than the extension needs a server that it is for, and a way to show it.
+    fn source(
+        &self,
+        owner: (&str, &str),
+        table: &dyn TableLike,
+        has_url: bool,
+        settings: &Layer,
+    ) -> Result<Source, Fault> {
+        let command = self.command(table)?;
+        let Some((auth, key)) = SOURCE.into_iter().find_map(|key| member(table, key)) else {
+            return Ok(Source::Extension);
+        };
+        let read = |text: &str| way::source(text, command, owner);
+        let Some(source) = self.text_of(auth, "source", "auth.source", "keyring", read)? else {
+            return Err(self.at_key(auth, key, "`auth.command` needs `auth.source` \"command\" beside it".into()));
+        };
+        let shows_token = || Settings::effective([settings], &Limits::default(), Place::default()).shows_token();
+        if source != Source::Extension && !has_url {
+            let message = "`auth.source` needs `url` beside it: the credential is for that server alone";
+            return Err(self.at_key(auth, key, message.to_owned()));
+        }
+        if source != Source::Extension && !shows_token() {
+            let message = "`auth.source` needs `auth.via` beside it, and a {token} in `auth.send` if that is there: nobody \
+                           would be shown the credential";
+            return Err(self.at_key(auth, key, message.to_owned()));
+        }
+        Ok(source)
+    }
+
+    fn command<'i>(&self, table: &'i dyn TableLike) -> Result<Option<Vec<&'i str>>, Fault> {
+        let Some((auth, key)) = member(table, "command") else { return Ok(None) };
+        let Some(item) = auth.get(key) else { return Ok(None) };
+        let words = item.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let words = words.ok_or_else(|| {
+            let message = "`auth.command` must be a list of strings like [\"/usr/bin/pass\", \"show\", \"name\"]";
+            self.at(item, format!("{message}, not {}", kind(item)))
+        })?;
+        way::command(&words).map_err(|what| self.at(item, format!("`auth.command` {what}")))?;
+        Ok(Some(words))
     }
 
     fn headers(&self, table: &dyn TableLike) -> Result<Vec<(String, Secret)>, Fault> {
@@ -258,10 +312,22 @@ impl Reader<'_> {
         example: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Fault> {
+        self.text_of(table, key, key, example, read)
+    }
+
+    /// The same for one that is shown with its group.
+    fn text_of<T>(
+        &self,
+        table: &dyn TableLike,
+        key: &str,
+        shown: &str,
+        example: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Fault> {
         let Some(item) = table.get(key) else { return Ok(None) };
-        let message = || format!("`{key}` must be a string like \"{example}\", not {}", kind(item));
+        let message = || format!("`{shown}` must be a string like \"{example}\", not {}", kind(item));
         let text = item.as_str().ok_or_else(|| self.at(item, message()))?;
-        read(text).map(Some).map_err(|what| self.at(item, format!("`{key}` {what}")))
+        read(text).map(Some).map_err(|what| self.at(item, format!("`{shown}` {what}")))
     }
 
     fn proxy(&self, table: &dyn TableLike) -> Result<Option<ProxyRule>, Fault> {
@@ -292,6 +358,15 @@ impl Reader<'_> {
     fn line_of(&self, span: Option<std::ops::Range<usize>>) -> usize {
         line_at(self.text.as_bytes(), span.map_or(0, |span| span.start))
     }
+}
+
+/// What of `auth` says where the credential comes from, and is no setting.
+const SOURCE: [&str; 2] = ["source", "command"];
+
+/// The table `auth` of this one, if it has that key, and the key.
+fn member<'i>(table: &'i dyn TableLike, key: &'static str) -> Option<(&'i dyn TableLike, &'static str)> {
+    let auth = table.get("auth")?.as_table_like()?;
+    auth.contains_key(key).then_some((auth, key))
 }
 
 /// Why no browser ever names an extension so; nothing if one may.

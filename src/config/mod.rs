@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use crate::os;
-use crate::settings::{Layer, Limits};
+use crate::settings::{Layer, Limits, Source};
 use file::{File, Session};
 pub use product::{HOST_NAME, HostName, NotAHostName, UnknownProduct};
 pub use proxy::{Choice, ChosenProxy, Proxy, ProxyProtocol, ProxyRule, ProxyVariables, of_system};
@@ -339,6 +339,12 @@ impl Config {
     #[must_use]
     pub fn bound_url(&self, origin: &str, session: &str) -> Option<&Url> {
         way::binding(self.sections(origin, session))?.url.as_ref()
+    }
+
+    /// Where the credential comes from that the server of [`Config::bound_url`] is shown.
+    #[must_use]
+    pub fn source(&self, origin: &str, session: &str) -> Source {
+        way::binding(self.sections(origin, session)).map_or(Source::Extension, |section| section.source.clone())
     }
 
     /// The server that the files name for a session.

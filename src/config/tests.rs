@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::{Place, Settings};
+use crate::settings::{Place, Settings, Source};
 
 const ORIGIN: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop/";
 
@@ -174,6 +174,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
     let long = format!("[{} ]", "x".repeat(10_000));
     let unbound = |lines: &str| format!("[origins.\"{ORIGIN}\".sessions.s]\n{lines}\n");
     let bound = |lines: &str| unbound(&format!("url = \"wss://x/\"\n{lines}"));
+    let command =
+        |words: &str| bound(&format!("auth = {{ via = \"header\", source = \"command\", command = {words} }}"));
     for (text, expected) in [
         // Not TOML.
         ("\n\nhush".to_owned(), "line 3: key with no value"),
@@ -245,6 +247,42 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         ),
         (bound("tls.ca_file = \"hush.pem\""), "line 3: `ca_file` must be a path from the root on"),
         (bound("tls = { client_cert = \"/hush\" }"), "line 3: `tls.client_cert` and `tls.client_key` need each other"),
+        (
+            bound("auth = { via = \"header\", source = \"hush\" }"),
+            "line 3: `auth.source` must be \"extension\", \"keyring\", \"env:NAME\"",
+        ),
+        (
+            bound("auth = { via = \"header\", source = \"env:\" }"),
+            "line 3: `auth.source` must be \"extension\", \"keyring\", \"env:NAME\"",
+        ),
+        (bound("auth = { via = \"header\", source = 7 }"), "line 3: `auth.source` must be a string like \"keyring\""),
+        (bound("auth.source = \"env:HUSH\""), "line 3: `auth.source` needs `auth.via` beside it"),
+        (
+            bound("auth = { via = \"message\", send = { hush = 1 }, source = \"env:HUSH\" }"),
+            "line 3: `auth.source` needs `auth.via` beside it, and a {token} in `auth.send`",
+        ),
+        (
+            bound("auth = { via = \"header\", source = \"command\" }"),
+            "line 3: `auth.source` \"command\" needs `auth.command`",
+        ),
+        (
+            bound("auth = { via = \"header\", command = [\"hush\"] }"),
+            "line 3: `auth.command` needs `auth.source` \"command\" beside it",
+        ),
+        (
+            bound("auth = { via = \"header\", source = \"env:A\", command = [\"hush\"] }"),
+            "line 3: `auth.source` must be \"command\", because `auth.command` stands beside it",
+        ),
+        (command("\"hush hush\""), "line 3: `auth.command` must be a list of strings like"),
+        (command("[\"/hush\", 7]"), "line 3: `auth.command` must be a list of strings like"),
+        (command("[]"), "line 3: `auth.command` must be a list of 1 to 64 strings"),
+        (command("[\"\"]"), "line 3: `auth.command` must be a list of 1 to 64 strings"),
+        (command("[\"bin/hush\"]"), "line 3: `auth.command` must be a path from the root on, or a name in `PATH`"),
+        (
+            "[defaults]\nauth = { via = \"header\", source = \"env:HUSH\" }".to_owned(),
+            "line 2: `auth.source` belongs to one session",
+        ),
+        ("[defaults.auth]\ncommand = [\"hush\"]".to_owned(), "line 2: `auth.command` belongs to one session"),
         (unbound("headers = { A = \"hush\" }"), "line 2: `headers` needs `url` beside it"),
         (unbound("tls = { ca_file = \"/hush\" }"), "line 2: `tls` needs `url` beside it"),
         ("[limits]\nproxy = { max = 1 }".to_owned(), "line 2: only a configuration file may say `proxy`"),
@@ -340,8 +378,8 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
             "line 2: `url` must carry no user name or password",
         ),
         (
-            format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"hush\" }}"),
-            "line 3: there is no setting `auth.source`; known here: via,",
+            format!("{session}\nlinger_ms = 1\nauth = {{ via = \"header\", source = \"env:HUSH\" }}"),
+            "line 3: `auth.source` needs `url` beside it",
         ),
         (format!("{session}\nheaders.Authorization = \"hush\""), "line 2: `headers` needs `url` beside it"),
         (format!("{session}\ntls = \"hush\""), "line 2: `tls` needs `url` beside it"),
@@ -356,6 +394,30 @@ fn whatever_is_wrong_is_refused_with_its_line_and_without_its_value() {
         // Only the names of keys are repeated, and of those only what is looked for here.
         assert!(!said.contains("hush") && said.len() < 400, "{text}\n{said}");
     }
+}
+
+#[test]
+fn a_credential_that_the_extension_does_not_give_binds_the_session_to_the_url_beside_it() {
+    let with = |auth: &str| format!("[origins.\"{ORIGIN}\".sessions.s]\nurl = \"wss://one/x\"\nauth = {{ {auth} }}\n");
+    let command = Source::Command(vec!["/bin/pass".into(), "show it".into()]);
+    for (auth, source) in [
+        ("via = \"header\", source = \"env:NAME\"", Source::Variable("NAME".into())),
+        ("via = \"header\", source = \"keyring\"", Source::Keyring { origin: ORIGIN.into(), session: "s".into() }),
+        ("via = \"query\", source = \"command\", command = [\"/bin/pass\", \"show it\"]", command),
+        ("via = \"header\", source = \"extension\"", Source::Extension),
+        ("via = \"header\"", Source::Extension),
+    ] {
+        let config = load("", &with(auth));
+        assert_eq!(config.source(ORIGIN, "s"), source, "{auth}");
+        let bound = config.bound_url(ORIGIN, "s").map(Url::as_str);
+        assert_eq!(bound, (source != Source::Extension).then_some("wss://one/x"), "{auth}");
+        assert_eq!(config.source(ORIGIN, "t"), Source::Extension, "another session has nothing of it");
+        assert_eq!(config.source("x@y", "s"), Source::Extension, "nor has another extension");
+    }
+    // A later section that names another server has nothing of the one before.
+    let other = format!("[origins.\"{ORIGIN}\".sessions.s]\nurl = \"wss://two/x\"\n");
+    let config = load(&with("via = \"header\", source = \"env:NAME\""), &other);
+    assert_eq!((config.source(ORIGIN, "s"), config.bound_url(ORIGIN, "s")), (Source::Extension, None));
 }
 
 #[test]

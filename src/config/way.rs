@@ -9,6 +9,7 @@ use url::Url;
 
 use super::file::Session;
 use super::proxy::ProxyRule;
+use crate::settings::Source;
 use crate::wire::{Secret, is_http_token};
 
 /// How a session's server is reached, as far as the files say.
@@ -121,6 +122,53 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("must look like https://example.org: no path, not even a slash at the end".to_owned())
+}
+
+/// What `auth.source` says for a session, by its extension and name, with `command` beside it.
+///
+/// # Errors
+/// What is wrong with one of them, to follow its name.
+pub(super) fn source(
+    text: &str,
+    command: Option<Vec<&str>>,
+    (origin, session): (&str, &str),
+) -> Result<Source, String> {
+    let source = match (text, command) {
+        ("extension", None) => Source::Extension,
+        ("keyring", None) => Source::Keyring { origin: origin.to_owned(), session: session.to_owned() },
+        ("command", Some(command)) => Source::Command(command.into_iter().map(str::to_owned).collect()),
+        ("command", None) => {
+            return Err(
+                "\"command\" needs `auth.command` beside it: the program and its arguments, as a list".to_owned()
+            );
+        }
+        (_, Some(_)) => return Err("must be \"command\", because `auth.command` stands beside it".to_owned()),
+        (other, None) => match other.strip_prefix("env:") {
+            Some(name) if !name.is_empty() && !name.contains(['=', '\0']) => Source::Variable(name.to_owned()),
+            _ => {
+                return Err(
+                    "must be \"extension\", \"keyring\", \"env:NAME\" or \"command\", not another string".to_owned()
+                );
+            }
+        },
+    };
+    Ok(source)
+}
+
+/// A program and its arguments. Nothing of them is repeated in an error: one may be a secret.
+///
+/// # Errors
+/// What is wrong with them, to follow their name.
+pub(super) fn command(words: &[&str]) -> Result<(), String> {
+    const MAX_WORDS: usize = 64;
+    let program = words.first().filter(|_| words.len() <= MAX_WORDS);
+    if program.is_none_or(|program| program.is_empty()) || words.iter().any(|word| word.contains('\0')) {
+        return Err(format!(
+            "must be a list of 1 to {MAX_WORDS} strings: the program, which has a name, and its arguments"
+        ));
+    }
+    let has_directory = program.is_some_and(|program| program.contains(std::path::is_separator));
+    if has_directory { file(words[0]).map(drop).map_err(|what| format!("{what}, or a name in `PATH`")) } else { Ok(()) }
 }
 
 /// The path of a file.

@@ -17,15 +17,16 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 use url::Url;
 
+use super::credential;
 use super::launch;
 use super::port::Port;
-use crate::config::{Config, ConfigError, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
+use crate::config::{Config, ConfigError, Env, Paths, ProxyVariables, Way, is_loopback, server_url, session_table};
 use crate::log::{chain, harmless};
 use crate::os;
 use crate::server::{self, Outgoing};
 use crate::session::record::{Change, Owner};
 use crate::session::{Action, Birth, Conversation, Direct, Input, Now, PortId, Session};
-use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings};
+use crate::settings::{Fallback, Layer, Limits, Place, SettingError, Settings, Source};
 use crate::spool::{Kept, News, Spool};
 use crate::wire::event::{Closed, Problem, Reason};
 use crate::wire::{Body, Code, Event, MAX_SESSIONS, Mode, Open, Send};
@@ -115,7 +116,8 @@ struct Slot {
 pub(super) struct Core {
     this: Weak<RefCell<Self>>,
     pub(super) paths: Paths,
-    /// What the environment of the daemon says about proxies.
+    /// The environment of the daemon, and what it says about proxies.
+    env: Rc<Env>,
     proxy_variables: Arc<ProxyVariables>,
     config: Config,
     /// The sessions are to be told.
@@ -147,17 +149,13 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(
-        paths: Paths,
-        proxy_variables: ProxyVariables,
-        spool: Spool,
-        kept: Vec<Kept>,
-    ) -> Rc<RefCell<Self>> {
+    pub(super) fn new(paths: Paths, env: Env, spool: Spool, kept: Vec<Kept>) -> Rc<RefCell<Self>> {
         let core = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 this: this.clone(),
                 paths,
-                proxy_variables: Arc::new(proxy_variables),
+                proxy_variables: Arc::new(ProxyVariables::of(&env)),
+                env: Rc::new(env),
                 config: Config::default(),
                 config_changed: false,
                 clock: Clock::start(),
@@ -417,12 +415,13 @@ impl Core {
                 Problem::new(Code::FileOnly, format!("{message}: {file}, below {table}"))
             }
         })?;
-        // Where the secrets of the files go is for the files to say.
-        if self.config.bound_url(origin, &open.session).is_some() && given.says(FALLBACK) {
+        // How and where the secrets of the files are shown is for the files to say.
+        let about_secrets = given.about_credential().or_else(|| given.says(FALLBACK).then_some(FALLBACK));
+        if let Some(what) = about_secrets.filter(|_| self.config.bound_url(origin, &open.session).is_some()) {
             let (file, table) = (self.paths.config_file().display(), session_table(origin, &open.session));
             let message = format!(
                 "the configuration has secrets for the server of session `{}`, so only a configuration file may say \
-                 `fallback`: {file}, below {table}",
+                 `{what}`: {file}, below {table}; leave it out of `settings`",
                 open.session
             );
             return Err(Problem::new(Code::FileOnly, message));
@@ -459,11 +458,20 @@ impl Core {
     /// What holds for a session: defaults, then the files, then what it was given.
     fn effective(&self, identity: &Identity, given: &Layer, url: &Url) -> Settings {
         let place = Place { memory: identity.mode == Mode::Memory, loopback: is_loopback(url) };
-        let files = self.config.layers(&identity.origin, &identity.name);
-        let is_bound = self.config.bound_url(&identity.origin, &identity.name).is_some();
+        let (origin, name, limits) = (&identity.origin, &identity.name, self.config.limits());
+        let files = || self.config.layers(origin, name);
+        let is_bound = self.config.bound_url(origin, name).is_some();
         // It may have been said before the files had secrets.
         let given = if is_bound { &given.without(FALLBACK) } else { given };
-        Settings::effective(files.chain([given]), self.config.limits(), place)
+        let mut settings = Settings::effective(files().chain([given]), limits, place);
+        if is_bound {
+            // The same, and a preset may say it.
+            settings.auth = Settings::effective(files(), limits, place).auth;
+        }
+        if let Some(auth) = &mut settings.auth {
+            auth.source = self.config.source(origin, name);
+        }
+        settings
     }
 
     /// Whether `origin` may reach the server of `url`, by the configuration that was read just now, or is `unusable`.
@@ -545,7 +553,7 @@ impl Core {
         let mut answers = VecDeque::new();
         loop {
             let Some(slot) = self.sessions.get_mut(&id) else { return };
-            let mut dial = None;
+            let (mut dial, mut fetch) = (None, None);
             while let Some(action) = slot.session.poll_action() {
                 match action {
                     Action::ToExtension { port, event } => {
@@ -577,6 +585,7 @@ impl Core {
                         };
                         dial = Some((attempt, target));
                     }
+                    Action::Fetch { attempt, source } => fetch = Some((attempt, source)),
                     Action::Disconnect { attempt, code, reason } => {
                         info!(session = id.0, attempt, code, reason, "connection closed by this side");
                         slot.outgoing(attempt, |outgoing| outgoing.close(code, reason));
@@ -605,9 +614,14 @@ impl Core {
                     }
                 }
             }
-            if let Some((attempt, target)) = dial
-                && let Err((code, message)) = self.connect(id, attempt, target)
-            {
+            let not_allowed = |message| ("not-allowed", message);
+            let refusals = [
+                fetch.and_then(|(attempt, source)| {
+                    Some((attempt, self.fetch(id, attempt, source).map_err(not_allowed).err()?))
+                }),
+                dial.and_then(|(attempt, target)| Some((attempt, self.connect(id, attempt, target).err()?))),
+            ];
+            for (attempt, (code, message)) in refusals.into_iter().flatten() {
                 info!(session = id.0, attempt, "not connected: the configuration does not allow the server any more");
                 answers.push_front(Input::Over { attempt, close: Closed::abnormal() });
                 answers.push_front(Input::Lost { attempt, reason: Reason::new(code, message) });
@@ -632,29 +646,61 @@ impl Core {
         }
     }
 
+    /// The server that a session may connect to which wants to connect to that of `url`.
+    ///
+    /// # Errors
+    /// If it is not allowed any more; says why.
+    fn permitted(&mut self, identity: &Identity, url: &Url) -> Result<Url, String> {
+        // What was allowed when the session was opened may be so no more.
+        self.reload_config();
+        let Identity { origin, name, .. } = identity;
+        let url = match self.config.bound_url(origin, name) {
+            Some(bound) if bound.origin() != url.origin() => {
+                let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
+                return Err(format!(
+                    "the session was opened for another server than the one that the configuration has secrets for ({file}, \
+                     below {table}); end it with `close` and `forget: true`, and open it anew"
+                ));
+            }
+            Some(bound) => bound.clone(),
+            None => url.clone(),
+        };
+        self.config.permits(origin, &url, self.paths.config_file())?;
+        Ok(url)
+    }
+
+    /// Begins to get the credential for an attempt to connect.
+    ///
+    /// # Errors
+    /// If the server is not allowed any more; says why.
+    fn fetch(&mut self, id: SessionId, attempt: u64, source: Source) -> Result<(), String> {
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
+        let (identity, url) = (slot.identity.clone(), slot.session.url().clone());
+        self.permitted(&identity, &url)?;
+        let (core, env, host) = (self.this.clone(), Rc::clone(&self.env), self.paths.host().clone());
+        tokio::task::spawn_local(async move {
+            let credential = credential::fetch(&source, &env, &host).await;
+            if let Err(reason) = &credential {
+                let message = identity.is_loggable().then(|| tracing::field::display(harmless(&reason.message)));
+                info!(session = id.0, attempt, code = reason.code, reason = message, "no credential");
+            }
+            if let Some(core) = core.upgrade() {
+                core.borrow_mut().input(id, Input::Fetched { attempt, credential });
+            }
+        });
+        Ok(())
+    }
+
     /// Begins an attempt to connect.
     ///
     /// # Errors
     /// If the server is not allowed any more; says why, behind a word for it.
     fn connect(&mut self, id: SessionId, attempt: u64, target: server::Target) -> Result<(), (&'static str, String)> {
-        let not_allowed = |message| ("not-allowed", message);
-        // What was allowed when the session was opened may be so no more, and other settings may hold.
-        self.reload_config();
         let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
-        let Identity { origin, name, .. } = &slot.identity;
-        let url = match self.config.bound_url(origin, name) {
-            Some(bound) if bound.origin() != target.url.origin() => {
-                let (file, table) = (self.paths.config_file().display(), session_table(origin, name));
-                return Err(not_allowed(format!(
-                    "the session was opened for another server than the one that the configuration has secrets for ({file}, \
-                     below {table}); end it with `close` and `forget: true`, and open it anew"
-                )));
-            }
-            Some(bound) => bound.clone(),
-            None => target.url,
-        };
+        let identity = slot.identity.clone();
+        let url = self.permitted(&identity, &target.url).map_err(|message| ("not-allowed", message))?;
+        let Some(slot) = self.sessions.get(&id) else { return Ok(()) };
         let target = server::Target { url, ..target };
-        self.config.permits(&target.origin, &target.url, self.paths.config_file()).map_err(not_allowed)?;
         // Secrets that stand beside the server's URL go to that server, on whichever way, and to no other.
         let mut beside = &target.url;
         let detour = target.detour.iter().flat_map(|detour| [Some(&detour.url), detour.post.as_ref()]);
@@ -665,10 +711,14 @@ impl Core {
                 beside = url;
             }
         }
-        // The session hears of them only when it has been served, but they count for this connection.
+        let is_elsewhere = *beside != target.url;
+        let of_extension = self.config.source(&identity.origin, &identity.name) == Source::Extension;
+        let credential = target.credential.clone().filter(|_| of_extension || !is_elsewhere);
+        // Other settings may hold by now. The session hears of them only when it has been served, but they count for this
+        // connection.
         let max_message = self.effective(&slot.identity, &slot.given, &target.url).inbox.max_message_bytes;
         let way = self.config.way(&slot.identity.origin, &slot.identity.name, beside);
-        let target = server::Target { max_message, way, ..target };
+        let target = server::Target { max_message, way, credential, ..target };
         let Some(slot) = self.sessions.get_mut(&id) else { return Ok(()) };
         let outgoing = Rc::new(Outgoing::default());
         slot.connections.push((attempt, Rc::clone(&outgoing)));
@@ -885,6 +935,23 @@ impl Core {
         let id = self.find(identity)?;
         self.input(id, Input::Close { forget: true, code: None, reason: None });
         Ok(self.status_of(id))
+    }
+
+    /// The keyring may have another credential for the sessions of that name: those that wait for one try again. Says how many
+    /// there are.
+    pub(super) fn renew_for_person(&mut self, origin: &str, name: &str) -> serde_json::Value {
+        let uses_keyring = |settings: Source| matches!(settings, Source::Keyring { .. });
+        self.reload_config();
+        let is_meant = |slot: &Slot| &*slot.identity.origin == origin && slot.identity.name == name;
+        let meant: Vec<_> = self.sessions.iter().filter(|(_, slot)| is_meant(slot)).map(|(id, _)| *id).collect();
+        if !uses_keyring(self.config.source(origin, name)) {
+            return json!({"sessions": 0});
+        }
+        for id in &meant {
+            self.configure(*id);
+            self.input(*id, Input::Renewed);
+        }
+        json!({"sessions": meant.len()})
     }
 
     fn find(&self, identity: &Identity) -> Result<SessionId, String> {

@@ -7,6 +7,7 @@
 //! request, or a server's frame, is handled to its end where it was read. `Core` is never borrowed across an await.
 
 mod core;
+pub mod credential;
 pub mod endpoint;
 pub mod launch;
 mod person;
@@ -23,7 +24,7 @@ use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use self::core::Core;
-use crate::config::{Env, Paths, ProxyVariables};
+use crate::config::{Env, Paths};
 use crate::log::chain;
 use crate::os;
 use crate::spool::{News, Spool, SpoolError};
@@ -140,7 +141,7 @@ pub fn run(
     };
     info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
     starter.ready();
-    let core = Core::new(paths.clone(), ProxyVariables::of(env), spool, kept);
+    let core = Core::new(paths.clone(), env.clone(), spool, kept);
     let tasks = LocalSet::new();
     // As a task, because what is blocked on is polled whenever any task is, and this has much to look at.
     let served = serve(Rc::clone(&core), endpoint, news, shutdown);

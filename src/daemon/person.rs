@@ -80,8 +80,10 @@ fn answer(core: &RefCell<Core>, request: &Request<'_>) -> (Value, bool) {
             go_on(core.borrow_mut().send_for_person(&request.session(), body))
         }
         ("forget", _) => go_on(core.borrow_mut().forget_for_person(&request.session())),
+        ("renew", _) => go_on(Ok(core.borrow_mut().renew_for_person(&request.origin, &request.session))),
         _ => {
-            let known = "this daemon answers `status`, `stop`, `hand-over`, `send` with a `payload`, and `forget`";
+            let known =
+                "this daemon answers `status`, `stop`, `hand-over`, `send` with a `payload`, `forget` and `renew`";
             go_on(Err(known.to_owned()))
         }
     }

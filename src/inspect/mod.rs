@@ -161,6 +161,15 @@ impl Visit {
         self.ask(&About { kind: "forget", session: choice.among(&status)?.into(), payload: None }).map(drop)
     }
 
+    /// Says that the keyring may have another credential for a session. Returns how many there are that use it.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn renew(&self, origin: &str, session: &str) -> Result<u64, InspectError> {
+        let answer = self.ask(&json!({"type": "renew", "origin": origin, "session": session}))?;
+        Ok(answer["sessions"].as_u64().unwrap_or_default())
+    }
+
     /// Follows a session: gets what comes from now on, and takes nothing away from anybody.
     ///
     /// # Errors

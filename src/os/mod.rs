@@ -42,6 +42,7 @@ pub enum ProxySettings {
     },
 }
 
+pub mod keyring;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

@@ -89,6 +89,9 @@ pub fn keep_terminal_signals_from(command: &mut Command) {
     command.process_group(0);
 }
 
+/// Prepares `command` to start a process without a window of its own: here none has one.
+pub fn show_no_window(_command: &mut Command) {}
+
 /// Leaves the session of whoever started this process, so that a signal to them is none to us; files made from now on
 /// are the owner's alone.
 pub fn detach() {

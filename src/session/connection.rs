@@ -28,8 +28,8 @@ const WHAT_ENDS_PARKING: &str = "nothing is tried until the extension opens the 
 pub(super) enum Connection {
     /// Closed on request, or because no port came back.
     Closed,
-    /// An attempt is under way; `again` if an earlier one failed or its connection was lost. `auth` is how the server is
-    /// shown a credential on it, whatever the settings say since.
+    /// An attempt is under way, and be it that its credential is fetched; `again` if an earlier one failed or its connection
+    /// was lost. `auth` is how the server is shown a credential on it, whatever the settings say since.
     Dialling { attempt: u64, again: bool, auth: Option<Box<Auth>>, route: Route },
     /// It is made.
     Open(Box<Live>),
@@ -154,10 +154,11 @@ impl Session {
         let attempt = self.begin_attempt(now);
         let again = !matches!(self.connection, Connection::Closed);
         let auth = self.settings.auth.clone().map(Box::new);
-        let detour = self.choose_detour(now);
-        let route = detour.as_ref().map_or(Route::WebSocket, Route::of);
-        self.set_connection(Connection::Dialling { attempt, again, auth, route }, now);
-        self.connect(attempt, detour, now);
+        self.set_connection(Connection::Dialling { attempt, again, auth, route: Route::WebSocket }, now);
+        match self.fetches_from() {
+            Some(source) => self.actions.push_back(Action::Fetch { attempt, source }),
+            None => self.set_out(attempt, now),
+        }
     }
 
     /// The number of a new attempt, which is charged to the budget.
@@ -166,6 +167,15 @@ impl Session {
         self.attempts += 1;
         self.last_attempt = now.elapsed;
         self.attempts
+    }
+
+    /// All is there that the attempt needs: it sets out.
+    pub(super) fn set_out(&mut self, attempt: u64, now: Now) {
+        let detour = self.choose_detour(now);
+        if let (Connection::Dialling { route, .. }, Some(detour)) = (&mut self.connection, &detour) {
+            *route = Route::of(detour);
+        }
+        self.connect(attempt, detour, now);
     }
 
     pub(super) fn connect(&mut self, attempt: u64, detour: Option<Detour>, now: Now) {
@@ -256,6 +266,9 @@ impl Session {
                 // It has ended while the connection was made.
                 self.actions.push_back(Action::Disconnect { attempt, code: 1000, reason: "no credential" });
                 self.connection_over(now);
+                if self.fetches_from().is_some() {
+                    return self.dial(now);
+                }
                 self.park_for_credential(want, now);
             }
         }
@@ -330,7 +343,10 @@ impl Session {
             return;
         }
         self.figures.errors += 1;
-        self.note_way();
+        if !matches!(reason.code, "token-needed" | "token-failed") {
+            // Without a credential nothing was tried.
+            self.note_way();
+        }
         if matches!(self.connection, Connection::Open(_)) {
             if reason.code == "message-too-large" {
                 self.inbox.push_too_large(now.unix_ms, now.elapsed);
@@ -350,7 +366,7 @@ impl Session {
             retry::Next::After(delay) => self.wait(delay, reason, now),
             retry::Next::Never(why) => {
                 let why = why.map_or_else(String::new, |why| format!("; {why}"));
-                let message = if reason.code == "not-allowed" {
+                let message = if matches!(reason.code, "not-allowed" | "token-needed") {
                     reason.message // which says what to change
                 } else {
                     format!("{}{why}; {WHAT_ENDS_PARKING}", reason.message)

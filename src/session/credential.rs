@@ -1,7 +1,8 @@
-//! The session's credential: what the extension gave, and whether the server takes it.
+//! The session's credential: what the extension gave or the machine has, and whether the server takes it.
 //!
 //! Owns: which credential is shown next and how, when another one is wanted, and that a server that refuses two in a row is
-//! left in peace. It is kept in memory alone.
+//! left in peace. It is kept in memory alone. One that does not come from the extension is fetched anew for each attempt to
+//! connect, which is how a fresh one is asked for; how that is done is the driver's ([`Action::Fetch`]).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -169,8 +170,18 @@ impl Credentials {
 
 /// How the server learns who we are.
 impl Session {
-    /// Why a credential is wanted before the server can be reached.
+    /// Where the credential is to be fetched, if there is to be one and the extension does not give it.
+    pub(super) fn fetches_from(&self) -> Option<Source> {
+        Some(self.settings.source()).filter(|source| **source != Source::Extension).cloned()
+    }
+
+    /// Why the extension is to give a credential before the server can be reached.
     pub(super) fn wanted_credential(&self, now: Now) -> Option<Want> {
+        if self.fetches_from().is_none() { self.lacking_credential(now) } else { None }
+    }
+
+    /// Why there is nothing to show the server that is to be shown something.
+    fn lacking_credential(&self, now: Now) -> Option<Want> {
         if self.settings.shows_token() { self.credentials.usable(now).err() } else { None }
     }
 
@@ -250,7 +261,7 @@ impl Session {
             return Admission::Granted;
         };
         let waits = auth.replies.is_some();
-        if let Some(want) = self.wanted_credential(now) {
+        if let Some(want) = self.lacking_credential(now) {
             return Admission::Unavailable(want);
         }
         let until = now.elapsed + self.settings.heartbeat.timeout;
@@ -334,14 +345,18 @@ impl Session {
         if !self.is_about_credential(reason) {
             return None;
         }
-        let what = match self.credentials.refused() {
-            Refusal::ShowNewer => return None,
-            Refusal::AskForFresh => {
+        let source = self.fetches_from();
+        let what = match (self.credentials.refused(), source) {
+            (Refusal::ShowNewer, _) => return None,
+            // The next attempt fetches one.
+            (Refusal::AskForFresh, Some(_)) => return None,
+            (Refusal::AskForFresh, None) => {
                 self.ask_for_credential(Want::Refused);
-                "the extension was asked for a fresh one (`token`)"
+                "the extension was asked for a fresh one (`token`)".to_owned()
             }
-            Refusal::GiveUp => {
-                "it was the second in a row; nothing is tried until the extension gives another one (`token`)"
+            (Refusal::GiveUp, source) => {
+                let remedy = remedy(source.as_ref().unwrap_or(&Source::Extension));
+                format!("it was the second in a row; nothing is tried until {remedy}")
             }
         };
         Some(Reason { message: format!("{}; {what}", reason.message), ..reason.clone() })
@@ -359,6 +374,14 @@ impl Session {
         if self.inbox.consumer_of(port).is_none() {
             return self.tell_no_place(port, reference);
         }
+        if *self.coming_settings().source() != Source::Extension {
+            let message = format!(
+                "the configuration file says where the credential of session `{}` comes from, so none is taken from the \
+                 extension; send no `token`",
+                self.name
+            );
+            return self.tell(port, Problem::new(Code::FileOnly, message), reference);
+        }
         if !self.coming_settings().shows_token() {
             let message =
                 "no setting says how the server is to be shown a token; say `auth.via` in the settings of `open`";
@@ -375,11 +398,100 @@ impl Session {
         }
     }
 
+    /// The driver has the credential that an attempt needs, or a fresh one for the connection that there is.
+    pub(super) fn handle_fetched(&mut self, attempt: u64, credential: Result<Secret, Reason>, now: Now) {
+        if self.is_trial(attempt) {
+            return self.go_on_with_trial(attempt, credential.ok(), now);
+        }
+        if self.attempt() != Some(attempt) {
+            return;
+        }
+        let Connection::Dialling { auth, .. } = &self.connection else {
+            if let (Ok(secret), Some(_)) = (credential, self.fetches_from()) {
+                let chance = self.rng.f64();
+                self.credentials.give(secret, None, chance, now);
+                self.show_newer_credential(now);
+            }
+            return;
+        };
+        if auth.as_deref() != self.settings.auth.as_ref() {
+            // Other settings came meanwhile: it may be the wrong one.
+            return self.dial(now);
+        }
+        let secret = match credential {
+            Ok(secret) => secret,
+            Err(reason) => return self.handle_lost(attempt, reason, now),
+        };
+        let chance = self.rng.f64();
+        match self.credentials.give(secret, None, chance, now) {
+            Given::Fresh | Given::Known => self.set_out(attempt, now),
+            Given::RefusedBefore => {
+                let remedy = remedy(self.settings.source());
+                let message = format!(
+                    "{} has refused the credential, and there is no other one yet; nothing is tried until {remedy}",
+                    server_of(&self.url)
+                );
+                self.park(Reason::new("token-needed", message), now);
+            }
+        }
+    }
+
+    /// An attempt beside a detour has its credential, or there is none.
+    fn go_on_with_trial(&mut self, attempt: u64, credential: Option<Secret>, now: Now) {
+        let chance = self.rng.f64();
+        let given = credential.map(|secret| self.credentials.give(secret, None, chance, now));
+        if matches!(given, Some(Given::Fresh | Given::Known)) {
+            self.connect_beside(attempt, now);
+        } else {
+            self.trial_failed(attempt, now);
+        }
+    }
+
+    /// There may be another credential by now: whoever waits for one tries, and who can show it on the connection that there
+    /// is fetches it.
+    pub(super) fn handle_renewed(&mut self, now: Now) {
+        if self.fetches_from().is_none() {
+            return;
+        }
+        if self.is_parked_for_credential() { self.dial(now) } else { self.fetch_newer_credential() }
+    }
+
     /// Asks for a fresh credential before the present one ends.
     pub(super) fn refresh_credential(&mut self, now: Now) {
         let is_used = self.settings.shows_token() && !matches!(self.connection, Connection::Closed);
-        if self.credentials.take_refresh(now.elapsed) && is_used {
+        if !self.credentials.take_refresh(now.elapsed) || !is_used {
+            return;
+        }
+        if self.fetches_from().is_some() {
+            self.fetch_newer_credential();
+        } else {
             self.ask_for_credential(Want::Expiring);
+        }
+    }
+
+    /// Only for a connection on which it can be shown: the next one has its own.
+    fn fetch_newer_credential(&mut self) {
+        let takes = self.settings.auth.as_ref().is_some_and(|auth| auth.via == Via::Message && auth.renew);
+        if let (true, Connection::Open(live), Some(source)) = (takes, &self.connection, self.fetches_from()) {
+            self.actions.push_back(Action::Fetch { attempt: live.attempt, source });
+        }
+    }
+}
+
+/// What has to happen before another credential can be had.
+fn remedy(source: &Source) -> String {
+    match source {
+        Source::Extension => "the extension gives another one (`token`)".to_owned(),
+        Source::Keyring { origin, session } => {
+            format!("the keyring has another one: `websocket-bridge token set {origin} {session}`")
+        }
+        Source::Variable(name) => {
+            format!(
+                "a daemon has another value of the environment variable `{name}`: end this one with `websocket-bridge stop`"
+            )
+        }
+        Source::Command(_) => {
+            "the program of `auth.command` prints another one and the extension asks for `reconnect`".to_owned()
         }
     }
 }

@@ -335,6 +335,8 @@ impl Conversation for Direct {
             | Input::Cursor { .. }
             | Input::Woke
             | Input::NetworkChanged
+            | Input::Fetched { .. }
+            | Input::Renewed
             | Input::Saved { .. }
             | Input::NotSaved { .. }
             | Input::Loaded { .. }

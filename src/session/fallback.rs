@@ -87,8 +87,10 @@ impl Session {
         let trial = if self.may_dial(now) && self.wanted_credential(now).is_none() {
             let attempt = self.begin_attempt(now);
             let auth = self.settings.auth.clone().map(Box::new);
-            let credential = self.present_credential(now);
-            self.connect_showing(attempt, credential, None);
+            match self.fetches_from() {
+                Some(source) => self.actions.push_back(Action::Fetch { attempt, source }),
+                None => self.connect_beside(attempt, now),
+            }
             Trial::Dialling { attempt, auth }
         } else {
             self.plan_trial(now)
@@ -96,6 +98,12 @@ impl Session {
         if let Connection::Open(live) = &mut self.connection {
             live.trial = Some(trial);
         }
+    }
+
+    /// Connects beside a detour. What is shown there counts as shown when it is taken.
+    pub(super) fn connect_beside(&mut self, attempt: u64, now: Now) {
+        let credential = self.present_credential(now);
+        self.connect_showing(attempt, credential, None);
     }
 
     /// The WebSocket is there again: the detour ends, as if it had been lost.
@@ -109,6 +117,12 @@ impl Session {
         self.actions.push_back(Action::Disconnect { attempt: detour, code: 1000, reason: "the WebSocket is back" });
         self.connection_over(now);
         self.connection = Connection::Dialling { attempt, again: true, auth, route: Route::WebSocket };
+    }
+
+    /// Whether this is the attempt that is made beside a detour.
+    pub(super) fn is_trial(&self, attempt: u64) -> bool {
+        let Connection::Open(live) = &self.connection else { return false };
+        live.trial.as_ref().and_then(Trial::attempt) == Some(attempt)
     }
 
     /// Whether the attempt that failed was only tried beside a detour, which goes on.

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::settings::Settings;
+use crate::settings::{Settings, Source};
 use crate::wire::event::{Closed, Event, Problem, Reason};
 use crate::wire::{Body, Code, Detour, Mode, Open, PING_BYTES, Presented, Secret, Send, Tag};
 use connection::{Connection, Suspicion};
@@ -197,6 +197,15 @@ pub enum Input {
         /// The `ref` of the request.
         reference: Option<String>,
     },
+    /// What [`Action::Fetch`] asked for, or why it cannot be had.
+    Fetched {
+        /// For which connection.
+        attempt: u64,
+        /// The credential.
+        credential: Result<Secret, Reason>,
+    },
+    /// There may be another credential where [`Action::Fetch`] has it from.
+    Renewed,
     /// What carried the tag is written to the browser.
     Written {
         /// The tag.
@@ -334,6 +343,13 @@ pub enum Action {
         attempt: u64,
         /// Where, as [`Detour::url`].
         url: Url,
+    },
+    /// Get the credential for a connection from where it comes; answered by [`Input::Fetched`].
+    Fetch {
+        /// The number of the connection.
+        attempt: u64,
+        /// Where it comes from; not from the extension.
+        source: Source,
     },
     /// Close the connection; its end needs no report.
     Disconnect {
@@ -676,6 +692,8 @@ impl Conversation for Session {
             Input::Token { port, token, expires_at, reference } => {
                 self.handle_token(port, token, expires_at, reference, now);
             }
+            Input::Fetched { attempt, credential } => self.handle_fetched(attempt, credential, now),
+            Input::Renewed => self.handle_renewed(now),
             Input::Detach { port } => self.detach(port, now),
             Input::Reconnect { port, reference } => self.handle_reconnect(port, reference, now),
             Input::Close { forget, .. } => {
@@ -746,6 +764,10 @@ impl Session {
             self.cursors = Cursors::default();
         }
         self.seen.configure(settings.dialect.dedupe.as_ref());
+        if settings.source() != self.settings.source() {
+            // What came from there may go where that was to be shown, and nowhere else.
+            self.credentials = Credentials::default();
+        }
         self.settings = settings;
     }
 

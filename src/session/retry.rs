@@ -119,6 +119,11 @@ pub const ENDINGS: &[Ending] = {
         ending(Code("restart"), Soon, "The daemon was started anew and goes on with what an earlier one left."),
         ending(Code("attempt-budget"), Soon, "Too many attempts in a short time; the next one waits for the budget."),
         ending(Code("token-needed"), Park, "The server is to be shown a credential, and there is none that is good."),
+        ending(
+            Code("token-failed"),
+            Soon,
+            "The credential could not be had from where the configuration says (`auth.source`).",
+        ),
         ending(Code("auth-refused"), Park, "The server does not take the credential (`auth.refused`)."),
         ending(Code("auth-timeout"), Spread, "The server did not say in time whether it takes the credential."),
         ending(Code("not-allowed"), Park, "The configuration does not allow the server any more."),

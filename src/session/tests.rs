@@ -379,6 +379,7 @@ fn line(action: &Action) -> Option<String> {
             };
             format!("#{attempt} connect {} {way} {}", url.path(), secret.reveal())
         }
+        Action::Fetch { attempt, .. } => format!("#{attempt} fetch"),
         Action::PollAt { attempt, url } => format!("#{attempt} poll {}", &url[url::Position::BeforePath..]),
         Action::Disconnect { attempt, code, .. } => format!("#{attempt} disconnect {code}"),
         Action::Finish { attempt, code, reason } => format!("#{attempt} finish {code} {reason}").trim_end().into(),

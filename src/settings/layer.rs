@@ -109,6 +109,21 @@ impl Layer {
         self.0.keys().copied()
     }
 
+    /// The first setting that says how a credential is shown, or would have one filled in.
+    #[must_use]
+    pub fn about_credential(&self) -> Option<&'static str> {
+        let token = Blank::Token.as_str();
+        let is_about = |(path, said): (&&'static str, &Said)| {
+            let has_blank = match said {
+                Said::Json(text) => text.contains(token),
+                Said::Template(template) => template.has(Blank::Token),
+                _ => false,
+            };
+            (path.starts_with("auth.") || has_blank).then_some(*path)
+        };
+        self.0.iter().find_map(is_about)
+    }
+
     /// Whether all that is said can be true together.
     ///
     /// # Errors

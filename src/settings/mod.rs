@@ -142,6 +142,27 @@ pub struct Auth {
     pub replies: Option<Replies>,
     /// A fresh credential is shown in a message on the connection that there is.
     pub renew: bool,
+    /// Where it comes from. Only a file says it, beside the server that it is for.
+    pub source: Source,
+}
+
+/// Where a credential comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The extension gives it.
+    #[default]
+    Extension,
+    /// The system's keyring has it, for this session of this extension.
+    Keyring {
+        /// The extension, as its browser names it.
+        origin: String,
+        /// The name of the session.
+        session: String,
+    },
+    /// The value of this variable in the daemon's environment.
+    Variable(String),
+    /// What this program prints: its name or path, and its arguments.
+    Command(Vec<String>),
 }
 
 /// The way on which a server is shown a credential.
@@ -386,7 +407,8 @@ impl Settings {
         if let Some(Collapse { when, key }) = &inbox.collapse {
             json["inbox"]["collapse"] = json!({ "when": when, "key": key });
         }
-        if let Some(Auth { via, send, replies, renew }) = auth {
+        // Where it comes from is nobody's business but the file's.
+        if let Some(Auth { via, send, replies, renew, source: _ }) = auth {
             json["auth"] = json!({ "via": via.as_str(), "send": send.as_json() });
             if let Via::Query(name) = via {
                 json["auth"]["name"] = name.as_str().into();
@@ -535,7 +557,7 @@ impl<'a> Stack<'a> {
         };
         let replies = self.replies(deciding, "auth.accepted", "auth.refused");
         let renew = matches!(self.beside(deciding, "auth.renew"), Some(Said::Word("message")));
-        Some(Auth { via, send, replies, renew })
+        Some(Auth { via, send, replies, renew, source: Source::Extension })
     }
 
     fn resume(&self) -> Option<Resume> {
@@ -628,6 +650,12 @@ impl Settings {
     #[must_use]
     pub fn shows_token(&self) -> bool {
         self.auth.as_ref().is_some_and(|auth| auth.send.has(Blank::Token))
+    }
+
+    /// Where the credential comes from that the server is shown.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        self.auth.as_ref().map_or(&Source::Extension, |auth| &auth.source)
     }
 }
 

@@ -351,6 +351,21 @@ pub const FILE_ONLY: &[FileOnly] = &[
         meaning: "PEM files, read for each connection: authorities that are believed besides those of the system, and the \
                   certificate with its key by which the server knows this side. Only with `url` beside it.",
     },
+    FileOnly {
+        name: "auth.source",
+        default: "`\"extension\"`",
+        allowed: "\"extension\", \"keyring\", \"env:NAME\" or \"command\"",
+        meaning: "Where the credential comes from: the extension gives it, or it is read before each connection. Any other than \
+                  \"extension\" only with `url` and `auth.via` beside it.",
+    },
+    FileOnly {
+        name: "auth.command",
+        default: "none",
+        allowed: "a list of 1 to 64 strings, of which the first is a path from the root on, or a name that is looked for in \
+                  `PATH`",
+        meaning: "The program that prints the credential, and its arguments; no shell reads them. Only with `auth.source` \
+                  \"command\".",
+    },
 ];
 
 const fn whole(path: &'static str, default: u64, min: u64, max: u64, meaning: &'static str) -> Setting {
@@ -555,8 +570,8 @@ impl Named {
                 return Ok(Self::Group(path));
             }
         }
-        if group.is_empty() && FILE_ONLY.iter().any(|setting| setting.name == key) {
-            return Err(SettingError::FileOnly(format!("only a configuration file may say `{key}`")));
+        if FILE_ONLY.iter().any(|setting| setting.name == path) {
+            return Err(SettingError::FileOnly(format!("only a configuration file may say `{path}`")));
         }
         let start = if group.is_empty() { 0 } else { group.len() + 1 };
         let mut allowed: Vec<&str> =

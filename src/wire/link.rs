@@ -22,7 +22,8 @@
 //! `{"type":"status"}`; `{"type":"stop"}`, answered by `{"stopping": PID}`; `{"type":"hand-over","build":BUILD}`, answered
 //! by `{"moving": PID}` if the build is newer than the daemon's own; `{"type":"send"}` with a `payload`, and
 //! `{"type":"forget"}`, both with the `origin`, `profile`, `mode` and `session` that the status of a session has, answered by
-//! that status afterwards. Anything else, and what cannot be done, is answered by `{"error": TEXT}`.
+//! that status afterwards; `{"type":"renew"}` with the `origin` and `session` whose credential in the keyring has changed, answered
+//! by `{"sessions": COUNT}`, how many there are that use it. Anything else, and what cannot be done, is answered by `{"error": TEXT}`.
 //!
 //! # Moving a port
 //!

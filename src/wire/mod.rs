@@ -175,6 +175,12 @@ pub fn is_http_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
+/// Whether a text can be a credential that a server is shown.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    (1..=MAX_TOKEN).contains(&text.len()) && !text.contains(char::is_control)
+}
+
 /// Whether `name` may be the name of a session or a consumer: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 #[must_use]
 pub fn is_name(name: &str) -> bool {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Body, Code, MAX_CLOSE_REASON, MAX_ID, MAX_NAME, MAX_NESTING, MAX_PROFILE, MAX_PROTOCOLS, MAX_TOKEN, PROTOCOL,
-    Secret, Stage, is_http_token, is_name, nested_deeper_than,
+    Secret, Stage, is_http_token, is_name, is_token, nested_deeper_than,
 };
 
 /// What an extension asks for.
@@ -467,8 +467,7 @@ impl<'a> Envelope<'a> {
     fn token(&self) -> Result<Request, Malformed> {
         let session = self.session()?;
         let text = self.token.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-        let allowed = |text: &String| (1..=MAX_TOKEN).contains(&text.len()) && !text.contains(char::is_control);
-        let Some(token) = text.filter(allowed).map(Secret::from) else {
+        let Some(token) = text.filter(|text| is_token(text)).map(Secret::from) else {
             let message = format!("`token` must be a string of 1 to {MAX_TOKEN} bytes without control characters");
             return Err(invalid(message));
         };

@@ -153,7 +153,7 @@ fn a_fallback_obeys_the_rules_for_servers_and_leads_to_no_redirect() {
     assert!(told["reason"]["message"].as_str().unwrap().contains("which is not followed"), "{told}");
     turn_down(&server);
     Asked::first(&other);
-    assert!(third.is_unvisited());
+    third.is_left_alone();
     port.post(json!({"type": "open", "session": "s", "url": server.url(),
         "settings": {"fallback": {"post_url": "https://example.org/", "poll_url": "http://localhost/"}}}));
     let refused = port.wait_for_type("error");

@@ -44,6 +44,9 @@ mod port;
 mod products;
 /// Servers that are reached through a proxy, and proxies that do not let through.
 mod proxy;
+/// A keyring that others have written, and what a person does to it.
+#[cfg(target_os = "linux")]
+mod real_keyring;
 /// Proxies that others have written, between the bridge and a server.
 #[cfg(target_os = "linux")]
 mod real_proxies;

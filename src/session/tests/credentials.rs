@@ -1,7 +1,7 @@
 //! What the server is shown, when another credential is wanted, and what a refusal costs.
 
 use super::*;
-use crate::settings::Layer;
+use crate::settings::{Layer, Source};
 
 const WRONG: &str = r#"{"ok":false}"#;
 const RIGHT: &str = r#"{"ok":true}"#;
@@ -382,4 +382,187 @@ fn the_next_daemon_knows_no_credential_and_asks() {
     assert_eq!(rig.next_timer(), [""; 0], "nobody is there who could be asked");
     let lines = rig.open(1, "main");
     assert!(lines.contains(&"1: token-needed missing".to_owned()), "{lines:?}");
+}
+
+/// The settings of a server that is shown a credential so, which the extension does not give.
+fn fetching(auth: &serde_json::Value) -> Box<Settings> {
+    let mut settings = settings_with(auth);
+    settings.auth.as_mut().unwrap().source = Source::Variable("NAME".into());
+    settings
+}
+
+/// A session that port 1 has opened, whose credential is fetched.
+fn fetching_rig(auth: &serde_json::Value) -> Rig {
+    let mut rig = Rig::with(|birth| birth.settings = *fetching(auth));
+    assert_eq!(rig.open(1, "main"), ["1: opened connecting head 0 acked 0 pending 0", "1: connecting", "#1 fetch"]);
+    rig
+}
+
+fn fetched(rig: &mut Rig, text: &str) -> Vec<String> {
+    let attempt = rig.attempt();
+    rig.input(Input::Fetched { attempt, credential: Ok(text.to_owned().into()) })
+}
+
+fn not_fetched(rig: &mut Rig, code: &'static str) -> Vec<String> {
+    let attempt = rig.attempt();
+    rig.input(Input::Fetched { attempt, credential: Err(Reason::new(code, "no".into())) })
+}
+
+#[test]
+fn a_credential_that_the_machine_has_is_fetched_for_each_attempt_and_the_extension_is_not_asked() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    assert_eq!(rig.wait(seconds(60)), [""; 0], "whoever fetches it has a time-out");
+    assert_eq!(fetched(&mut rig, "a"), ["#1 connect /ws header Bearer a"]);
+    assert_eq!(rig.connect(), ["1: connected"]);
+    assert_eq!(rig.break_and_redial().last().unwrap(), "#2 fetch");
+    assert_eq!(fetched(&mut rig, "b"), ["#2 connect /ws header Bearer b"]);
+    assert_eq!(rig.connect()[0], "1: connected");
+}
+
+#[test]
+fn a_token_of_the_extension_is_not_taken_where_the_file_says_where_it_comes_from() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    assert_eq!(token(&mut rig, "mine"), ["1: error file-only"]);
+    assert_eq!(fetched(&mut rig, "a"), ["#1 connect /ws header Bearer a"]);
+    rig.connect();
+    assert_eq!(token(&mut rig, "mine"), ["1: error file-only"]);
+}
+
+#[test]
+fn a_fetched_credential_that_is_refused_is_fetched_once_more_and_the_same_one_is_not_shown_again() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    fetched(&mut rig, "old");
+    assert_eq!(said_to(1, &rig.lose(refused(401))), ["reconnecting (http-status)"]);
+    assert_eq!(rig.next_timer().last().unwrap(), "#2 fetch");
+    assert_eq!(fetched(&mut rig, "old"), ["1: error (token-needed)"], "no second refusal");
+    assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+    let reason = rig.status()["reason"].clone();
+    assert!(reason["message"].as_str().unwrap().contains("`NAME`"), "{reason}");
+    assert_eq!(rig.input(Input::Renewed).last().unwrap(), "#3 fetch");
+    assert_eq!(fetched(&mut rig, "new"), ["#3 connect /ws header Bearer new"]);
+    assert_eq!(rig.lose(refused(401)), ["1: error (http-status)"], "it was the second in a row");
+    assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+    assert!(rig.status()["reason"]["message"].as_str().unwrap().contains("until a daemon has another value"));
+    assert_eq!(rig.input(Input::Renewed).last().unwrap(), "#4 fetch");
+    assert_eq!(fetched(&mut rig, "newer"), ["#4 connect /ws header Bearer newer"]);
+    assert_eq!(rig.connect(), ["1: connected"]);
+}
+
+#[test]
+fn a_credential_that_cannot_be_had_parks_or_is_tried_again_as_its_reason_says() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    assert_eq!(not_fetched(&mut rig, "token-failed"), ["1: reconnecting (token-failed)"]);
+    assert_eq!(rig.next_timer().last().unwrap(), "#2 fetch");
+    assert_eq!(not_fetched(&mut rig, "token-needed"), ["1: error (token-needed)"]);
+    assert_eq!(rig.wait(seconds(3600)), [""; 0]);
+    assert_eq!(rig.status()["reason"]["message"], "no", "which says what to do");
+    let lines = rig.open(2, "main");
+    assert!(!lines.iter().any(|line| line.contains("token-needed missing")), "nobody is asked: {lines:?}");
+    assert_eq!(
+        rig.input(Input::Configure { settings: fetching(&json!({"via": "query"})) }).last().unwrap(),
+        "#3 fetch"
+    );
+    assert_eq!(fetched(&mut rig, "a"), ["#3 connect /ws token a"]);
+}
+
+#[test]
+fn fetching_costs_of_the_budget_whoever_asks_for_it() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    not_fetched(&mut rig, "token-needed");
+    let mut fetches = 1;
+    for _ in 0..100 {
+        let lines = rig.input(Input::Renewed);
+        if lines.iter().any(|line| line.ends_with(" fetch")) {
+            fetches += 1;
+            not_fetched(&mut rig, "token-needed");
+        }
+    }
+    assert_eq!(fetches, rig.session.settings.reconnect.burst);
+}
+
+#[test]
+fn a_credential_that_was_fetched_by_settings_that_hold_no_more_is_shown_nobody() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    rig.input(Input::Configure { settings: settings_with(&json!({"via": "header"})) });
+    assert_eq!(fetched(&mut rig, "a"), ["1: error (token-needed)", "1: token-needed missing"]);
+    assert_eq!(token(&mut rig, "mine").last().unwrap(), "#2 connect /ws header Bearer mine");
+    rig.connect();
+    // And back: what the extension gave is not shown as if it came from there, nor the other way round.
+    rig.input(Input::Configure { settings: fetching(&json!({"via": "header"})) });
+    rig.lose(reset());
+    assert_eq!(rig.next_timer().last().unwrap(), "#3 fetch");
+    assert_eq!(fetched(&mut rig, "b"), ["#3 connect /ws header Bearer b"]);
+    rig.connect();
+    rig.input(Input::Configure { settings: settings_with(&json!({"via": "header"})) });
+    rig.lose(reset());
+    assert_eq!(rig.next_timer(), ["1: error (token-needed)", "1: token-needed missing"]);
+}
+
+#[test]
+fn a_session_that_was_closed_meanwhile_shows_nobody_what_was_fetched() {
+    let mut rig = fetching_rig(&json!({"via": "header"}));
+    rig.input(close(false));
+    assert_eq!(rig.input(Input::Fetched { attempt: 1, credential: Ok("a".to_owned().into()) }), [""; 0]);
+    rig.open(1, "main");
+    assert_eq!(rig.input(Input::Fetched { attempt: 1, credential: Ok("a".to_owned().into()) }), [""; 0]);
+    assert_eq!(fetched(&mut rig, "b"), ["#2 connect /ws header Bearer b"]);
+}
+
+#[test]
+fn a_fetched_credential_that_ends_is_fetched_anew_for_the_connection_that_takes_another_one() {
+    let message = json!({"via": "message", "send": ["{token}"], "accepted": {"ok": true}, "renew": "message"});
+    let mut rig = fetching_rig(&message);
+    let jwt = |seconds: u64| {
+        let claims = format!(r#"{{"exp":{}}}"#, BEGIN / 1000 + seconds);
+        format!("e30.{}.c2ln", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims))
+    };
+    assert_eq!(fetched(&mut rig, &jwt(100)), ["#1 connect /ws"]);
+    rig.connect();
+    rig.frame(RIGHT);
+    assert_eq!(without_pings(rig.wait(seconds(79))), [""; 0]);
+    assert_eq!(without_pings(rig.wait(seconds(16))), ["#1 fetch"]);
+    assert_eq!(without_pings(not_fetched(&mut rig, "token-failed")), [""; 0], "this one is still good");
+    assert_eq!(rig.input(Input::Renewed), ["#1 fetch"]);
+    let next = jwt(1000);
+    assert_eq!(fetched(&mut rig, &next), [format!(r#"#1 send ["{next}"]"#)]);
+}
+
+#[test]
+fn a_fetched_credential_that_ends_while_the_connection_is_made_is_fetched_anew() {
+    let mut rig = fetching_rig(&json!({"via": "message", "send": ["{token}"], "accepted": {"ok": true}}));
+    let claims = format!(r#"{{"exp":{}}}"#, BEGIN / 1000 + 5);
+    let claims = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims);
+    fetched(&mut rig, &format!("e30.{claims}.c2ln"));
+    rig.set_time(rig.now.elapsed + seconds(6));
+    assert_eq!(rig.connect(), ["#1 disconnect 1000", "1: reconnecting", "#2 fetch"]);
+    assert_eq!(fetched(&mut rig, "b"), ["#2 connect /ws"]);
+}
+
+#[test]
+fn an_attempt_on_a_detour_and_one_beside_it_have_their_own_fetched_credential() {
+    let said = json!({
+        "auth": {"via": "header"},
+        "fallback": {"poll_url": "http://localhost:8080/poll?after={cursor}", "after_attempts": 1},
+    });
+    let layer = Layer::from_json(&said.to_string(), &Limits::default()).unwrap();
+    let mut settings = Settings::effective([&layer], &Limits::default(), Place { memory: false, loopback: true });
+    settings.auth.as_mut().unwrap().source = Source::Variable("NAME".into());
+    let mut rig = Rig::with(|birth| birth.settings = settings.clone());
+    rig.open(1, "main");
+    not_fetched(&mut rig, "token-failed");
+    rig.next_timer();
+    assert_eq!(fetched(&mut rig, "a"), ["#2 connect /ws header Bearer a"], "that says nothing of the way");
+    assert_eq!(rig.break_and_redial().last().unwrap(), "#3 fetch");
+    assert_eq!(fetched(&mut rig, "b"), ["#3 polls /poll?after="]);
+    assert_eq!(rig.connect(), ["1: polling"]);
+    let try_beside = |rig: &mut Rig, attempt, credential| {
+        assert_eq!(rig.next_timer(), [format!("#{attempt} fetch")]);
+        rig.input(Input::Fetched { attempt, credential })
+    };
+    let failed = Err(Reason::new("token-needed", "no".into()));
+    assert_eq!(try_beside(&mut rig, 4, failed), [""; 0], "the detour goes on");
+    let fresh = Ok("c".to_owned().into());
+    assert_eq!(try_beside(&mut rig, 5, fresh), ["#5 connect /ws header Bearer c"]);
+    let lines = rig.input(Input::Connected { attempt: 5, protocol: None });
+    assert!(lines.contains(&"1: connected".to_owned()), "{lines:?}");
 }

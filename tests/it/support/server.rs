@@ -50,10 +50,10 @@ impl Server {
         stream
     }
 
-    /// Whether nobody has come who was not taken.
-    pub(crate) fn is_unvisited(&self) -> bool {
+    /// Nobody has called since the last client.
+    pub(crate) fn is_left_alone(&self) {
         self.listener.set_nonblocking(true).unwrap();
-        self.listener.accept().is_err()
+        assert!(self.listener.accept().is_err(), "somebody calls {}", self.address());
     }
 
     /// Takes the next client.

@@ -603,6 +603,7 @@ impl World {
                     self.link = Some(Link { attempt, wire: VecDeque::new() });
                     self.model.dials(self.now);
                 }
+                Action::Fetch { .. } => panic!("no credential is to be shown"),
                 Action::PollAt { .. } => unreachable!("there is no detour"),
                 Action::Disconnect { attempt, .. } => {
                     let link = self.link.take().expect("there is something to disconnect");
