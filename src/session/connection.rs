@@ -96,6 +96,8 @@ struct Asked {
     until: Duration,
     /// How long at most.
     latest: Duration,
+    /// Whatever it answers says that it does, unless it says otherwise.
+    is_trusted: bool,
 }
 
 /// By how much more than its time a server may take to answer that goes on saying something, which may be what was missing.
@@ -317,9 +319,11 @@ impl Session {
             live.undecided = None;
             return;
         };
-        if resume.replies.is_some() {
+        let is_trusted = matches!(live.route, Route::Detour { is_behind: true, .. });
+        if is_trusted || resume.replies.is_some() {
             let timeout = self.settings.heartbeat.timeout;
-            undecided.asked = Some(Asked { until: now.elapsed + timeout, latest: now.elapsed + timeout * REPLAY });
+            let (until, latest) = (now.elapsed + timeout, now.elapsed + timeout * REPLAY);
+            undecided.asked = Some(Asked { until, latest, is_trusted });
         } else {
             live.undecided = None;
         }
@@ -698,8 +702,11 @@ impl Session {
         let (Some(undecided), Some(resume)) = (&mut live.undecided, &self.settings.dialect.resume) else { return };
         let Some(asked) = &mut undecided.asked else { return };
         asked.until = asked.latest.min(now.elapsed + self.settings.heartbeat.timeout);
-        let (Some(replies), Body::Json(json)) = (&resume.replies, body) else { return };
-        let Some(goes_on) = pattern::verdict(replies, json) else { return };
+        let verdict = match (&resume.replies, body) {
+            (Some(replies), Body::Json(json)) => pattern::verdict(replies, json),
+            _ => None,
+        };
+        let Some(goes_on) = verdict.or(asked.is_trusted.then_some(true)) else { return };
         if goes_on {
             self.inbox.withdraw_outage(undecided.mark);
         }
@@ -844,7 +851,10 @@ impl Session {
         self.beat(now);
         if let Connection::Open(live) = &mut self.connection {
             // Who does not answer that has not confirmed it, and may be as well as ever.
-            live.undecided.take_if(|undecided| undecided.asked.is_some_and(|asked| asked.until <= now.elapsed));
+            let over = live.undecided.take_if(|it| it.asked.is_some_and(|asked| asked.until <= now.elapsed));
+            if let Some(Undecided { mark, asked: Some(Asked { is_trusted: true, .. }), .. }) = over {
+                self.inbox.withdraw_outage(mark);
+            }
             if live.admission.is_some_and(|until| until <= now.elapsed) {
                 let attempt = live.attempt;
                 let (server, time) = (server_of(&self.url), self.settings.heartbeat.timeout.as_secs_f32());

@@ -12,12 +12,14 @@ use crate::wire::DetourKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     WebSocket,
-    /// A detour of this kind; whether it takes messages to the server, and whether that is asked to go on behind the last
-    /// cursor.
     Detour {
         kind: DetourKind,
+        /// It takes messages to the server.
         posts: bool,
+        /// The server is asked to go on behind the last cursor.
         resumes: bool,
+        /// It is asked so that any answer says that it does.
+        is_behind: bool,
     },
 }
 
@@ -48,6 +50,7 @@ impl Session {
             kind,
             url: address.at(cursor),
             last_event: cursor.filter(|_| kind == DetourKind::Events || address.has_cursor()).map(cursor_text),
+            is_behind: cursor.is_some() && address.has_cursor(),
             post: fallback.post.as_ref().map(|address| address.at(None)),
             interval: fallback.interval,
         })
@@ -141,8 +144,8 @@ impl Session {
 
 impl Route {
     pub(super) fn of(detour: &Detour) -> Self {
-        let Detour { kind, last_event, post, .. } = detour;
-        Self::Detour { kind: *kind, posts: post.is_some(), resumes: last_event.is_some() }
+        let Detour { kind, last_event, is_behind, post, .. } = detour;
+        Self::Detour { kind: *kind, posts: post.is_some(), resumes: last_event.is_some(), is_behind: *is_behind }
     }
 }
 

@@ -60,15 +60,18 @@ impl Address {
         self.0.query().is_some_and(|query| query.contains(Blank::Cursor.as_str()))
     }
 
-    /// What is asked for: with this cursor, a JSON text, in its place; nothing stands there before there is one.
+    /// What is asked for: with this cursor, a JSON text, in its place. Before there is one, what has that place in it is left
+    /// out of the query.
     #[must_use]
     pub fn at(&self, cursor: Option<&str>) -> Url {
         let mut url = self.as_websocket();
-        let text = cursor.map(cursor_text).unwrap_or_default();
-        let filled = url
-            .query()
-            .map(|query| query.replace(Blank::Cursor.as_str(), &byte_serialize(text.as_bytes()).collect::<String>()));
-        url.set_query(filled.as_deref());
+        let blank = Blank::Cursor.as_str();
+        let text: String = byte_serialize(cursor.map(cursor_text).unwrap_or_default().as_bytes()).collect();
+        let query = url.query().map(|query| {
+            let pairs = query.split('&').filter(|pair| cursor.is_some() || !pair.contains(blank));
+            pairs.map(|pair| pair.replace(blank, &text)).collect::<Vec<_>>().join("&")
+        });
+        url.set_query(query.as_deref().filter(|query| !query.is_empty()));
         url
     }
 }
@@ -108,7 +111,7 @@ mod tests {
         let address = Address::parse("https://example.org/poll?room=7&after={cursor}&x=").unwrap();
         assert!(address.has_cursor());
         let at = |cursor| address.at(cursor).to_string();
-        assert_eq!(at(None), "wss://example.org/poll?room=7&after=&x=");
+        assert_eq!(at(None), "wss://example.org/poll?room=7&x=");
         assert_eq!(at(Some("12345678901234567890")), "wss://example.org/poll?room=7&after=12345678901234567890&x=");
         assert_eq!(at(Some(r#""a&b=c #é""#)), "wss://example.org/poll?room=7&after=a%26b%3Dc+%23%C3%A9&x=");
         assert!(!Address::parse("http://localhost/poll").unwrap().has_cursor());

@@ -16,6 +16,8 @@ pub struct Detour {
     pub url: Url,
     /// The last event that came, if the server is asked to go on behind it.
     pub last_event: Option<String>,
+    /// The URL itself asks for what comes behind that.
+    pub is_behind: bool,
     /// Where messages to the server are posted.
     pub post: Option<Url>,
     /// How long after a poll that brought nothing the next one is made.

@@ -54,6 +54,46 @@ fn in_every_dialect_of_the_demo_an_outage_costs_nothing_and_a_subscription_is_a_
 }
 
 #[test]
+fn with_resume_and_dedupe_nothing_is_lost_or_doubled_on_the_way_to_a_fallback_and_back() {
+    let machine = Sandbox::new();
+    let server = DemoServer::start(&machine);
+    for way in ["events", "poll"] {
+        let mut port = machine.port();
+        let setting = if way == "events" { "sse_url" } else { "poll_url" };
+        let settings = json!({
+            "dialect": {"preset": "task", "dedupe": {"id": "/cursor"}},
+            "fallback": {setting: server.fallback(way, "task:updates"), "after_attempts": 1, "interval_ms": 100},
+            "reconnect": {"first_ms": 100, "max_ms": 500},
+        });
+        port.open(json!({"session": way, "url": server.url(), "settings": settings}));
+        port.post(json!({"type": "subscribe", "session": way, "key": "updates"}));
+        port.wait_for("the server's answer", |message| message["payload"]["type"] == "subscribed");
+        server.publish("task:updates", 1);
+        assert_eq!(numbers_until(&mut port, 1), [1], "{way}");
+        server.post("/control/answer", &json!({"status": 503}));
+        server.post("/control/drop", &json!({}));
+        (2..=10).for_each(|number| server.publish("task:updates", number));
+        assert_eq!(numbers_until(&mut port, 10), Vec::from_iter(2..=10), "{way}");
+        let state = |machine: &Sandbox| {
+            let status = machine.json(&["status", "--json"]);
+            let sessions = status["sessions"].as_array().unwrap();
+            sessions.iter().find(|session| session["session"] == way).unwrap()["state"].clone()
+        };
+        assert_eq!(state(&machine), "polling");
+        server.post("/control/answer", &json!({}));
+        let mut last = 10;
+        until("the WebSocket is back", || {
+            last += 1;
+            server.publish("task:updates", last);
+            (state(&machine) == "connected").then_some(())
+        });
+        server.publish("task:updates", last + 1);
+        assert_eq!(numbers_until(&mut port, last + 1), Vec::from_iter(11..=u64::from(last) + 1), "{way}");
+        port.post(json!({"type": "close", "session": way}));
+    }
+}
+
+#[test]
 fn the_demo_speaks_stomp_and_is_subscribed_to_again_after_an_outage() {
     let machine = Sandbox::new();
     let server = DemoServer::start(&machine);

@@ -95,7 +95,7 @@ fn events_and_posts_take_the_place_of_a_websocket_until_it_is_back_and_nothing_i
         json!({"sse_url": format!("{at}/events?after={{cursor}}"), "post_url": format!("{at}/post")}),
     );
     let mut events = Asked::first(&other);
-    assert_eq!(events.line(), "GET /events?after= HTTP/1.1");
+    assert_eq!(events.line(), "GET /events HTTP/1.1");
     events.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"n\":1}\n\n");
     state(&mut port, "polling");
     assert_eq!(message(&mut port), (1, json!({"n": 1})));

@@ -80,8 +80,8 @@ async fn go(
     let mut target = target(&listener, change);
     let at = |path: &str| target.url.join(path).unwrap();
     let (url, post) = (at("/in?after=7"), Some(at("/out")));
-    let (last_event, interval) = (Some("7".into()), Duration::from_millis(100));
-    target.detour = Some(Detour { kind, url, last_event, post, interval });
+    let (last_event, is_behind, interval) = (Some("7".into()), true, Duration::from_millis(100));
+    target.detour = Some(Detour { kind, url, last_event, is_behind, post, interval });
     let mut happened = Vec::new();
     let report = |event: Happened| {
         report(&event);

@@ -9,7 +9,8 @@ const POST: &str = "http://localhost:8080/post";
 /// A session that port 1 has opened, with these ways, after two attempts.
 fn rig(mut fallback: serde_json::Value) -> Rig {
     fallback["after_attempts"] = 2.into();
-    let resume = json!({"cursor": "/cursor", "send": {"resume": "{cursor}"}, "accepted": {"resumed": true}});
+    let mut resume = json!({"cursor": "/cursor", "send": {"resume": "{cursor}"}, "accepted": {"resumed": true}});
+    resume["refused"] = json!({"resumed": false});
     let mut rig = speaking(json!({ "fallback": fallback, "dialect": { "resume": resume } }));
     rig.open(1, "main");
     rig
@@ -40,16 +41,7 @@ fn after_some_attempts_other_ways_are_tried_in_turn_with_the_websocket() {
     let (mut rig, lines) = turned_down(json!({"sse_url": SSE, "poll_url": POLL}));
     let mut tried = vec![lines.last().cloned().unwrap()];
     tried.extend((0..4).map(|_| rig.break_and_redial().pop().unwrap()));
-    assert_eq!(
-        tried,
-        [
-            "#3 events /events?after=",
-            "#4 polls /poll?after=",
-            "#5 connect /ws",
-            "#6 events /events?after=",
-            "#7 polls /poll?after="
-        ]
-    );
+    assert_eq!(tried, ["#3 events /events", "#4 polls /poll", "#5 connect /ws", "#6 events /events", "#7 polls /poll"]);
 }
 
 #[test]
@@ -66,7 +58,7 @@ fn a_websocket_on_which_nothing_is_ever_heard_is_as_good_as_none() {
     rig.connect();
     rig.break_and_redial();
     rig.connect();
-    assert_eq!(rig.break_and_redial().pop().unwrap(), "#3 polls /poll?after=");
+    assert_eq!(rig.break_and_redial().pop().unwrap(), "#3 polls /poll");
     let mut rig = self::rig(json!({"poll_url": POLL}));
     for _ in 0..5 {
         rig.connect();
@@ -144,7 +136,7 @@ fn where_the_server_does_not_say_that_it_goes_on_a_change_of_ways_is_a_gap() {
     assert!(deliveries(&lines)[0].starts_with("1: gap 2..=2 disconnected"), "{lines:?}");
     rig.break_and_redial();
     let lines = rig.break_and_redial();
-    assert_eq!(lines.last().unwrap(), "#6 events /events?after=", "it was never heard, so the count goes on");
+    assert_eq!(lines.last().unwrap(), "#6 events /events", "it was never heard, so the count goes on");
 }
 
 #[test]
@@ -278,8 +270,33 @@ fn what_only_the_websocket_was_to_show_is_not_refused_on_the_detour() {
     token(&mut rig, "new");
     assert_eq!(rig.next_timer(), ["#3 connect /ws header Bearer new"]);
     rig.lose(refused(401));
-    assert_eq!(rig.next_timer().pop().unwrap(), "#4 events /events?after=", "with the new one");
+    assert_eq!(rig.next_timer().pop().unwrap(), "#4 events /events", "with the new one");
     assert_eq!(token(&mut rig, "new"), [""; 0], "which nobody has refused");
+}
+
+#[test]
+fn what_a_server_answers_that_was_asked_for_what_comes_behind_the_cursor_is_that() {
+    let lost = || {
+        let mut rig = on_a_detour();
+        rig.frame(r#"{"cursor":1}"#);
+        rig.break_and_redial();
+        assert_eq!(rig.connect(), ["1: polling"]);
+        rig
+    };
+    let mut rig = lost();
+    assert_eq!(rig.frame(r#"{"cursor":2}"#), [r#"1: message 3 {"cursor":2}"#], "nothing is missing before it");
+    let mut rig = lost();
+    assert_eq!(rig.wait(seconds(20)), [""; 0], "and nothing if nothing comes");
+    assert_eq!(rig.frame("[]"), ["1: message 3 []"]);
+    let mut rig = lost();
+    let lines = rig.frame(r#"{"resumed":false}"#);
+    assert!(deliveries(&lines)[0].starts_with("1: gap 2..=2 disconnected"), "unless it says so: {lines:?}");
+    let (mut rig, _) = turned_down(json!({"sse_url": "http://localhost/events", "post_url": POST}));
+    rig.connect();
+    rig.frame(r#"{"cursor":1}"#);
+    rig.break_and_redial();
+    rig.connect();
+    assert_eq!(rig.frame(r#"{"cursor":2}"#), [""; 0], "many servers do not know `Last-Event-ID`");
 }
 
 #[test]

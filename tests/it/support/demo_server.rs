@@ -36,6 +36,11 @@ impl DemoServer {
         format!("ws://{}/ws?client=it", self.address)
     }
 
+    /// Where what is said about a topic can be had by HTTP, as `events` or `poll`.
+    pub(crate) fn fallback(&self, way: &str, topic: &str) -> String {
+        format!("http://{}/{way}?topics={topic}&cursor={{cursor}}", self.address)
+    }
+
     pub(crate) fn post(&self, path: &str, body: &Value) {
         let (address, token, body) = (&self.address, &self.token, body.to_string());
         let mut stream = TcpStream::connect(address).unwrap();
