@@ -4,7 +4,7 @@
 //! `/control/…` with a token from outside). Does not own: what a WebSocket says (`conversation`), the stream and
 //! what is known about clients (`stream`).
 //!
-//! One server speaks all dialects at once, on `/ws` and `/` (STOMP for whoever offers its sub-protocol); the same stream is on `/events` (SSE) and `/poll`.
+//! One server speaks all dialects at once, on `/ws` and `/` (STOMP and GraphQL for whoever offers their sub-protocols); the same stream is on `/events` (SSE) and `/poll`.
 //! `/jira-webhook` adds to it, and `/` is a page to do so by hand.
 //!
 //! A server on loopback is within reach of every page that a browser shows. So a request must name this server as
@@ -12,6 +12,7 @@
 //! all, and must declare JSON if it changes anything (a form cannot).
 
 mod conversation;
+mod graphql;
 mod stomp;
 mod stream;
 #[cfg(test)]
@@ -48,7 +49,7 @@ use tokio::sync::broadcast;
 pub use self::conversation::{CLOSE_TOKEN_EXPIRED, CLOSE_TOO_SLOW};
 pub use self::stream::{Counts, Limits, NotATopic, Received, Topic};
 
-use self::conversation::{Conversation, Options, judge};
+use self::conversation::{Conversation, Language, Options, judge};
 use self::stream::{Hub, Lost, Order, Portion, Reader, UpgradeAnswer, next_order, now_ms};
 
 /// The header that carries the control token.
@@ -519,13 +520,14 @@ async fn socket(
         }
     };
     let protocol = first_protocol(&headers);
-    let stomp = protocol.as_ref().is_some_and(|name| stomp::PROTOCOLS.iter().any(|stomp| name == stomp));
+    let name = protocol.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+    let language = Language::of(name);
     if let Some(protocol) = protocol {
         request.set_selected_protocol(protocol);
     }
     let orders = hub.orders();
     let request = request.max_frame_size(MAX_MESSAGE).max_message_size(MAX_MESSAGE);
-    Ok(request.on_upgrade(move |socket| Conversation::run(hub, socket, options, claims, stomp, orders)))
+    Ok(request.on_upgrade(move |socket| Conversation::run(hub, socket, options, claims, language, orders)))
 }
 
 /// The client's first choice (axum sorts them): this server speaks under any name.

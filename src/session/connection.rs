@@ -706,7 +706,7 @@ impl Session {
             (Some(replies), Body::Json(json)) => pattern::verdict(replies, json),
             _ => None,
         };
-        let Some(goes_on) = verdict.or(asked.is_trusted.then_some(true)) else { return };
+        let Some(goes_on) = verdict.or_else(|| asked.is_trusted.then_some(true)) else { return };
         if goes_on {
             self.inbox.withdraw_outage(undecided.mark);
         }

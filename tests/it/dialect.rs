@@ -118,6 +118,49 @@ fn the_demo_speaks_stomp_and_is_subscribed_to_again_after_an_outage() {
 }
 
 #[test]
+fn the_demo_speaks_graphql_and_is_subscribed_to_again_after_an_outage() {
+    let machine = Sandbox::new();
+    let server = DemoServer::start(&machine);
+    let settings = json!({
+        "dialect": {"preset": "graphql-transport-ws"}, "reconnect": {"first_ms": 100}, "heartbeat": {"interval_ms": 100},
+        "auth": {"via": "message", "send": {"type": "connection_init", "payload": {"token": "{token}"}}},
+    });
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": format!("{}&auth=required", server.url()), "settings": settings}));
+    port.wait_for_type("token-needed");
+    port.post(json!({"type": "token", "token": "invalid"}));
+    assert_eq!(port.wait_for_type("token-needed")["reason"], "refused");
+    port.post(json!({"type": "token", "token": "good"}));
+    let operation =
+        json!({"query": "subscription ($topic: String) { message }", "variables": {"topic": "task:updates"}});
+    let subscribe = json!({"id": "o1", "type": "subscribe", "payload": operation});
+    port.post(json!({"type": "subscribe", "key": "o1", "payload": subscribe}));
+    port.wait_for("the acknowledgement", |message| message["payload"]["type"] == "connection_ack");
+    // No answer says that the subscription holds.
+    let mut next = || {
+        let next = until("a message comes", || {
+            server.publish("task:updates", 1);
+            port.post(json!({"type": "status"}));
+            loop {
+                let message = port.next();
+                match (&message["type"], &message["payload"]["type"]) {
+                    (kind, _) if kind == "status" => return None,
+                    (_, kind) if kind == "next" => return Some(message["payload"].clone()),
+                    _ => {}
+                }
+            }
+        });
+        assert_eq!((&next["id"], &next["payload"]["data"]["message"]["number"]), (&json!("o1"), &json!(1)));
+    };
+    next();
+    server.post("/control/drop", &json!({}));
+    until("it is connected again", || {
+        (machine.json(&["status", "--json"])["sessions"][0]["reconnections"] == 1).then_some(())
+    });
+    next();
+}
+
+#[test]
 fn after_a_killed_daemon_the_server_is_asked_to_go_on_behind_what_is_on_the_disk() {
     let (machine, server) = (Sandbox::new(), Server::start());
     let settings = json!({"dialect": {"resume": {

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::graphql::{self, Graphql, Init, Operation, Said};
 use super::stomp::{self, Frame, Stomp};
 use super::stream::{Hub, Order, Payload, Portion, Reader, Topic, is_name, next_order, now_ms};
 
@@ -360,8 +361,27 @@ pub(super) struct Conversation {
     may_speak: bool,
     expires: Option<Instant>,
     holds_until: Option<Instant>,
-    /// It is one in STOMP.
-    stomp: Option<Stomp>,
+    language: Language,
+}
+
+/// What is spoken on a connection besides WebSocket.
+#[derive(Debug)]
+pub(super) enum Language {
+    /// The demo's own dialects, all at once.
+    Own,
+    Stomp(Stomp),
+    Graphql(Graphql),
+}
+
+impl Language {
+    /// The one that a sub-protocol stands for.
+    pub(super) fn of(protocol: &str) -> Self {
+        match protocol {
+            graphql::PROTOCOL => Self::Graphql(Graphql::default()),
+            name if stomp::PROTOCOLS.contains(&name) => Self::Stomp(Stomp::default()),
+            _ => Self::Own,
+        }
+    }
 }
 
 impl Conversation {
@@ -372,7 +392,7 @@ impl Conversation {
         socket: WebSocket,
         options: Options,
         claims: Option<Claims>,
-        stomp: bool,
+        language: Language,
         mut orders: broadcast::Receiver<Order>,
     ) {
         let seat = Seat { id: hub.arrive(), hub: Arc::clone(&hub) };
@@ -385,7 +405,7 @@ impl Conversation {
             expires: None,
             holds_until: (!options.client.is_empty()).then(|| Instant::now() + HOLD),
             client: options.client,
-            stomp: stomp.then(Stomp::default),
+            language,
             hub: Arc::clone(&hub),
             socket,
         };
@@ -403,7 +423,7 @@ impl Conversation {
     }
 
     async fn talk(&mut self) -> Result<Infallible, Ended> {
-        if self.welcome && self.stomp.is_none() {
+        if self.welcome && matches!(self.language, Language::Own) {
             let text = "Welcome to the demo server of websocket-bridge";
             self.reply(json!({ "type": "connection", "message": text, "connection": self.id })).await?;
         }
@@ -486,12 +506,16 @@ impl Conversation {
         let portion = self.hub.read(&mut self.reader, PORTION).map_err(|_| self.too_slow())?;
         let count = portion.len();
         for delivery in portion {
-            let Some(stomp) = &self.stomp else {
-                self.feed(Message::Text(delivery.text)).await?;
-                continue;
+            let messages = match &self.language {
+                Language::Own => {
+                    self.feed(Message::Text(delivery.text)).await?;
+                    continue;
+                }
+                Language::Stomp(stomp) => stomp.messages(&delivery),
+                Language::Graphql(graphql) => graphql.messages(&delivery),
             };
-            for frame in stomp.messages(&delivery) {
-                self.feed(Message::text(frame)).await?;
+            for message in messages {
+                self.feed(Message::text(message)).await?;
             }
         }
         Ok(count)
@@ -515,7 +539,11 @@ impl Conversation {
             }
             Some(Ok(Message::Text(text))) => {
                 self.hub.record(self.id, Payload::Text(text.clone()));
-                if self.stomp.is_some() { self.answer_frame(&text).await } else { self.answer(text).await }
+                match self.language {
+                    Language::Own => self.answer(text).await,
+                    Language::Stomp(_) => self.answer_frame(&text).await,
+                    Language::Graphql(_) => self.answer_operation(&text).await,
+                }
             }
         }
     }
@@ -557,26 +585,21 @@ impl Conversation {
         }
         let Some(frame) = Frame::parse(text) else { return self.refuse_frame("that is no frame of STOMP").await };
         let topic = frame.header("destination").map(str::parse::<Topic>);
-        let is_connected = self.stomp.as_ref().is_some_and(|stomp| stomp.is_connected);
+        let Language::Stomp(stomp) = &mut self.language else { return Ok(()) };
+        let is_connected = stomp.is_connected;
         match (&*frame.command, frame.header("id"), topic) {
             ("CONNECT" | "STOMP", ..) => return self.connect(frame.header("passcode")).await,
             _ if !is_connected => return self.refuse_frame("connect first").await,
             ("SUBSCRIBE", Some(id), Some(Ok(topic))) => {
-                if self.reader.topics().len() >= MAX_TOPICS || !self.hub.remember(&self.client, topic.clone()) {
+                stomp.subscriptions.insert(id.to_owned(), topic.clone());
+                if !self.follow(topic) {
                     return self.refuse_frame("too many subscriptions").await;
                 }
-                self.reader.topics().insert(topic.clone());
-                self.holds_until = None;
-                self.stomp.get_or_insert_default().subscriptions.insert(id.to_owned(), topic);
             }
             ("UNSUBSCRIBE", Some(id), _) => {
-                let subscriptions = &mut self.stomp.get_or_insert_default().subscriptions;
-                if let Some(topic) = subscriptions.remove(id)
-                    && !subscriptions.values().any(|other| *other == topic)
-                {
-                    self.reader.topics().remove(&topic);
-                    self.hub.forget(&self.client, &topic);
-                }
+                let left = stomp.subscriptions.remove(id);
+                let left = left.filter(|topic| !stomp.subscriptions.values().any(|other| other == topic));
+                self.unfollow(left);
             }
             ("SEND", _, Some(Ok(topic))) => {
                 let json = serde_json::from_str::<&RawValue>(&frame.body).map(ToString::to_string);
@@ -602,9 +625,71 @@ impl Conversation {
             None if self.may_speak => {}
             None => return self.refuse_frame("a passcode is needed").await,
         }
-        self.stomp.get_or_insert_default().is_connected = true;
+        if let Language::Stomp(stomp) = &mut self.language {
+            stomp.is_connected = true;
+        }
         let headers = [("version", "1.2"), ("heart-beat", "0,0")];
         self.feed(Message::text(stomp::written("CONNECTED", &headers, ""))).await
+    }
+
+    /// The same for what is said in GraphQL. The close codes are those of its protocol.
+    async fn answer_operation(&mut self, text: &str) -> Result<(), Ended> {
+        let end = |code, reason: &str| Err(Ended::Close { code, reason: reason.to_owned() });
+        let Language::Graphql(graphql) = &mut self.language else { return Ok(()) };
+        match (serde_json::from_str(text), graphql.is_acknowledged) {
+            (Err(_), _) => end(4400, "Invalid message received"),
+            (Ok(Said::ConnectionInit { payload }), false) => self.acknowledge(&payload).await,
+            (Ok(Said::ConnectionInit { .. }), true) => end(4429, "Too many initialisation requests"),
+            (Ok(Said::Ping {}), _) => self.reply(json!({ "type": "pong" })).await,
+            (Ok(Said::Pong {}), _) => Ok(()),
+            (Ok(_), false) => end(4401, "Unauthorized"),
+            (Ok(Said::Subscribe { id, .. }), true) if graphql.operations.contains_key(&id) => {
+                end(4409, &format!("Subscriber for {id} already exists"))
+            }
+            (Ok(Said::Subscribe { id, payload: Operation { variables } }), true) => {
+                let Ok(topic) = variables.topic.parse::<Topic>() else {
+                    let errors = json!([{ "message": "the variable `topic` names no topic" }]);
+                    return self.reply(json!({ "id": id, "type": "error", "payload": errors })).await;
+                };
+                graphql.operations.insert(id, topic.clone());
+                if self.follow(topic) { Ok(()) } else { end(4400, "too many subscriptions") }
+            }
+            (Ok(Said::Complete { id }), true) => {
+                let left = graphql.operations.remove(&id);
+                let left = left.filter(|topic| !graphql.operations.values().any(|other| other == topic));
+                self.unfollow(left);
+                Ok(())
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, init: &Init) -> Result<(), Ended> {
+        match init.token.as_deref().map(|token| judge(token, now_ms())) {
+            Some(Ok(claims)) => self.accept(claims),
+            None if self.may_speak => {}
+            _ => return Err(Ended::Close { code: 4403, reason: "Forbidden".to_owned() }),
+        }
+        if let Language::Graphql(graphql) = &mut self.language {
+            graphql.is_acknowledged = true;
+        }
+        self.reply(json!({ "type": "connection_ack" })).await
+    }
+
+    /// From now on the stream of this connection has the topic; says whether there was room for one more.
+    fn follow(&mut self, topic: Topic) -> bool {
+        let has_room = self.reader.topics().len() < MAX_TOPICS && self.hub.remember(&self.client, topic.clone());
+        if has_room {
+            self.reader.topics().insert(topic);
+            self.holds_until = None;
+        }
+        has_room
+    }
+
+    fn unfollow(&mut self, topic: Option<Topic>) {
+        if let Some(topic) = topic {
+            self.reader.topics().remove(&topic);
+            self.hub.forget(&self.client, &topic);
+        }
     }
 
     /// After an `ERROR` the connection ends.
@@ -667,7 +752,7 @@ impl Conversation {
     }
 
     async fn expire<T>(&mut self) -> Result<T, Ended> {
-        if self.stomp.is_none() {
+        if matches!(self.language, Language::Own) {
             self.reply(json!({ "type": "auth_failed", "reason": "expired" })).await?;
         }
         Err(Ended::Close { code: CLOSE_TOKEN_EXPIRED, reason: "the token expired".to_owned() })
