@@ -267,7 +267,10 @@ impl Core {
         let settings = given.as_ref().or_else(|| moves.then_some(&slot.given));
         let settings = settings.map(|given| Box::new(self.effective(&slot.identity, given, target)));
         let coming = self.effective(&slot.identity, given.as_ref().unwrap_or(&slot.given), target);
-        if let Err(problem) = self.check_fallback(origin, &coming) {
+        // A plain WebSocket has no use for it.
+        if open.mode != Mode::Direct
+            && let Err(problem) = self.check_fallback(origin, &coming)
+        {
             self.remove_if_void(id);
             return Err(problem);
         }

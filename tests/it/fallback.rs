@@ -190,3 +190,17 @@ fn secrets_of_the_files_go_on_a_detour_to_their_server_alone() {
         assert_eq!(asked.header("x-secret"), to_the_same.then_some("hush"));
     }
 }
+
+#[test]
+fn a_fallback_of_the_files_that_is_not_allowed_is_told_at_once_and_means_nothing_to_a_plain_websocket() {
+    let (machine, server) = (Sandbox::new(), Server::start());
+    write_config(&machine, "[defaults]\nfallback.poll_url = \"https://example.org/\"\n");
+    let mut port = machine.port();
+    port.post(json!({"type": "open", "url": server.url()}));
+    let refused = port.wait_for_type("error");
+    assert_eq!(refused["code"], "server-not-allowed");
+    assert!(refused["message"].as_str().unwrap().contains("`fallback.poll_url`"), "{refused}");
+    port.post(json!({"type": "open", "url": server.url(), "mode": "direct"}));
+    server.accept();
+    state(&mut port, "connected");
+}
