@@ -67,8 +67,12 @@ impl SeenIds {
     pub(super) fn restore(dedupe: Option<Dedupe>, sheet: &Sheet, seen: Vec<Seen>) -> Self {
         let mut restored = Self::new(dedupe, true);
         restored.saved = sheet.head;
-        // Of a message that may be lost nothing is known, whatever a damaged file says.
-        seen.into_iter().filter(|seen| seen.seq <= sheet.head).for_each(|seen| restored.push(seen.seq, seen.id));
+        // Of a message that may be lost nothing is known, whatever a damaged file says. An id that came again after it had left
+        // a smaller window may be there twice: the newest counts.
+        let mut met = HashSet::new();
+        let newest_first = seen.into_iter().rev().filter(|seen| seen.seq <= sheet.head);
+        let ids: Vec<Seen> = newest_first.filter(|seen| met.insert(Arc::clone(&seen.id))).collect();
+        ids.into_iter().rev().for_each(|seen| restored.push(seen.seq, seen.id));
         if restored.place() != sheet.ids_at.as_deref() {
             restored.clear();
         }
@@ -173,5 +177,21 @@ impl SeenIds {
     /// The disk may have lost anything of what was written.
     pub(super) fn disk_was_damaged(&mut self) {
         self.anew = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_the_disk_has_twice_stays_known_when_the_older_one_leaves_the_window() {
+        let dedupe = Dedupe { id: "/id".into(), window: 2 };
+        let seen = |seq, id: &str| Seen { seq, id: id.into() };
+        let sheet = Sheet { head: 3, ids_at: Some("/id".into()), ..Sheet::default() };
+        let mut seen = SeenIds::restore(Some(dedupe), &sheet, vec![seen(1, "a"), seen(2, "b"), seen(3, "a")]);
+        assert!(seen.has("a") && seen.has("b"));
+        seen.push(4, "c".into());
+        assert!(seen.has("a") && seen.has("c") && !seen.has("b"));
     }
 }
