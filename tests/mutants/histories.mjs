@@ -378,6 +378,7 @@ export default [
   {
     name: "an id outlives its message",
     breaks: "What a killed daemon lost is taken when it comes again.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "seen.seq > saved && seen.seq <= head",
     replacement: "seen.seq > saved",
@@ -385,6 +386,7 @@ export default [
   {
     name: "one more id than the window",
     breaks: "The ids of the last `window` messages are remembered, and no others.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "while self.ids.len() - self.late > window {",
     replacement: "while self.ids.len() - self.late > window + 1 {",
@@ -392,6 +394,7 @@ export default [
   {
     name: "the next daemon knows no ids",
     breaks: "Ids are remembered by the next daemon.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "filter(|seen| seen.seq <= sheet.head)",
     replacement: "filter(|seen| seen.seq < 1)",
@@ -399,6 +402,7 @@ export default [
   {
     name: "the window on the disk is that of the memory",
     breaks: "The next daemon knows the last `window` ids before what it goes on behind.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "let first = self.window_at(head);",
     replacement: "let first = self.late;",
@@ -406,6 +410,7 @@ export default [
   {
     name: "an id is one wherever it stands",
     breaks: "Ids are forgotten with another `dialect.dedupe.id`.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "        if restored.place() != sheet.ids_at.as_deref() {\n            restored.clear();\n",
     replacement: "        if false {\n            restored.clear();\n",
@@ -413,6 +418,7 @@ export default [
   {
     name: "damaged ids are not written anew",
     breaks: "What lies on the disk of ids is made good after a damage.",
+    by: "replay",
     file: "src/session/seen.rs",
     original: "let saved = if anew { 0 } else { self.saved };",
     replacement: "let saved = self.saved;",

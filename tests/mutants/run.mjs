@@ -2,7 +2,7 @@
 // one test is run. One that passes it has survived, and that is a failure; so is one whose place in the source is gone, and
 // a copy that fails without any.
 //
-//     node tests/mutants/run.mjs histories [NAME...]     the generated histories of src/session/tests/world.rs
+//     node tests/mutants/run.mjs histories [NAME...]     the generated histories of src/session/tests/world.rs and replay.rs
 //     node tests/mutants/run.mjs torture [NAME...]       the torture test, tests/torture
 //
 // Without a name: all of the list.
@@ -82,9 +82,9 @@ async function build(cwd, name, parameters) {
   return artifacts.find((artifact) => artifact.target.name === name).executable;
 }
 
-/** Runs the histories of a copy; says whether they pass, and if not, the first thing that was wrong. */
-async function runHistories(program) {
-  const { status, stdout, stderr } = await run(program, ["whatever_happens"], {
+/** Runs the histories of a copy, or those of one file; says whether they pass, and if not, the first thing that was wrong. */
+async function runHistories(program, { by = "" }) {
+  const { status, stdout, stderr } = await run(program, [`${by}::whatever_happens`], {
     cwd: scratch,
     // The first failure is enough, and need not be made shorter.
     env: { PROPTEST_CASES: histories, PROPTEST_RNG_SEED: 1, PROPTEST_MAX_SHRINK_ITERS: 0, RUST_BACKTRACE: 0 },
@@ -119,7 +119,7 @@ async function runTorture(bridge, { only, seeds = [1] }) {
 
 const tests = {
   histories: {
-    mutants: ofHistories,
+    mutants: ofHistories.map((mutant) => ({ by: "world", ...mutant })),
     // The session and what it knows; the rest of the library would be compiled for nothing, once for each mutant.
     modules: ["session", "settings", "wire"],
     build: () => build(scratch, "websocket_bridge", ["test", "--no-run", "--lib"]),
