@@ -31,6 +31,9 @@ impl Address {
         if url.fragment().is_some() {
             return Err("one with a fragment (#…)");
         }
+        if url.as_str().len() > MAX_ADDRESS {
+            return Err("one that is longer when its characters are escaped");
+        }
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
         if [place, query].iter().any(|part| has_blank_besides(part, Blank::Cursor)) || place.contains('{') {
             return Err("one with something else in braces than {cursor} in its query");
@@ -104,6 +107,8 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text).unwrap_err(), what, "{text}");
         }
+        let long = format!("https://localhost/{}", "é".repeat(1000));
+        assert_eq!(Address::parse(&long).unwrap_err(), "one that is longer when its characters are escaped");
     }
 
     #[test]
