@@ -553,7 +553,7 @@ fn an_attempt_on_a_detour_and_one_beside_it_have_their_own_fetched_credential() 
     rig.next_timer();
     assert_eq!(fetched(&mut rig, "a"), ["#2 connect /ws header Bearer a"], "that says nothing of the way");
     assert_eq!(rig.break_and_redial().last().unwrap(), "#3 fetch");
-    assert_eq!(fetched(&mut rig, "b"), ["#3 polls /poll?after="]);
+    assert_eq!(fetched(&mut rig, "b"), ["#3 polls /poll"]);
     assert_eq!(rig.connect(), ["1: polling"]);
     let try_beside = |rig: &mut Rig, attempt, credential| {
         assert_eq!(rig.next_timer(), [format!("#{attempt} fetch")]);
